@@ -1,0 +1,84 @@
+"""Every error that SplatSpace raises for a user.
+
+A message says what was got, what is allowed, and what to do next. The command line prints it without a
+traceback and leaves with the class's ``exit_code``; flows let it fail the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class SplatSpaceError(Exception):
+    """Base class: anything that a user can cause and mend.
+
+    Args:
+        got: what was found, with the offending name or value.
+        allowed: what would have been right.
+        next_step: what to type or change.
+    """
+
+    exit_code = 1
+
+    def __init__(self, got: str, *, allowed: str = "", next_step: str = "") -> None:
+        self.got = got
+        self.allowed = allowed
+        self.next_step = next_step
+        super().__init__(got, allowed, next_step)
+
+    def __str__(self) -> str:
+        parts = [self.got.rstrip(".") + "."]
+        if self.allowed:
+            parts.append(f"Allowed: {self.allowed.rstrip('.')}.")
+        if self.next_step:
+            parts.append(f"Next: {self.next_step.rstrip('.')}.")
+        return " ".join(parts)
+
+
+class JobError(SplatSpaceError, ValueError):
+    """An option or a combination of options that cannot be run."""
+
+    exit_code = 2
+
+
+class SourceError(SplatSpaceError, ValueError):
+    """A data set that cannot be read as a whole (missing, empty, cut short, wrong magic, mixed sizes)."""
+
+
+class ImageError(SplatSpaceError, ValueError):
+    """One image that cannot be read; the row is recorded as failed with this message."""
+
+
+class ArchiveError(SourceError):
+    """An archive with unsafe or unbounded members (path escapes, bombs, links)."""
+
+
+class DownloadError(SourceError):
+    """A download that failed on every mirror or whose checksum differs."""
+
+
+class StoreError(SplatSpaceError):
+    """A store that cannot be opened, created or written."""
+
+
+class StoreMismatchError(StoreError, ValueError):
+    """A store whose codec, layout, K, size or settings differ from what the job asks for."""
+
+
+class StoreLockedError(StoreError):
+    """Another process writes this store."""
+
+
+class StoreCorruptError(StoreError):
+    """Bytes of a store whose checksum or shape is wrong.
+
+    Args:
+        got: what was found.
+        rows: the image rows that cannot be trusted.
+        allowed: what would have been right.
+        next_step: what to type or change.
+    """
+
+    def __init__(self, got: str, *, rows: Sequence[int] = (), allowed: str = "", next_step: str = "") -> None:
+        super().__init__(got, allowed=allowed, next_step=next_step)
+        self.rows = tuple(int(row) for row in rows)

@@ -1,0 +1,110 @@
+"""The contract of an engine that fits Gaussians, and the settings that decide its result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_schemas.errors import JobError
+from data_schemas.splats import ADDITIVE, NORMALISED, CodecName, ColourRange, StartName
+
+MAX_GAUSSIANS = 100_000
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What decides the splats of an image, whatever the engine.
+
+    Attributes:
+        gaussians: K, exactly this many per image.
+        steps: most optimiser steps per image.
+        target_psnr: stop an image at this PSNR in dB (None: never stop early).
+        codec: ``additive/1`` or ``normalised/1``.
+        colours: ``bounded`` (each colour in [0, 1]) or ``signed``.
+        start: where Gaussians begin: ``transport``, ``grid`` or ``adaptive``.
+        seed: seeds the ``adaptive`` start together with the image's content.
+    """
+
+    gaussians: int
+    steps: int = 400
+    target_psnr: float | None = None
+    codec: CodecName = ADDITIVE
+    colours: ColourRange = "bounded"
+    start: StartName = "transport"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks every field.
+
+        Raises:
+            JobError: a value outside its range.
+        """
+        if not 1 <= self.gaussians <= MAX_GAUSSIANS:
+            raise JobError(f"{self.gaussians} Gaussians per image", allowed=f"1 to {MAX_GAUSSIANS}")
+        if not 0 <= self.steps <= 1_000_000:
+            raise JobError(f"{self.steps} optimiser steps", allowed="0 to 1,000,000")
+        if self.target_psnr is not None and not (math.isfinite(self.target_psnr) and 0 < self.target_psnr <= 120):
+            raise JobError(f"a target PSNR of {self.target_psnr} dB", allowed="more than 0 and at most 120 dB")
+        if self.codec not in (ADDITIVE, NORMALISED):
+            raise JobError(f"codec {self.codec!r} cannot be fitted here", allowed=f"{ADDITIVE}, {NORMALISED}")
+        if self.colours not in ("bounded", "signed"):
+            raise JobError(f"colours {self.colours!r}", allowed="bounded, signed")
+        if self.start not in ("transport", "grid", "adaptive"):
+            raise JobError(f"start {self.start!r}", allowed="transport, grid, adaptive")
+        if not 0 <= self.seed < 2**63:
+            raise JobError(f"seed {self.seed}", allowed="0 to 2^63 - 1")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the store's attributes."""
+        return asdict(self)
+
+
+@dataclass
+class FitResult:
+    """Splats of a batch of images.
+
+    Attributes:
+        splats: float32 [image, gaussian, parameter] in the layout without alpha for the images' channels.
+        steps: int32 [image], optimiser steps taken.
+        core_seconds: processor time used by the engine's threads.
+    """
+
+    splats: NDArray[np.float32]
+    steps: NDArray[np.int32]
+    core_seconds: float
+
+
+class Encoder(Protocol):
+    """Fits exactly K Gaussians to every image of a batch."""
+
+    name: str
+    settings: FitSettings
+
+    @property
+    def device(self) -> str:
+        """Where it runs, for people: 'cpu (Intel Xeon, AVX-512, 4 workers)'."""
+        ...
+
+    def recipe(self) -> dict[str, Any]:
+        """Every constant of the optimiser, for the store's attributes (JSON types only)."""
+        ...
+
+    def fit(self, images: NDArray[np.uint8], *, should_stop: Callable[[], bool] | None = None) -> FitResult:
+        """Fits a batch.
+
+        The result of an image depends on its pixels and the settings only, never on the batch around it, its
+        place in it, or the number of workers.
+
+        Args:
+            images: uint8 [image, height, width, channel], channel 1 or 3.
+            should_stop: polled between images; when it answers True the fit raises InterruptedError.
+
+        Raises:
+            InterruptedError: ``should_stop`` answered True.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""The Prefect layer: flows, tasks, artifacts. Thin: a flow calls functions of ``pipeline``."""
