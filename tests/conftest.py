@@ -1,0 +1,67 @@
+"""What every test may use: where the real data is, and an environment that never touches the user's own.
+
+The environment is set when this file is imported, before any test can import Prefect or matplotlib.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED_DATA_VARIABLE = "SPLATSPACE_SHARED_DATA"
+
+_HOME = tempfile.mkdtemp(prefix="splatspace-tests-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+
+for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
+    del os.environ[_name]
+os.environ.update(
+    PREFECT_HOME=str(Path(_HOME, "prefect")),
+    PREFECT_PROFILES_PATH=str(Path(_HOME, "prefect", "profiles.toml")),
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
+    DO_NOT_TRACK="1",
+    MPLBACKEND="Agg",
+    NO_COLOR="1",
+    OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", "1"),
+)
+
+
+def shared_data_folder() -> Path | None:
+    """The folder of the real data sets, or None where this machine has none.
+
+    ``SPLATSPACE_SHARED_DATA`` names it; without the variable it is ``../shared/data`` beside the checkout.
+    """
+    named = os.environ.get(SHARED_DATA_VARIABLE)
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of the real data sets; the test is skipped where it is absent."""
+    folder = shared_data_folder()
+    if folder is None:
+        pytest.skip(f"no real data: set {SHARED_DATA_VARIABLE} or place it at ../shared/data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips tests of a graphics card where there is none."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
