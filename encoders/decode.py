@@ -1,0 +1,181 @@
+"""From stored numbers to pixels, fast: the full sum of the codec on all cores.
+
+The sum leaves out only what lies beyond ``CUT`` marginal standard deviations, where a weight is below 1e-13:
+no 8-bit value can change. ``encoders.render`` is its oracle.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from data_schemas.errors import StoreMismatchError
+from data_schemas.splats import ADDITIVE, NORMALISED, NORMALISED_EPSILON, Layout
+from encoders.vector import LANES, exponential, fused, lanes, largest, load, maximum, minimum, splat, store
+
+CUT = 7.75
+"""Half-width of the summed box in marginal standard deviations: exp(-7.75^2 / 2) < 1e-13."""
+
+DEAD_BELOW = 0.5 / 255
+"""A Gaussian whose greatest contribution to any pixel is smaller cannot be seen: it is counted as dead."""
+
+_SMALLEST_SIGMA = 1e-6
+_GREATEST_RHO = 0.999999
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _accumulate(geometry, colours, height, width, planes, peaks):  # pragma: no cover - compiled
+    """Adds all Gaussians of one image to ``planes`` [plane * rows * stride], flat; ``peaks`` [gaussian] = max weight."""
+    stride = width + LANES
+    plane_size = height * stride
+    count, channels = colours.shape
+    for n in range(count):
+        sigma_x = max(abs(geometry[n, 0]), np.float32(_SMALLEST_SIGMA)) * np.float32(0.5 * width)
+        sigma_y = max(abs(geometry[n, 1]), np.float32(_SMALLEST_SIGMA)) * np.float32(0.5 * height)
+        rho = min(max(geometry[n, 2], np.float32(-_GREATEST_RHO)), np.float32(_GREATEST_RHO))
+        x = (geometry[n, 3] + np.float32(1)) * np.float32(0.5 * width)
+        y = (geometry[n, 4] + np.float32(1)) * np.float32(0.5 * height)
+        root = np.float32(np.sqrt((1.0 - rho) * (1.0 + rho)))
+        a = np.float32(1) / (sigma_x * root)
+        b = -rho / (sigma_y * root)
+        c = np.float32(1) / sigma_y
+        # Bounds are clipped as floats first: a Gaussian far off the canvas must not overflow an integer.
+        left = int(min(max(np.floor(x - np.float32(CUT) * sigma_x), 0.0), float(width)))
+        right = int(min(max(np.ceil(x + np.float32(CUT) * sigma_x), 0.0), float(width)))
+        top = int(min(max(np.floor(y - np.float32(CUT) * sigma_y), 0.0), float(height)))
+        bottom = int(min(max(np.ceil(y + np.float32(CUT) * sigma_y), 0.0), float(height)))
+        best = splat(0.0)
+        for start in range(left, right, LANES):
+            offset = lanes() + splat(np.float32(start) + np.float32(0.5) - x)
+            # 1 where a lane lies on the canvas, 0 in the padding at the right of each row.
+            canvas = minimum(maximum(splat(np.float32(width - start)) - lanes(), splat(0.0)), splat(1.0))
+            along = splat(a) * offset
+            for row in range(top, bottom):
+                dy = np.float32(row) + np.float32(0.5) - y
+                u = along + splat(b * dy)
+                v = c * dy
+                weight = exponential(splat(-0.5) * fused(u, u, splat(v * v)))
+                best = maximum(best, weight * canvas)
+                at = row * stride + start
+                for channel in range(channels):
+                    position = at + channel * plane_size
+                    store(planes, position, fused(weight, splat(colours[n, channel]), load(planes, position)))
+        peaks[n] = largest(best)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _decode(geometry, colours, normalised, height, width, result, peaks):  # pragma: no cover - compiled
+    images = geometry.shape[0]
+    channels = result.shape[3]
+    stride = width + LANES
+    planes = np.empty(colours.shape[2] * height * stride, np.float32)
+    for image in range(images):
+        planes[:] = np.float32(0)
+        _accumulate(geometry[image], colours[image], height, width, planes, peaks[image])
+        for row in range(height):
+            for column in range(width):
+                at = row * stride + column
+                scale = np.float32(1)
+                if normalised:
+                    scale = np.float32(1) / (np.float32(NORMALISED_EPSILON) + planes[channels * height * stride + at])
+                for channel in range(channels):
+                    value = planes[channel * height * stride + at] * scale
+                    result[image, row, column, channel] = min(max(value, np.float32(0)), np.float32(1))
+
+
+def _run(
+    splats: NDArray[Any], layout: Layout, codec: str, height: int, width: int, workers: int | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    if codec not in (ADDITIVE, NORMALISED):
+        raise StoreMismatchError(f"Codec {codec!r} cannot be decoded", allowed=f"{ADDITIVE}, {NORMALISED}")
+    if splats.ndim != 3 or splats.shape[2] != layout.width:
+        raise StoreMismatchError(
+            f"Splats of shape {splats.shape}", allowed=f"[image, gaussian, {layout.width}] for layout {layout.name!r}"
+        )
+    numbers = np.asarray(splats, np.float32)
+    images, gaussians, _ = numbers.shape
+    geometry = np.ascontiguousarray(numbers[..., [layout.index(name) for name in ("sigma_x", "sigma_y", "rho", "x", "y")]])
+    colours = numbers[..., layout.colour_slice]
+    opacity = numbers[..., layout.index("alpha")] if layout.has_alpha else np.ones((images, gaussians), np.float32)
+    planes = [colours * opacity[..., None]]
+    if codec == NORMALISED:
+        planes.append(opacity[..., None])
+    summed = np.ascontiguousarray(np.concatenate(planes, axis=-1))
+    result = np.empty((images, height, width, layout.channels), np.float32)
+    peaks = np.empty((images, gaussians), np.float32)
+
+    def part(rows: slice) -> None:
+        _decode(geometry[rows], summed[rows], codec == NORMALISED, height, width, result[rows], peaks[rows])
+
+    threads = max(1, min(workers or os.cpu_count() or 1, images))
+    if threads == 1:
+        part(slice(None))
+    else:
+        size = -(-images // (4 * threads))
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(part, [slice(first, first + size) for first in range(0, images, size)]))
+    return result, peaks * np.abs(summed[..., : layout.channels]).max(axis=-1, initial=0)
+
+
+def decode(
+    splats: NDArray[Any], *, layout: Layout, codec: str, height: int, width: int, workers: int | None = None
+) -> NDArray[np.float32]:
+    """Decodes splats to images at any resolution.
+
+    Args:
+        splats: float16 or float32 [image, gaussian, parameter] in ``layout``.
+        layout: the columns of ``splats``.
+        codec: ``additive/1`` or ``normalised/1``.
+        height: rows of the decoded image.
+        width: columns of the decoded image.
+        workers: threads; None takes every core. The result does not depend on it.
+
+    Returns:
+        float32 [image, height, width, channel] in [0, 1].
+
+    Raises:
+        StoreMismatchError: an unknown codec, or splats of another shape than the layout's.
+    """
+    return _run(splats, layout, codec, height, width, workers)[0]
+
+
+def count_dead(
+    splats: NDArray[Any], *, layout: Layout, codec: str, height: int, width: int, workers: int | None = None
+) -> NDArray[np.int32]:
+    """Gaussians of each image whose greatest contribution to a pixel is below half an 8-bit step.
+
+    For ``normalised/1`` the contribution before the division is meant.
+
+    Args:
+        splats: float16 or float32 [image, gaussian, parameter] in ``layout``.
+        layout: the columns of ``splats``.
+        codec: ``additive/1`` or ``normalised/1``.
+        height: rows of the image.
+        width: columns of the image.
+        workers: threads; None takes every core.
+
+    Returns:
+        int32 [image].
+
+    Raises:
+        StoreMismatchError: an unknown codec, or splats of another shape than the layout's.
+    """
+    contributions = _run(splats, layout, codec, height, width, workers)[1]
+    return (contributions < DEAD_BELOW).sum(axis=1, dtype=np.int32)
+
+
+def to_uint8(image: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Rounds intensities in [0, 1] to 8 bits: floor(255 v + 0.5).
+
+    Args:
+        image: floats of any shape.
+
+    Returns:
+        uint8 of the same shape.
+    """
+    return np.floor(np.clip(image, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)

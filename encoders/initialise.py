@@ -1,0 +1,1 @@
+from encoders.anchors import anchors as anchors

@@ -1,0 +1,72 @@
+"""The plain-torch renderer of the codecs: slow, clear, differentiable, and the oracle of every engine."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from data_schemas.errors import StoreMismatchError
+from data_schemas.splats import ADDITIVE, NORMALISED, NORMALISED_EPSILON, Layout
+
+
+def pixel_centres(size: int, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Normalised coordinates of pixel centres along one axis: (2 i + 1) / size - 1.
+
+    Returns:
+        [size], in [-1, 1].
+    """
+    return (2 * torch.arange(size, device=device, dtype=dtype) + 1) / size - 1
+
+
+def weights(splats: Tensor, layout: Layout, height: int, width: int) -> Tensor:
+    """exp(-1/2 (p - m)^T S^-1 (p - m)) of every Gaussian at every pixel centre, without opacity.
+
+    Args:
+        splats: [..., gaussian, parameter] in ``layout``.
+        layout: the columns of ``splats``.
+        height: rows of the rendered image.
+        width: columns of the rendered image.
+
+    Returns:
+        [..., gaussian, height, width], in [0, 1].
+    """
+
+    def column(name: str) -> Tensor:
+        return splats[..., layout.index(name)][..., None, None]
+
+    xs = pixel_centres(width, device=splats.device, dtype=splats.dtype)[None, :]
+    ys = pixel_centres(height, device=splats.device, dtype=splats.dtype)[:, None]
+    # The inverse covariance as a product of triangular factors, S^-1 = L^T L: no determinant that underflows.
+    sigma_x, sigma_y, rho = column("sigma_x"), column("sigma_y"), column("rho")
+    horizontal = (xs - column("x")) / sigma_x
+    vertical = (ys - column("y")) / sigma_y
+    along = (horizontal - rho * vertical) / torch.sqrt((1 - rho) * (1 + rho))
+    return torch.exp(-0.5 * (along**2 + vertical**2))
+
+
+def render(splats: Tensor, layout: Layout, codec: str, height: int, width: int, *, clip: bool = True) -> Tensor:
+    """Renders splats by the codec's formula (docs/store-format.md), the full sum without any cut-off.
+
+    Args:
+        splats: float [image, gaussian, parameter] in ``layout``; float32 or float64.
+        layout: the columns of ``splats``.
+        codec: ``additive/1`` or ``normalised/1``.
+        height: rows of the rendered image; any, whatever the size that was encoded.
+        width: columns of the rendered image.
+        clip: whether to clip to [0, 1] as the codec says; optimisers look at the unclipped sum.
+
+    Returns:
+        [image, height, width, channel].
+
+    Raises:
+        StoreMismatchError: a codec that is not rendered here.
+    """
+    if codec not in (ADDITIVE, NORMALISED):
+        raise StoreMismatchError(f"Codec {codec!r} cannot be rendered", allowed=f"{ADDITIVE}, {NORMALISED}")
+    weight = weights(splats, layout, height, width)
+    if layout.has_alpha:
+        weight = weight * splats[..., layout.index("alpha")][..., None, None]
+    image = torch.einsum("bkhw,bkc->bhwc", weight, splats[..., layout.colour_slice])
+    if codec == NORMALISED:
+        image = image / (NORMALISED_EPSILON + weight.sum(dim=1))[..., None]
+    return image.clamp(0, 1) if clip else image
