@@ -1,0 +1,161 @@
+"""The promises of the house itself: arrows between packages, declared dependencies, versions, clean files."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PACKAGES = ("data_schemas", "encoders", "flows", "models", "pipeline")
+
+NEVER_IMPORTED = {"fastapi", "sqlalchemy"}
+"""Declared to keep Prefect working, never imported (the reason stands in pyproject.toml)."""
+
+IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn", "scikit-image": "skimage", "pyyaml": "yaml"}
+
+
+def _project(repository: Path) -> dict:
+    return tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+
+
+def _tracked_files(repository: Path) -> list[Path]:
+    if not (repository / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=repository, capture_output=True, check=True).stdout
+    return [path for name in listed.decode().split("\0") if name and (path := repository / name).is_file()]
+
+
+def _lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_packages_import_only_those_below(repository: Path) -> None:
+    finished = _lint_imports(repository)
+    assert finished.returncode == 0, finished.stdout
+    assert "3 kept, 0 broken" in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("package", "line", "contract"),
+    [
+        ("data_schemas", "import torch", "A store can be read without torch"),
+        ("data_schemas", "import pipeline", "flows -> pipeline -> encoders | models -> data_schemas"),
+        ("encoders", "import models", "flows -> pipeline -> encoders | models -> data_schemas"),
+        ("models", "import encoders", "flows -> pipeline -> encoders | models -> data_schemas"),
+        ("encoders", "import pipeline", "flows -> pipeline -> encoders | models -> data_schemas"),
+        ("pipeline", "import flows", "flows -> pipeline -> encoders | models -> data_schemas"),
+        ("pipeline", "import prefect", "Only flows know Prefect"),
+    ],
+)
+def test_a_planted_import_against_the_arrows_is_caught(
+    tmp_path: Path, repository: Path, package: str, line: str, contract: str
+) -> None:
+    for name in PACKAGES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    shutil.copy(repository / "pyproject.toml", tmp_path)
+    assert _lint_imports(tmp_path).returncode == 0
+    (tmp_path / package / "planted.py").write_text(line + "\n")
+    finished = _lint_imports(tmp_path)
+    assert finished.returncode == 1
+    assert re.search(re.escape(contract) + r".* BROKEN", finished.stdout), finished.stdout
+
+
+def test_every_dependency_is_declared_and_every_declared_one_is_used(repository: Path) -> None:
+    imported: set[str] = set()
+    for package in PACKAGES:
+        for path in (repository / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    imported.add(node.module.partition(".")[0])
+    third_party = imported - set(sys.stdlib_module_names) - set(PACKAGES)
+    project = _project(repository)
+    declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    optional = {
+        canonicalize_name(Requirement(text).name)
+        for extra in ("gpu", "eval")
+        for text in project["optional-dependencies"][extra]
+    }
+    module_of = {name: IMPORTED_AS.get(name, name.replace("-", "_")) for name in declared | optional}
+    undeclared = third_party - set(module_of.values())
+    assert not undeclared, f"imported and not in pyproject.toml: {sorted(undeclared)}"
+    unused = {name for name in declared - NEVER_IMPORTED if module_of[name] not in third_party}
+    assert not unused, f"in pyproject.toml and never imported: {sorted(unused)}"
+
+
+def test_constraints_satisfy_every_range_and_name_no_local_build(repository: Path) -> None:
+    pins: dict[str, str] = {}
+    for line in (repository / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, _, version = line.partition("==")
+            assert re.fullmatch(r"[0-9][0-9a-z.]*", version), f"{line!r} is not a plain pin"
+            pins[canonicalize_name(name)] = version
+    project = _project(repository)
+    texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+    for requirement in map(Requirement, texts):
+        pin = pins.get(canonicalize_name(requirement.name))
+        assert pin is not None, f"{requirement.name} has no pin in constraints.txt"
+        assert requirement.specifier.contains(pin), f"constraints.txt pins {requirement.name}=={pin}: not {requirement}"
+
+
+def test_the_version_is_one(repository: Path) -> None:
+    version = _project(repository)["version"]
+    assert importlib.metadata.version("splatspace") == version
+    citation = yaml.safe_load((repository / "CITATION.cff").read_text())
+    assert citation["version"] == version
+    assert citation["license"] == _project(repository)["license"]
+
+
+def test_the_changelog_has_a_section_for_what_is_new(repository: Path) -> None:
+    headings = re.findall(r"^## \[(.+?)\]", (repository / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] in ("Unreleased", _project(repository)["version"])
+
+
+def test_files_speak_of_no_machine(repository: Path) -> None:
+    # Built from parts, so that this file does not hold what it forbids.
+    home, local, registry = "/ro" + "ot/", "/wo" + "rk/", "pypi" + ".org"
+    forbidden = re.compile("|".join((rf"(?<![\w.]){home}", rf"(?<![\w.]){local}", r"file:///", re.escape(registry))))
+    found = []
+    for path in _tracked_files(repository):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [
+            f"{path.relative_to(repository)}:{number}"
+            for number, line in enumerate(text.splitlines(), 1)
+            if forbidden.search(line)
+        ]
+    assert not found
+
+
+def test_source_files_stay_small(repository: Path) -> None:
+    lengths = {
+        path.relative_to(repository).as_posix(): len(path.read_text().splitlines())
+        for package in PACKAGES
+        for path in (repository / package).rglob("*.py")
+    }
+    assert {name: lines for name, lines in lengths.items() if lines > 400} == {}
+
+
+def test_no_room_is_a_lumber_room(repository: Path) -> None:
+    names = {path.stem for package in PACKAGES for path in (repository / package).rglob("*.py")}
+    assert not names & {"utils", "util", "helpers", "helper", "common", "misc", "core", "tools"}
+
+
+def test_docker_is_no_package(repository: Path) -> None:
+    # With an __init__.py, `import docker` in the checkout would find this folder and not Docker's own client.
+    assert not list((repository / "docker").rglob("*.py"))
