@@ -16,7 +16,20 @@ from numpy.typing import NDArray
 
 from data_schemas.errors import StoreMismatchError
 from data_schemas.splats import ADDITIVE, NORMALISED, NORMALISED_EPSILON, Layout
-from encoders.vector import LANES, exponential, fused, lanes, largest, load, maximum, minimum, splat, store
+from encoders.vector import (
+    LANES,
+    exponential,
+    flush_denormals,
+    fused,
+    lanes,
+    largest,
+    load,
+    maximum,
+    minimum,
+    restore_denormals,
+    splat,
+    store,
+)
 
 CUT = 7.75
 """Half-width of the summed box in marginal standard deviations: exp(-7.75^2 / 2) < 1e-13."""
@@ -73,6 +86,7 @@ def _decode(geometry, colours, normalised, height, width, result, peaks):  # pra
     images = geometry.shape[0]
     channels = result.shape[3]
     stride = width + LANES
+    before = flush_denormals()
     planes = np.empty(colours.shape[2] * height * stride, np.float32)
     for image in range(images):
         planes[:] = np.float32(0)
@@ -86,6 +100,7 @@ def _decode(geometry, colours, normalised, height, width, result, peaks):  # pra
                 for channel in range(channels):
                     value = planes[channel * height * stride + at] * scale
                     result[image, row, column, channel] = min(max(value, np.float32(0)), np.float32(1))
+    restore_denormals(before)
 
 
 def _run(

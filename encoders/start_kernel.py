@@ -1,0 +1,280 @@
+"""Where Gaussians begin: compiled parts of ``encoders.initialise``."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from encoders.vector import LANES, fused, load, splat, store, total
+
+_GREATEST_SPREAD = np.float32(1e28)
+"""Scalings of Sinkhorn's iteration may spread this far before float32 would overflow."""
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def saliency(image, ink, edge, floor, density):  # pragma: no cover - compiled
+    """How many Gaussians a pixel deserves: brightness and local contrast above a uniform floor, summing to 1.
+
+    Args:
+        image: uint8 [height, width, channel].
+        ink: weight of the brightness.
+        edge: weight of the length of the gradient.
+        floor: share of the mass that is spread evenly.
+        density: float32 [height, width], receives the result.
+    """
+    height, width, channels = image.shape
+    mass = 0.0
+    for row in range(height):
+        above, below = max(row - 1, 0), min(row + 1, height - 1)
+        for column in range(width):
+            left, right = max(column - 1, 0), min(column + 1, width - 1)
+            bright, slope = 0.0, 0.0
+            for channel in range(channels):
+                bright += float(image[row, column, channel])
+                dx = float(image[row, right, channel]) - float(image[row, left, channel])
+                dy = float(image[below, column, channel]) - float(image[above, column, channel])
+                slope += dx * dx + dy * dy
+            value = ink * bright / channels + edge * np.sqrt(slope / channels)
+            density[row, column] = value
+            mass += value
+    even = 1.0 / (height * width)
+    # A faint image keeps its floor: mass below one 8-bit level per hundred pixels counts as evenly spread.
+    faint = 0.01 * height * width
+    scale = (1.0 - floor) / max(mass, faint)
+    rest = 1.0 - scale * mass
+    for row in range(height):
+        for column in range(width):
+            density[row, column] = scale * density[row, column] + rest * even
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _gather(density, by_column, by_row, sums, rows, count, padded):  # pragma: no cover - compiled
+    """sums_i = sum over pixels of by_row[y, i] by_column[x, i] density[y, x]; lanes are anchors."""
+    height, width = rows
+    for n in range(0, padded, LANES):
+        result = splat(0.0)
+        for row in range(height):
+            inner0, inner1 = splat(0.0), splat(0.0)
+            at = row * width
+            for column in range(0, width - 1, 2):
+                inner0 = fused(splat(density[at + column]), load(by_column, column * padded + n), inner0)
+                inner1 = fused(splat(density[at + column + 1]), load(by_column, (column + 1) * padded + n), inner1)
+            if width % 2:
+                inner0 = fused(splat(density[at + width - 1]), load(by_column, (width - 1) * padded + n), inner0)
+            result = fused(inner0 + inner1, load(by_row, row * padded + n), result)
+        store(sums, n, result)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _spread(scales, by_anchor_column, by_row, sums, rows, count, padded):  # pragma: no cover - compiled
+    """sums[y, x] = sum over anchors of scales_i by_row[y, i] by_anchor_column[i, x]; lanes are columns."""
+    height, width = rows
+    wide = (width + LANES - 1) // LANES * LANES
+    for row in range(height):
+        for column in range(0, wide, LANES):
+            result0, result1 = splat(0.0), splat(0.0)
+            for n in range(0, count - 1, 2):
+                result0 = fused(splat(scales[n] * by_row[row * padded + n]), load(by_anchor_column, n * wide + column),
+                                result0)
+                result1 = fused(splat(scales[n + 1] * by_row[row * padded + n + 1]),
+                                load(by_anchor_column, (n + 1) * wide + column), result1)
+            if count % 2:
+                n = count - 1
+                result0 = fused(splat(scales[n] * by_row[row * padded + n]), load(by_anchor_column, n * wide + column),
+                                result0)
+            store(sums, row * wide + column, result0 + result1)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def transport(density, tables_column, tables_row, tables_anchor, epsilons, iterations, count, positions):
+    # pragma: no cover - compiled
+    """Entropic optimal transport from K anchors of equal mass to ``density``; barycentric projection.
+
+    Sinkhorn's scaling with annealed regularisation (Cuturi 2013, arXiv:1306.0895). The Gibbs kernel of the squared
+    distance is a product over the axes, so it is never formed.
+
+    Args:
+        density: float32 [height, width], sums to 1.
+        tables_column: float32 [level, width * padded], exp(-(x - x_i)^2 / epsilon), anchors last.
+        tables_row: float32 [level, height * padded], the same for y.
+        tables_anchor: float32 [level, count * wide], the same as ``tables_column`` with columns last.
+        epsilons: float32 [level], regularisation of each level (normalised units squared), falling.
+        iterations: of each level.
+        count: K.
+        positions: float32 [count, 2], receives (x, y) in [-1, 1].
+    """
+    height, width = density.shape
+    levels = len(epsilons)
+    padded = (count + LANES - 1) // LANES * LANES
+    wide = (width + LANES - 1) // LANES * LANES
+    rows = (height, width)
+    u = np.zeros(padded, np.float32)
+    kept = np.zeros(padded, np.float32)
+    sums = np.zeros(padded, np.float32)
+    spread = np.zeros(height * wide, np.float32)
+    v = np.zeros(height * width, np.float32)
+    share = np.float32(1.0 / count)
+    for n in range(count):
+        u[n] = np.float32(1)
+    good = 0
+    for level in range(levels):
+        for _ in range(iterations):
+            _spread(u, tables_anchor[level], tables_row[level], spread, rows, count, padded)
+            for row in range(height):
+                for column in range(width):
+                    v[row * width + column] = density[row, column] / spread[row * wide + column]
+            _gather(v, tables_column[level], tables_row[level], sums, rows, count, padded)
+            for n in range(count):
+                u[n] = share / sums[n]
+        low, high = u[0], u[0]
+        for n in range(count):
+            low, high = min(low, u[n]), max(high, u[n])
+        # A map too far for float32 at this level keeps the last level's: smooth, only blunter.
+        if not (low > 0 and high < np.float32(np.inf) and high < low * _GREATEST_SPREAD):
+            break
+        good = level
+        kept[:] = u
+        if level + 1 < levels:
+            # Potentials are epsilon log u: they carry over to the next level.
+            power = epsilons[level] / epsilons[level + 1]
+            middle = np.sqrt(low) * np.sqrt(high)
+            for n in range(count):
+                u[n] = np.float32((u[n] / middle) ** power)
+    _spread(kept, tables_anchor[good], tables_row[good], spread, rows, count, padded)
+    by_column, by_row = tables_column[good], tables_row[good]
+    for row in range(height):
+        for column in range(width):
+            v[row * width + column] = density[row, column] / spread[row * wide + column]
+    for n in range(count):
+        mass, sum_x, sum_y = np.float32(0), np.float32(0), np.float32(0)
+        for row in range(height):
+            inner, inner_x = np.float32(0), np.float32(0)
+            for column in range(width):
+                value = v[row * width + column] * by_column[column * padded + n]
+                inner += value
+                inner_x += value * np.float32(2 * column + 1 - width)
+            weight = by_row[row * padded + n]
+            mass += inner * weight
+            sum_x += inner_x * weight
+            sum_y += inner * weight * np.float32(2 * row + 1 - height)
+        positions[n, 0] = sum_x / (mass * np.float32(width))
+        positions[n, 1] = sum_y / (mass * np.float32(height))
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def stratify(density, curve, offset, positions):  # pragma: no cover - compiled
+    """One point in each of K strata of equal mass along a space-filling curve.
+
+    Args:
+        density: float32 [height, width], sums to 1.
+        curve: int32 [height * width], pixels in the order of the curve.
+        offset: where in its stratum each point lies, in [0, 1).
+        positions: float32 [count, 2], receives pixel coordinates (x, y).
+    """
+    width = density.shape[1]
+    count = len(positions)
+    whole = 0.0
+    for pixel in curve:
+        whole += float(density[pixel // width, pixel % width])
+    mass, n = 0.0, 0
+    for pixel in curve:
+        row, column = pixel // width, pixel % width
+        mass += float(density[row, column]) / whole * count
+        while n < count and n + offset < mass:
+            positions[n, 0] = column + np.float32(0.5)
+            positions[n, 1] = row + np.float32(0.5)
+            n += 1
+    while n < count:
+        positions[n, 0] = curve[-1] % width + np.float32(0.5)
+        positions[n, 1] = curve[-1] // width + np.float32(0.5)
+        n += 1
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def relax(density, positions, rounds):  # pragma: no cover - compiled
+    """Lloyd's iteration: every point moves to the centroid of the density that is nearest to it.
+
+    Points that share a place are told apart by index, and a point without any mass stays.
+    """
+    height, width = density.shape
+    count = len(positions)
+    sums = np.zeros((count, 3), np.float32)
+    for _ in range(rounds):
+        sums[:] = np.float32(0)
+        for row in range(height):
+            y = np.float32(row + 0.5)
+            guess = 0
+            for column in range(width):
+                x = np.float32(column + 0.5)
+                nearest = guess
+                best = (positions[guess, 0] - x) ** 2 + (positions[guess, 1] - y) ** 2
+                for n in range(count):
+                    dy = positions[n, 1] - y
+                    dx = positions[n, 0] - x
+                    distance = dx * dx + dy * dy
+                    if distance < best:
+                        best, nearest = distance, n
+                guess = nearest
+                weight = density[row, column]
+                sums[nearest, 0] += weight
+                sums[nearest, 1] += weight * x
+                sums[nearest, 2] += weight * y
+        for n in range(count):
+            if sums[n, 0] > 0:
+                positions[n, 0] = sums[n, 1] / sums[n, 0]
+                positions[n, 1] = sums[n, 2] / sums[n, 0]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def spacings(positions, result):  # pragma: no cover - compiled
+    """Mean distance of each point to its three nearest others.
+
+    Args:
+        positions: float32 [count, 2] in pixels.
+        result: float32 [count]; infinite where there are fewer than three others.
+    """
+    count = len(positions)
+    for n in range(count):
+        first = second = third = np.float32(np.inf)
+        for other in range(count):
+            if other == n:
+                continue
+            dx, dy = positions[n, 0] - positions[other, 0], positions[n, 1] - positions[other, 1]
+            distance = dx * dx + dy * dy
+            if distance < third:
+                if distance < first:
+                    first, second, third = distance, first, second
+                elif distance < second:
+                    second, third = distance, second
+                else:
+                    third = distance
+        result[n] = (np.sqrt(first) + np.sqrt(second) + np.sqrt(third)) / np.float32(3)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def local_colours(image, positions, result):  # pragma: no cover - compiled
+    """Bilinear sample of the 3x3 mean of the image at each point.
+
+    Args:
+        image: uint8 [height, width, channel].
+        positions: float32 [count, 2] in pixels.
+        result: float32 [count, channel] in [0, 1].
+    """
+    height, width, channels = image.shape
+    for n in range(len(positions)):
+        # A 3x3 mean sampled bilinearly is a 4x4 window with these separable weights: continuous in the position.
+        x, y = positions[n, 0] - np.float32(0.5), positions[n, 1] - np.float32(0.5)
+        left, top = int(np.floor(x)), int(np.floor(y))
+        fx, fy = x - np.float32(left), y - np.float32(top)
+        for channel in range(channels):
+            result[n, channel] = np.float32(0)
+        for i in range(-1, 3):
+            wy = (np.float32(1) - fy) if i == -1 else (fy if i == 2 else np.float32(1))
+            row = min(max(top + i, 0), height - 1)
+            for j in range(-1, 3):
+                wx = (np.float32(1) - fx) if j == -1 else (fx if j == 2 else np.float32(1))
+                column = min(max(left + j, 0), width - 1)
+                for channel in range(channels):
+                    result[n, channel] += wy * wx * np.float32(image[row, column, channel])
+        for channel in range(channels):
+            result[n, channel] *= np.float32(1.0 / (9 * 255))
