@@ -80,15 +80,21 @@ class _Tags(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.cells: list[str] = []
+        self._in_cell = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         if tag == "td":
             self.cells.append("")
+            self._in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "td":
+            self._in_cell = False
 
     def handle_data(self, data: str) -> None:
-        if self.cells:
-            self.cells[-1] += data.rstrip("\n")
+        if self._in_cell:
+            self.cells[-1] += data
 
 
 def rendered(markdown: str) -> _Tags:
