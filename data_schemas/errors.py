@@ -57,6 +57,12 @@ class DownloadError(SourceError):
     """A download that failed on every mirror or whose checksum differs."""
 
 
+class StoppedError(SplatSpaceError):
+    """The user stopped a run; what was finished is in the store."""
+
+    exit_code = 130
+
+
 class StoreError(SplatSpaceError):
     """A store that cannot be opened, created or written."""
 
@@ -82,3 +88,7 @@ class StoreCorruptError(StoreError):
     def __init__(self, got: str, *, rows: Sequence[int] = (), allowed: str = "", next_step: str = "") -> None:
         super().__init__(got, allowed=allowed, next_step=next_step)
         self.rows = tuple(int(row) for row in rows)
+
+
+class ReportError(SplatSpaceError):
+    """A report or a comparison that cannot be made, written or read."""

@@ -1,0 +1,164 @@
+"""From a store to ``report.json``, ``report.html`` and ``panel.png``."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from data_schemas.errors import ReportError
+from data_schemas.store import SplatStore
+from encoders.decode import decode
+from pipeline.predictability import (
+    MAXIMUM_IMAGES,
+    Decoder,
+    PredictabilityResult,
+    measure_predictability,
+)
+from pipeline.report.facts import source_facts, store_facts
+from pipeline.report.figures import REPORT_VERSION, Report
+from pipeline.report.html import render_html
+from pipeline.report.panels import Panel, make_panels
+from pipeline.report.sheet import sheet_bytes
+from pipeline.report.statistics import (
+    RowFigures,
+    class_figures,
+    cost_figures,
+    count_images,
+    dead_figures,
+    failed_images,
+    histogram_of,
+    quality_of,
+    read_rows,
+    size_figures,
+)
+from pipeline.report.writing import write_whole
+
+logger = logging.getLogger("splatspace.report")
+
+
+@dataclass(frozen=True)
+class ReportSummary:
+    """What was written.
+
+    Attributes:
+        report: the figures.
+        json_path: ``report.json``.
+        html_path: ``report.html``.
+        panel_path: ``panel.png``; None where there is nothing to show.
+    """
+
+    report: Report
+    json_path: Path
+    html_path: Path
+    panel_path: Path | None
+
+
+def build_report(
+    store: SplatStore,
+    out_dir: str | os.PathLike[str],
+    *,
+    panels: int = 6,
+    predictability_images: int = MAXIMUM_IMAGES,
+    seed: int = 0,
+    decoder: Decoder = decode,
+) -> ReportSummary:
+    """Measures a store and writes its report; files that are there are replaced.
+
+    Splats and pixels are read for the panels and for the sample of the predictability only, so time and memory
+    hardly grow with the store.
+
+    Args:
+        store: open for reading, complete or not.
+        out_dir: folder of the report; made if it is missing.
+        panels: images of each group (worst, median, best) that the page shows; 0 for none.
+        predictability_images: most images of the predictability sample; 0 leaves the measure out.
+        seed: of the predictability sample.
+        decoder: decodes splats.
+
+    Raises:
+        ReportError: the folder cannot be written.
+        StoreCorruptError: a row that the report reads fails its checksum.
+    """
+    rows = read_rows(store)
+    shown, panels_reason = make_panels(store, rows, store.header.source.label_names, each=panels, decoder=decoder)
+    if predictability_images < 1:
+        found = PredictabilityResult(None, "predictability was not asked for")
+    else:
+        found = measure_predictability(store, max_images=predictability_images, seed=seed, decoder=decoder)
+    report = assemble(store, rows, found, shown, panels_reason)
+    folder = Path(out_dir)
+    page = render_html(report, psnr=rows.psnr[rows.measured], panels=shown, store=store)
+    html_path = write_whole(folder / "report.html", page.encode())
+    panel_path = write_whole(folder / "panel.png", sheet_bytes(shown)) if shown else None
+    if panel_path is None:
+        (folder / "panel.png").unlink(missing_ok=True)  # of an earlier report
+    json_path = write_whole(folder / "report.json", (report.model_dump_json(indent=2) + "\n").encode())
+    logger.info("Report of %d images written to %s", report.images.total, folder)
+    return ReportSummary(report, json_path, html_path, panel_path)
+
+
+def assemble(
+    store: SplatStore, rows: RowFigures, found: PredictabilityResult, panels: list[Panel], panels_reason: str
+) -> Report:
+    """The figures of a store, from what was read of it."""
+    header, counts = store.header, count_images(rows)
+    measured = rows.measured
+    if counts.unmeasured:
+        logger.warning("%d done images have no PSNR or SSIM: they are in no figure of quality", counts.unmeasured)
+    return Report(
+        created=datetime.now(UTC),
+        store=store_facts(header, store.path),
+        source=source_facts(header),
+        images=counts,
+        quality=quality_of(rows.psnr[measured], rows.ssim[measured]),
+        cost=cost_figures(header.runs, rows),
+        dead=dead_figures(rows, header.gaussians),
+        size=size_figures(header, store.nbytes_stored, counts.done),
+        predictability=found.figures,
+        predictability_reason=found.reason,
+        classes=class_figures(rows, header.source.label_names),
+        histogram=histogram_of(rows.psnr[measured]),
+        panels=tuple(panel.image for panel in panels),
+        panels_reason=panels_reason,
+        failed=failed_images(store, rows),
+        unmeasured_rows=tuple(int(row) for row in np.flatnonzero(rows.done & ~measured)),
+    )
+
+
+def read_report(path: str | os.PathLike[str]) -> Report:
+    """Reads a ``report.json``.
+
+    Raises:
+        ReportError: no such file, not a report, or one of a newer version.
+    """
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise ReportError(
+            f"{path} cannot be read ({error.strerror or error})", next_step="run `splatspace report STORE`"
+        ) from error
+    try:
+        version = _Version.model_validate_json(text).report_version
+        if version > REPORT_VERSION:
+            raise ReportError(
+                f"{path} is a report of version {version}",
+                allowed=f"{REPORT_VERSION} or older",
+                next_step="install a newer SplatSpace",
+            )
+        return Report.model_validate_json(text)
+    except ValidationError as error:
+        raise ReportError(
+            f"{path} is not a report ({error.errors()[0]['msg']})",
+            allowed=f"a report.json of version {REPORT_VERSION}",
+            next_step="run `splatspace report STORE` again",
+        ) from error
+
+
+class _Version(BaseModel):
+    report_version: int

@@ -1,0 +1,59 @@
+"""What a store is and how it was made, for the report."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from data_schemas.records import StoreHeader
+from pipeline.report.figures import SourceFacts, StoreFacts, finite
+
+
+def encode_command(header: StoreHeader, path: Path) -> str | None:
+    """What to type to encode such a store; None for a store that was not fitted here (converted, for example)."""
+    if not header.engine or header.start is None:
+        return None
+    words = ["splatspace", "encode", header.source.name or "DATASET", "--out", path.name]
+    words += ["--split", header.source.split, "--gaussians", str(header.gaussians)]
+    for option, key in (("--steps", "steps"), ("--target-psnr", "target_psnr")):
+        if header.settings.get(key) is not None:
+            words += [option, str(header.settings[key])]
+    words += ["--codec", header.codec.split("/")[0], "--colours", header.colours, "--start", header.start]
+    words += ["--dtype", header.dtype, "--engine", header.engine, "--seed", str(header.seed)]
+    if not header.images:
+        words.append("--no-images")
+    return shlex.join(words)
+
+
+def store_facts(header: StoreHeader, path: Path) -> StoreFacts:
+    """What the store is and how it was made. Names the file only, not the folders above it."""
+    versions: dict[str, str] = {}
+    for run in header.runs:
+        versions.update(run.versions)
+    return StoreFacts(
+        name=path.name,
+        codec=header.codec,
+        layout=header.layout,
+        gaussians=header.gaussians,
+        parameters=header.splat_layout.names,
+        height=header.height,
+        width=header.width,
+        channels=header.channels,
+        dtype=header.dtype,
+        colours=header.colours,
+        start=header.start,
+        engine=header.engine,
+        devices=tuple(dict.fromkeys(run.device for run in header.runs)),
+        seed=header.seed,
+        settings=finite(header.settings),
+        versions=versions,
+        created=header.created,
+        updated=header.updated,
+        schema_version=header.schema_version,
+        command=encode_command(header, path),
+    )
+
+
+def source_facts(header: StoreHeader) -> SourceFacts:
+    """Where the images came from."""
+    return SourceFacts(**header.source.model_dump(exclude={"label_names"}))

@@ -1,0 +1,210 @@
+"""The figures of a report as typed records: what ``report.json`` holds.
+
+Every number is finite; what could not be measured is ``None``. docs/report.md explains each field.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.predictability import Predictability
+
+REPORT_VERSION = 1
+"""Version of ``report.json``; a reader refuses a greater one."""
+
+LOSSLESS_PSNR = 100.0
+"""PSNR in dB at which an image counts in means and percentiles when its decoded pixels equal the source.
+
+Its true PSNR is infinite. The PSNR of the mean error needs no such cap: there a lossless image adds an error of 0.
+"""
+
+PanelGroup = Literal["worst", "median", "best"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class ImageCounts(_Record):
+    """How many images, by what became of them; ``total = done + failed + empty``."""
+
+    total: int
+    done: int
+    failed: int
+    empty: int = Field(description="rows without splats yet: encode again to fill them")
+    unmeasured: int = Field(default=0, description="done rows whose PSNR or SSIM is NaN; in no figure of quality")
+
+
+class QualityFigures(_Record):
+    """Quality of the decoded stored bytes against the source, over ``images`` measured images. PSNR in dB."""
+
+    images: int
+    mean: float | None = None
+    median: float | None = None
+    of_mean_error: float | None = Field(default=None, description="PSNR of the mean squared error of all images")
+    minimum: float | None = None
+    p1: float | None = None
+    p5: float | None = None
+    p25: float | None = None
+    p75: float | None = None
+    p95: float | None = None
+    maximum: float | None = None
+    lossless: int = Field(default=0, description="images whose decoded pixels equal the source")
+    lossless_share: float | None = None
+    ssim_mean: float | None = None
+    ssim_p1: float | None = None
+    ssim_minimum: float | None = None
+
+
+class ClassFigures(_Record):
+    """Quality of one class."""
+
+    label: int = Field(description="-1 where an image has none")
+    name: str
+    done: int
+    failed: int
+    quality: QualityFigures
+
+
+class CostFigures(_Record):
+    """What the fits cost, summed over the runs of the encoder; ``None`` where the store records no run."""
+
+    runs: int
+    images_fitted: int
+    images_reused: int = Field(description="rows copied from an identical image")
+    fit_seconds_per_image: float | None = Field(default=None, description="wall time inside the engine")
+    core_seconds_per_image: float | None = Field(default=None, description="processor time of the engine")
+    wall_seconds_per_image: float | None = Field(default=None, description="wall time of the run: read, fit, write")
+    wall_seconds: float | None = None
+    steps_mean: float | None = Field(default=None, description="optimiser steps per done image")
+
+
+class DeadFigures(_Record):
+    """Gaussians without a visible contribution, over done images."""
+
+    mean: float | None = Field(default=None, description="per image")
+    share: float | None = Field(default=None, description="of all Gaussians")
+    maximum: int | None = None
+
+
+class SizeFigures(_Record):
+    """How much smaller (ratio > 1) or larger (ratio < 1) the splats are than the pixels of one uint8 image."""
+
+    image_numbers: int = Field(description="H * W * C")
+    splat_numbers: int = Field(description="K * P")
+    image_bytes: int = Field(description="H * W * C bytes: uint8, uncompressed")
+    splat_bytes: int = Field(description="K * P * bytes per number, uncompressed")
+    splat_bytes_on_disk: float | None = Field(default=None, description="per row that holds splats, compressed")
+    ratio_numbers: float
+    ratio_bytes: float
+    ratio_bytes_on_disk: float | None = None
+    store_bytes: int | None = Field(default=None, description="whole store on disk, source images included")
+    store_bytes_by_array: dict[str, int] = Field(default_factory=dict)
+
+
+class FailedImage(_Record):
+    """An image without splats, and why."""
+
+    row: int
+    source_id: str
+    reason: str
+
+
+class PanelImage(_Record):
+    """An image that the panels show."""
+
+    group: PanelGroup
+    row: int
+    source_id: str
+    label: int
+    label_name: str
+    psnr: float = Field(description="dB, at most LOSSLESS_PSNR")
+    lossless: bool
+    ssim: float | None
+
+
+class Histogram(_Record):
+    """Counts of images by PSNR: ``edges`` has one entry more than ``counts``; the last bin includes its end."""
+
+    edges: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+
+
+class StoreFacts(_Record):
+    """What the store is and how it was made."""
+
+    name: str
+    codec: str
+    layout: str
+    gaussians: int
+    parameters: tuple[str, ...]
+    height: int
+    width: int
+    channels: int
+    dtype: str
+    colours: str
+    start: str | None
+    engine: str
+    devices: tuple[str, ...]
+    seed: int
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    created: datetime
+    updated: datetime
+    schema_version: int
+    command: str | None = Field(description="what to type to encode such a store, where its engine is known")
+
+
+class SourceFacts(_Record):
+    """Where the images came from."""
+
+    name: str
+    split: str
+    digest: str
+    licence: str
+    attribution: str
+    removed_duplicates: int
+
+
+class Report(_Record):
+    """Everything that people and programs read about a store."""
+
+    report_version: int = REPORT_VERSION
+    created: datetime
+    lossless_psnr: float = LOSSLESS_PSNR
+    store: StoreFacts
+    source: SourceFacts
+    images: ImageCounts
+    quality: QualityFigures
+    cost: CostFigures
+    dead: DeadFigures
+    size: SizeFigures
+    predictability: Predictability | None
+    predictability_reason: str = Field(default="", description="why there is no predictability")
+    classes: tuple[ClassFigures, ...] = ()
+    histogram: Histogram = Histogram()
+    panels: tuple[PanelImage, ...] = ()
+    panels_reason: str = Field(default="", description="why the panels are missing or show no source")
+    failed: tuple[FailedImage, ...] = ()
+    unmeasured_rows: tuple[int, ...] = ()
+
+
+def finite(value: Any) -> Any:
+    """A copy of JSON-like data in which NaN and infinities are the strings ``"nan"``, ``"inf"``, ``"-inf"``.
+
+    Args:
+        value: dict, list, tuple or scalar, nested at will; anything else becomes its ``str``.
+    """
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    return str(value)

@@ -1,0 +1,190 @@
+"""Pictures of the worst, the median and the best images: source, decoded, error, splats."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from data_schemas.errors import StoreMismatchError
+from data_schemas.store import SplatStore
+from encoders.decode import to_uint8
+from pipeline.predictability import Decoder
+from pipeline.report.ellipses import draw_ellipses
+from pipeline.report.figures import LOSSLESS_PSNR, PanelGroup, PanelImage
+from pipeline.report.statistics import RowFigures, label_name
+
+ERROR_FACTORS = (1, 2, 5, 10, 20, 50, 100)
+"""By how much an error may be amplified: one factor for all panels of a report, written beside them."""
+
+NO_SOURCE = "the store holds no source images, so the panels show the decoded image and the splats only"
+
+_ELLIPSES_PX = 168
+_LARGEST_PICTURE = 256
+
+logger = logging.getLogger("splatspace.report")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image in pictures.
+
+    Attributes:
+        image: which, and how good.
+        source: uint8 [y, x, channel]; None for a store without source images.
+        decoded: uint8 [y, x, channel].
+        splats: float [gaussian, parameter].
+    """
+
+    image: PanelImage
+    source: NDArray[np.uint8] | None
+    decoded: NDArray[np.uint8]
+    splats: NDArray[Any]
+
+    @property
+    def error(self) -> NDArray[np.uint8] | None:
+        """uint8 [y, x, channel]: absolute difference of decoded and source."""
+        if self.source is None:
+            return None
+        return np.abs(self.decoded.astype(np.int16) - self.source).astype(np.uint8)
+
+
+def choose_rows(rows: RowFigures, each: int) -> list[tuple[PanelGroup, int]]:
+    """Rows of the worst, median and best measured images; no row twice, ties by SSIM, then by row number.
+
+    Args:
+        rows: all rows of a store.
+        each: images of each group, where the store has three times as many.
+
+    Returns:
+        (group, row), the worst first; among the best, the best last.
+    """
+    measured = np.flatnonzero(rows.measured)
+    order = measured[np.lexsort((measured, rows.ssim[measured], rows.psnr[measured]))]
+    if len(order) == 0 or each < 1:
+        return []
+    if len(order) < 3:
+        groups: tuple[PanelGroup, ...] = ("median",) if len(order) == 1 else ("worst", "best")
+        return [(group, int(row)) for group, row in zip(groups, order, strict=True)]
+    each = min(each, len(order) // 3)
+    first = (len(order) - each) // 2
+    middle = order[first : first + each]
+    parts: list[tuple[PanelGroup, NDArray[Any]]] = [
+        ("worst", order[:each]),
+        ("median", middle),
+        ("best", order[-each:]),
+    ]
+    return [(group, int(row)) for group, part in parts for row in part]
+
+
+def make_panels(
+    store: SplatStore, rows: RowFigures, names: Sequence[str], *, each: int, decoder: Decoder
+) -> tuple[list[Panel], str]:
+    """Reads and decodes the images of the panels.
+
+    Args:
+        store: any store.
+        rows: its rows.
+        names: of its classes.
+        each: images of each group.
+        decoder: decodes splats.
+
+    Returns:
+        The panels, and why there are none or why they show no source ("" where nothing is missing).
+    """
+    chosen = choose_rows(rows, each)
+    if not chosen:
+        return [], "no panels were asked for" if each < 1 else "no image of the store is done and measured"
+    header = store.header
+    has_source = "image" in store.arrays
+    wanted = ["splats", "source_id", *(["image"] if has_source else [])]
+    read = store.read(wanted, [row for _, row in chosen])
+    try:
+        decoded = to_uint8(
+            decoder(
+                read["splats"],
+                layout=header.splat_layout,
+                codec=header.codec,
+                height=header.height,
+                width=header.width,
+            )
+        )
+    except StoreMismatchError as error:
+        logger.warning("No panels: %s", error)
+        return [], str(error)
+    panels: list[Panel] = []
+    for index, (group, row) in enumerate(chosen):
+        psnr, label = float(rows.psnr[row]), int(rows.label[row])
+        panels.append(
+            Panel(
+                image=PanelImage(
+                    group=group,
+                    row=row,
+                    source_id=str(read["source_id"][index]),
+                    label=label,
+                    label_name=label_name(label, names),
+                    psnr=round(min(psnr, LOSSLESS_PSNR), 6),
+                    lossless=bool(np.isposinf(psnr)),
+                    ssim=round(float(rows.ssim[row]), 6),
+                ),
+                source=read["image"][index] if has_source else None,
+                decoded=decoded[index],
+                splats=read["splats"][index],
+            )
+        )
+    return panels, "" if has_source else NO_SOURCE
+
+
+def error_factor(panels: Sequence[Panel]) -> int:
+    """The greatest of ``ERROR_FACTORS`` that keeps 99.5 % of the amplified errors of the panels within 8 bits."""
+    errors = [panel.error for panel in panels if panel.error is not None]
+    if not errors:
+        return 1
+    high = max(1.0, float(np.percentile(np.stack(errors), 99.5)))
+    return max(factor for factor in ERROR_FACTORS if factor == 1 or factor * high <= 255)
+
+
+def picture(pixels: NDArray[np.uint8], factor: int = 1) -> Image.Image:
+    """Pixels as an RGB image.
+
+    Args:
+        pixels: uint8 [y, x, channel] of 1 or 3 channels.
+        factor: multiplies the values, which are then clipped to 255.
+    """
+    values = np.minimum(pixels.astype(np.int32) * factor, 255).astype(np.uint8)
+    return Image.fromarray(np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values)
+
+
+def splat_picture(panel: Panel, store: SplatStore, size_px: int = _ELLIPSES_PX) -> Image.Image:
+    """The splats of a panel as ellipses."""
+    header = store.header
+    return draw_ellipses(panel.splats, header.splat_layout, header.height, header.width, size_px)
+
+
+def png_bytes(image: Image.Image, *, colours: int | None = None) -> bytes:
+    """A PNG file.
+
+    Args:
+        image: any picture; one with a side of more than 256 pixels is reduced to that.
+        colours: reduce to a palette of so many colours; None keeps every value.
+    """
+    longest = max(image.size)
+    if longest > _LARGEST_PICTURE:
+        size = (max(1, image.width * _LARGEST_PICTURE // longest), max(1, image.height * _LARGEST_PICTURE // longest))
+        image = image.resize(size, Image.Resampling.BOX)
+    return encode_png(image, colours=colours)
+
+
+def encode_png(image: Image.Image, *, colours: int | None = None) -> bytes:
+    """A PNG file of the picture as large as it is; with ``colours``, reduced to a palette."""
+    if colours is not None:
+        image = image.quantize(colours, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()

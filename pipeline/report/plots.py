@@ -1,0 +1,114 @@
+"""The distribution of PSNR as two small SVG pictures that live inside the page and follow its colours."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from pipeline.report.figures import LOSSLESS_PSNR, Histogram, QualityFigures
+from pipeline.report.statistics import capped
+
+# Stand-ins that no other shape of a figure has: each becomes a variable of the page's style sheet.
+_COLOURS = {"#010203": "var(--ink)", "#040506": "var(--faint)", "#070809": "var(--line)", "#0a0b0c": "var(--accent)"}
+_INK, _FAINT, _LINE, _ACCENT = _COLOURS
+_SIZE = (6.2, 2.9)
+_CURVE_POINTS = 200
+
+
+def histogram_svg(histogram: Histogram, quality: QualityFigures) -> str:
+    """Images by PSNR, with the 1st percentile, the median and the PSNR of the mean error marked.
+
+    Args:
+        histogram: with at least one count.
+        quality: of the same images.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    figure, axes = _axes()
+    edges, counts = np.array(histogram.edges), np.array(histogram.counts)
+    lossless = quality.lossless if edges[-1] == LOSSLESS_PSNR else 0
+    if lossless and len(counts) > 1:
+        counts, edges = counts[:-1], edges[:-1]
+    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=_ACCENT, linewidth=0)
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(0, counts.max() * 1.22)
+    marks = ((quality.p1, "p1", 0.98), (quality.of_mean_error, "of mean error", 0.90), (quality.median, "median", 0.82))
+    for value, name, height in marks:
+        if value is None or not edges[0] <= value <= edges[-1]:
+            continue
+        axes.axvline(value, color=_INK, linewidth=0.9, dashes=(3, 2))
+        is_right = value > (edges[0] + edges[-1]) / 2
+        axes.text(
+            value,
+            height,
+            f" {name} {value:.1f} ",
+            transform=axes.get_xaxis_transform(),
+            color=_INK,
+            fontsize=8.5,
+            ha="right" if is_right else "left",
+            va="top",
+        )
+    axes.set_xlabel("PSNR (dB)" + (f"; {lossless:,} lossless images lie beyond" if lossless else ""))
+    axes.set_ylabel("images")
+    return _svg(figure, "histogram")
+
+
+def cumulative_svg(psnr: NDArray[Any]) -> str:
+    """Share of images at or below a PSNR.
+
+    Args:
+        psnr: float [image] dB, at least one, no NaN; ``inf`` where lossless.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    figure, axes = _axes()
+    share = np.linspace(0, 1, min(_CURVE_POINTS, len(psnr) + 1))
+    below = np.sort(capped(psnr)[np.isfinite(psnr)])
+    if len(below):
+        value = np.quantile(below, share, method="inverted_cdf")
+        # Lossless images have no place on the axis: the curve ends below 100 % by their share.
+        axes.step(value, 100 * share * len(below) / len(psnr), where="post", color=_ACCENT, linewidth=1.8)
+    axes.set_ylim(0, 101)
+    axes.set_xlabel("PSNR (dB)")
+    axes.set_ylabel("% of images at or below")
+    return _svg(figure, "cumulative")
+
+
+def _axes() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_LINE)
+    axes.tick_params(colors=_FAINT, labelsize=9, width=0.8)
+    axes.xaxis.label.set_color(_FAINT)
+    axes.yaxis.label.set_color(_FAINT)
+    axes.grid(True, axis="y", color=_LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as an element: text stays text, colours become variables, identifiers are the page's own."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 9.5}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r"url\(#", f"url(#{name}-", text)
+    text = re.sub(r'href="#', f'href="#{name}-', text)
+    for colour, variable in _COLOURS.items():
+        text = text.replace(colour, variable)
+    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"|height="[\d.]+pt" width="[\d.]+pt"', "", text, count=1).strip()
