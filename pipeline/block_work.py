@@ -1,0 +1,334 @@
+"""One block of a store: which rows need a fit, the fit itself, and its quality."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_schemas.records import RowBlock, RowState, StoreHeader, content_hash
+from encoders.base import Encoder
+from encoders.decode import decode, to_uint8
+from encoders.quality import count_dead, psnr, ssim
+from pipeline.encode_records import BlockSummary, FailedImage
+from pipeline.quantise import quantise
+from pipeline.sources.base import SourceImage
+
+logger = logging.getLogger("splatspace.encode")
+
+PIXEL_GAUSSIANS_PER_FIT = 40_000_000
+"""Work handed to the engine at once (pixels times Gaussians): about a second, so that progress shows."""
+
+FEWEST_PER_FIT, MOST_PER_FIT = 16, 256
+
+
+@dataclass
+class BlockInput:
+    """A block as read, before anything is decided.
+
+    Attributes:
+        block: its number.
+        first_row: number of its first row.
+        rows: what the store holds.
+        images: the source image of each row that belongs to the job, None for the others.
+        repaired: whether the stored bytes were damaged, so that ``rows`` had to be started anew.
+        started: ``time.perf_counter()`` when reading began.
+    """
+
+    block: int
+    first_row: int
+    rows: RowBlock
+    images: list[SourceImage | None]
+    repaired: bool
+    started: float
+
+
+@dataclass
+class Decision:
+    """What is to be done with the rows of a block; lists hold positions inside the block.
+
+    Attributes:
+        fit: to be fitted, with their pixels.
+        same: position -> position in ``fit`` of identical pixels.
+        kept: done before, unchanged.
+        changed: rows that held another content.
+        retried: rows that had failed.
+        failed: rows without a readable image, with the reason.
+        relabelled: kept rows whose label is new.
+    """
+
+    fit: list[int] = field(default_factory=list)
+    same: dict[int, int] = field(default_factory=dict)
+    kept: list[int] = field(default_factory=list)
+    changed: list[int] = field(default_factory=list)
+    retried: list[int] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
+    relabelled: list[int] = field(default_factory=list)
+
+
+def decide(block: BlockInput, header: StoreHeader) -> tuple[Decision, NDArray[np.uint8]]:
+    """Compares the images with the rows; images that are identical to one another are fitted once.
+
+    Returns:
+        The decision, and uint8 [row, CONTENT_HASH_BYTES] of the images read (zeros where none was).
+    """
+    rows, decision = block.rows, Decision()
+    hashes = np.zeros_like(rows.content_hash)
+    first_with: dict[bytes, int] = {}
+    for position, image in enumerate(block.images):
+        if image is None:
+            continue
+        done = rows.state[position] == RowState.DONE
+        reason = _unreadable(image, header)
+        if reason or image.pixels is None:
+            decision.failed[position] = reason + ("; the splats fitted before are kept" if done else "")
+            continue
+        hashes[position] = content_hash(image.pixels)
+        if done and np.array_equal(hashes[position], rows.content_hash[position]):
+            decision.kept.append(position)
+            if rows.label[position] != image.label:
+                decision.relabelled.append(position)
+            continue
+        if done:
+            decision.changed.append(position)
+        elif rows.state[position] == RowState.FAILED:
+            decision.retried.append(position)
+        key = hashes[position].tobytes()
+        if key in first_with:
+            decision.same[position] = first_with[key]
+        else:
+            first_with[key] = position
+            decision.fit.append(position)
+    return decision, hashes
+
+
+def _unreadable(image: SourceImage, header: StoreHeader) -> str:
+    if image.pixels is None:
+        return image.failure or "the image could not be read"
+    expected = (header.height, header.width, header.channels)
+    if image.pixels.shape != expected or image.pixels.dtype != np.uint8:
+        return f"{image.pixels.dtype} image of shape {image.pixels.shape}, uint8 of {expected} is needed"
+    return ""
+
+
+class BlockEncoder:
+    """Fits the images of blocks with one engine, for one header.
+
+    Args:
+        header: of the store.
+        encoder: the engine.
+        workers: threads for decoding.
+        copy_of: finds a row of identical content that is fitted already: takes a content hash, returns a block of
+            one row or None.
+    """
+
+    def __init__(
+        self, header: StoreHeader, encoder: Encoder, workers: int, copy_of: Callable[[bytes], RowBlock | None]
+    ) -> None:
+        self.header = header
+        self.encoder = encoder
+        self.workers = workers
+        self.copy_of = copy_of
+        work = header.height * header.width * header.gaussians
+        self.images_per_fit = min(max(PIXEL_GAUSSIANS_PER_FIT // work, FEWEST_PER_FIT), MOST_PER_FIT)
+
+    def run(
+        self,
+        block: BlockInput,
+        *,
+        should_stop: Callable[[], bool] | None = None,
+        on_progress: Callable[[BlockSummary], None] | None = None,
+    ) -> tuple[RowBlock, BlockSummary]:
+        """Brings a block up to date with its images.
+
+        Args:
+            block: as read.
+            should_stop: polled; when it answers True, the images that are not fitted yet stay as they were.
+            on_progress: called with what is decided of the block so far.
+
+        Returns:
+            The rows to be written and what happened to them.
+        """
+        rows = _copied(block.rows)
+        decision, hashes = decide(block, self.header)
+        tally = _Tally(block, decision, rows)
+        for position, reason in decision.failed.items():
+            if rows.state[position] != RowState.DONE:
+                self._fail(rows, position, reason, hashes[position], block.images[position])
+        for position in decision.relabelled:
+            rows.label[position] = _image(block, position).label
+        to_fit: list[int] = []
+        for position in decision.fit:
+            source = self.copy_of(hashes[position].tobytes())
+            if source is None:
+                to_fit.append(position)
+            else:
+                self._copy(rows, position, source, 0, hashes[position], _image(block, position))
+                tally.reused.append(position)
+        for first in range(0, len(to_fit), self.images_per_fit):
+            part = to_fit[first : first + self.images_per_fit]
+            pixels = np.stack([_pixels(block, position) for position in part])
+            began = time.perf_counter()
+            try:
+                result = self.encoder.fit(pixels, should_stop=should_stop)
+            except InterruptedError:
+                tally.stopped = True
+                break
+            tally.fit_seconds += time.perf_counter() - began
+            tally.core_seconds += result.core_seconds
+            problems = self._store(rows, part, pixels, result.splats, result.steps)
+            for position, problem in zip(part, problems, strict=True):
+                image = _image(block, position)
+                rows.label[position] = image.label
+                rows.content_hash[position] = hashes[position]
+                if problem:
+                    tally.failed[position] = problem
+                    self._fail(rows, position, problem, hashes[position], image)
+                else:
+                    tally.fitted.append(position)
+            if on_progress is not None:
+                on_progress(tally.summary())
+        renewed = {*tally.fitted, *tally.reused, *tally.failed}
+        for position, twin in decision.same.items():
+            if twin not in renewed:
+                continue  # stopped before it was fitted
+            if twin in tally.failed:
+                tally.failed[position] = tally.failed[twin]
+                self._fail(rows, position, tally.failed[twin], hashes[position], _image(block, position))
+            else:
+                self._copy(rows, position, rows, twin, hashes[position], _image(block, position))
+                tally.reused.append(position)
+        return rows, tally.summary()
+
+    def _store(
+        self,
+        rows: RowBlock,
+        part: Sequence[int],
+        pixels: NDArray[np.uint8],
+        splats: NDArray[np.float32],
+        steps: NDArray[np.int32],
+    ) -> list[str]:
+        """Rounds and measures a fitted batch and puts it in its rows; returns the problem of each image or ""."""
+        header = self.header
+        stored, problems = quantise(splats, header)
+        view = {
+            "layout": header.splat_layout,
+            "codec": header.codec,
+            "height": header.height,
+            "width": header.width,
+            "workers": self.workers,
+        }
+        decoded = to_uint8(decode(stored, **view))
+        at = np.asarray(part)
+        rows.splats[at] = stored
+        rows.psnr[at] = psnr(decoded, pixels)
+        rows.ssim[at] = ssim(decoded, pixels)
+        rows.steps[at] = steps
+        rows.dead[at] = count_dead(stored, **view)
+        rows.state[at] = RowState.DONE
+        rows.failure[at] = ""
+        if rows.image is not None:
+            rows.image[at] = pixels
+        return problems
+
+    def _copy(
+        self,
+        rows: RowBlock,
+        position: int,
+        source: RowBlock,
+        at: int,
+        digest: NDArray[np.uint8],
+        image: SourceImage,
+    ) -> None:
+        """Fills a row from one of identical content."""
+        for name in ("splats", "psnr", "ssim", "steps", "dead"):
+            getattr(rows, name)[position] = getattr(source, name)[at]
+        if rows.image is not None and image.pixels is not None:
+            rows.image[position] = image.pixels
+        rows.label[position] = image.label
+        rows.content_hash[position] = digest
+        rows.state[position] = RowState.DONE
+        rows.failure[position] = ""
+
+    def _fail(
+        self,
+        rows: RowBlock,
+        position: int,
+        reason: str,
+        digest: NDArray[np.uint8],
+        image: SourceImage | None,
+    ) -> None:
+        """Makes a row FAILED: the reason, the source pixels where there are any, and nothing that looks fitted."""
+        blank = RowBlock.empty(1, self.header)
+        for name in ("splats", "psnr", "ssim", "steps", "dead"):
+            getattr(rows, name)[position] = getattr(blank, name)[0]
+        if rows.image is not None:
+            readable = image is not None and not _unreadable(image, self.header)
+            rows.image[position] = image.pixels if image is not None and readable else 0
+        rows.label[position] = -1 if image is None else image.label
+        rows.content_hash[position] = digest
+        rows.state[position] = RowState.FAILED
+        rows.failure[position] = reason
+        logger.warning("%s: %s", rows.source_id[position], reason)
+
+
+class _Tally:
+    """Counts what happens to the rows of one block."""
+
+    def __init__(self, block: BlockInput, decision: Decision, rows: RowBlock) -> None:
+        self.block, self.decision, self.rows = block, decision, rows
+        self.fitted: list[int] = []
+        self.reused: list[int] = []
+        self.failed = dict(decision.failed)
+        self.stopped = False
+        self.fit_seconds = 0.0
+        self.core_seconds = 0.0
+
+    def summary(self) -> BlockSummary:
+        """What happened so far."""
+        block, decision, rows = self.block, self.decision, self.rows
+        renewed = {*self.fitted, *self.reused}
+        done = [*decision.kept, *sorted(renewed)]
+        # A row that could be neither read nor fitted makes the block new only where its state changes.
+        newly_failed = any(rows.state[position] == RowState.FAILED for position in self.failed)
+        return BlockSummary(
+            images=sum(image is not None for image in block.images),
+            kept=len(decision.kept),
+            fitted=len(self.fitted),
+            reused=len(self.reused),
+            changed=len(renewed.intersection(decision.changed)),
+            retried=len(renewed.intersection(decision.retried)),
+            repaired=len(renewed) if block.repaired else 0,
+            failed=tuple(
+                FailedImage(row=block.first_row + p, source_id=str(rows.source_id[p]), reason=self.failed[p])
+                for p in sorted(self.failed)
+            ),
+            mean_error=float(np.sum(10.0 ** (-rows.psnr[done].astype(np.float64) / 10))),
+            stopped=self.stopped,
+            written=bool(renewed or decision.relabelled or newly_failed),
+            wall_seconds=time.perf_counter() - block.started,
+            fit_seconds=self.fit_seconds,
+            core_seconds=self.core_seconds,
+        )
+
+
+def _copied(rows: RowBlock) -> RowBlock:
+    return replace(rows, **{name: None if array is None else array.copy() for name, array in vars(rows).items()})
+
+
+def _image(block: BlockInput, position: int) -> SourceImage:
+    image = block.images[position]
+    if image is None:
+        raise LookupError(f"row {block.first_row + position} has no image in this job")
+    return image
+
+
+def _pixels(block: BlockInput, position: int) -> NDArray[np.uint8]:
+    pixels = _image(block, position).pixels
+    if pixels is None:
+        raise LookupError(f"row {block.first_row + position} has no pixels")
+    return pixels

@@ -1,0 +1,144 @@
+"""What one run of the encoder is asked to do, resolved from the presets and the user's options."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_schemas.errors import JobError
+from data_schemas.splats import ADDITIVE, NORMALISED, CodecName, ColourRange, SplatDtype, StartName
+from encoders.base import MAX_GAUSSIANS, FitSettings
+from pipeline.presets import PRESETS, Split, gaussians_for, preset_for
+
+EngineName = Literal["auto", "cpu", "reference"]
+
+STORE_SUFFIXES = (".zarr", ".h5", ".hdf5")
+CODEC_NAMES: dict[str, CodecName] = {
+    "additive": ADDITIVE,
+    "normalised": NORMALISED,
+    ADDITIVE: ADDITIVE,
+    NORMALISED: NORMALISED,
+}
+"""What a user may type for a codec, short or with its version."""
+
+
+class EncodeJob(BaseModel):
+    """Everything that one run needs; frozen, picklable and printable as JSON.
+
+    ``gaussians`` is None only for a path whose image size is not known yet; ``fit_settings`` fills it in.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str = Field(min_length=1, description="a preset or a path")
+    out: Path = Field(description="the store, .zarr or .h5")
+    data_dir: Path | None = Field(default=None, description="folder that holds the data set's files")
+    split: Split = "all"
+    size: int | None = Field(default=None, ge=1, le=16384, description="resize to this many pixels a side")
+    limit: int | None = Field(default=None, ge=1, description="first images of the source only")
+    gaussians: int | None = Field(default=None, ge=1, le=MAX_GAUSSIANS, description="K, Gaussians per image")
+    steps: int = Field(default=400, ge=0, le=1_000_000)
+    target_psnr: float | None = Field(default=None, gt=0, le=120, description="stop an image there, dB")
+    colours: ColourRange = "bounded"
+    start: StartName = "transport"
+    codec: CodecName = ADDITIVE
+    dtype: SplatDtype = "float32"
+    engine: EngineName = "auto"
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    workers: int = Field(default=1, ge=1, le=4096, description="threads of the engine")
+    images: bool = Field(default=True, description="keep the source pixels in the store")
+    overwrite: bool = Field(default=False, description="replace a store that is there")
+    download: bool = Field(default=True, description="fetch a data set that is not there")
+    block_rows: int | None = Field(default=None, ge=1, le=1_000_000, description="rows written together")
+
+    def fit_settings(self, height: int, width: int) -> FitSettings:
+        """What the engine needs to know, for images of this size."""
+        return FitSettings(
+            gaussians=self.gaussians or gaussians_for(height, width),
+            steps=self.steps,
+            target_psnr=self.target_psnr,
+            codec=self.codec,
+            colours=self.colours,
+            start=self.start,
+            seed=self.seed,
+        )
+
+
+def available_workers() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def resolve_job(dataset: str, out: str | Path, **options: Any) -> EncodeJob:
+    """Fills what the user left open from the preset and checks the whole.
+
+    Args:
+        dataset: a preset of ``pipeline.presets`` or a path.
+        out: the store; its suffix decides the format.
+        options: fields of ``EncodeJob``; None means "as the preset says". ``codec`` may be short
+            (``additive``).
+
+    Raises:
+        JobError: a value outside its range, an unknown option, a suffix that is no store, or options that
+            exclude each other.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    preset = preset_for(dataset)
+    path = Path(out)
+    if path.suffix.lower() not in STORE_SUFFIXES or not path.stem:
+        raise JobError(
+            f"A store named {str(out)!r}",
+            allowed="a path that ends in " + ", ".join(STORE_SUFFIXES),
+            next_step="give --out NAME.zarr or --out NAME.h5",
+        )
+    if "codec" in given:
+        given["codec"] = _codec(str(given["codec"]))
+    if "size" in given and dataset == "demo" and given["size"] != preset.height:
+        raise JobError(
+            f"--size {given['size']} for the built-in images",
+            allowed=f"{preset.height}, the size at which they are made",
+            next_step="leave --size out",
+        )
+    if "data_dir" in given and dataset not in PRESETS:
+        raise JobError(
+            f"--data-dir together with the path {dataset!r}",
+            allowed="--data-dir for a named data set (" + ", ".join(PRESETS) + ")",
+            next_step="give the path alone",
+        )
+    defaults: dict[str, Any] = {
+        "split": preset.split,
+        "gaussians": preset.gaussians or None,
+        "steps": preset.steps,
+        "codec": preset.codec,
+        "start": preset.start,
+        "colours": preset.colours,
+        "dtype": preset.dtype,
+        "workers": available_workers(),
+    }
+    try:
+        return EncodeJob(dataset=dataset, out=path, **{**defaults, **given})
+    except ValidationError as error:
+        raise _as_job_error(error) from None
+
+
+def _codec(name: str) -> CodecName:
+    if name not in CODEC_NAMES:
+        raise JobError(f"Codec {name!r}", allowed="additive, normalised", next_step="give --codec additive")
+    return CODEC_NAMES[name]
+
+
+def _as_job_error(error: ValidationError) -> JobError:
+    """The first thing that pydantic found wrong, in the words of the command line."""
+    first = error.errors()[0]
+    field = str(first["loc"][0]) if first["loc"] else "job"
+    option = "--" + field.replace("_", "-")
+    return JobError(
+        f"{option} {first.get('input')!r}",
+        allowed=first["msg"].removeprefix("Input should be "),
+        next_step="see splatspace encode --help",
+    )
