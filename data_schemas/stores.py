@@ -1,0 +1,136 @@
+"""The way into a store: the suffix of the path decides the format.
+
+with open_store("sprites.zarr") as store:
+    rows = store.read(["splats", "psnr"], [0, 5, 7])
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from data_schemas.durable_files import explained
+from data_schemas.errors import StoreError
+from data_schemas.hdf5_store import Hdf5Store
+from data_schemas.headers import check_header, header_to_json, require_identity
+from data_schemas.records import StoreHeader
+from data_schemas.row_store import RowStore
+from data_schemas.writer_lock import WriterLock
+from data_schemas.zarr_store import ZarrStore
+
+__all__ = ["BACKENDS", "create_store", "open_store", "require_identity", "verify_checksums"]
+
+BACKENDS: dict[str, type[ZarrStore] | type[Hdf5Store]] = {
+    ".zarr": ZarrStore,
+    ".h5": Hdf5Store,
+    ".hdf5": Hdf5Store,
+}
+"""Suffix of the path to the class that reads and writes it."""
+
+
+def create_store(path: str | Path, header: StoreHeader, *, overwrite: bool = False) -> RowStore:
+    """Makes an empty store and opens it for writing.
+
+    Args:
+        path: ends in ``.zarr``, ``.h5`` or ``.hdf5``; missing parent folders are made.
+        header: what the numbers will mean.
+        overwrite: replace a SplatSpace store that is there (never anything else).
+
+    Returns:
+        The store, open for writing and locked.
+
+    Raises:
+        StoreError: another suffix, something is there already, or the place cannot be written.
+        StoreLockedError: another process writes there.
+    """
+    backend = _backend(Path(path))
+    path = Path(path).expanduser().resolve()
+    check_header(header)
+    header_to_json(header)
+    with explained("create", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    lock = WriterLock(path)
+    try:
+        if path.exists() or path.is_symlink():
+            if not backend.is_ours(path):
+                raise StoreError(
+                    f"{path} exists and is not a SplatSpace store",
+                    allowed="a new path",
+                    next_step="choose another path; what is there is never deleted",
+                )
+            if not overwrite:
+                raise StoreError(
+                    f"{path} exists already",
+                    allowed="a new path, or overwrite=True",
+                    next_step="open it with open_store(path, 'a') to continue it",
+                )
+        with explained("create", path):
+            return backend.create(path, header, lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def open_store(path: str | Path, mode: Literal["r", "a"] = "r", *, lock: bool = True) -> RowStore:
+    """Opens a store that exists.
+
+    Args:
+        path: ends in ``.zarr``, ``.h5`` or ``.hdf5``.
+        mode: ``r`` to read, ``a`` to write too; ``a`` also finishes what a killed run left.
+        lock: hold the exclusive writer lock (mode ``a``). ``False`` is for parallel shard writers of one zarr store:
+            each writes blocks that no other writes, with ``write_block`` only, while the process that holds the lock
+            or created the store appends rows and sets the header.
+
+    Returns:
+        The store.
+
+    Raises:
+        StoreError: missing, damaged, newer than this program, not a SplatSpace store, or another mode or suffix.
+        StoreLockedError: mode ``a`` while another process writes.
+    """
+    backend = _backend(Path(path))
+    path = Path(path).expanduser().resolve()
+    if mode not in ("r", "a"):
+        raise StoreError(
+            f"Mode {mode!r}", allowed="'r' to read, 'a' to read and write", next_step="create_store makes a new store"
+        )
+    if not path.exists():
+        raise StoreError(
+            f"{path} does not exist",
+            allowed="a store made by 'splatspace encode'",
+            next_step="check the path, or encode it first",
+        )
+    if mode == "a" and not lock and backend is not ZarrStore:
+        raise StoreError(
+            f"{path}: an HDF5 store has one writer",
+            allowed="lock=True, or a .zarr store",
+            next_step="use a .zarr path for parallel writers",
+        )
+    held = WriterLock(path) if mode == "a" and lock else None
+    try:
+        with explained("open", path):
+            return backend(path, writable=mode == "a", lock=held)
+    except BaseException:
+        if held is not None:
+            held.release()
+        raise
+
+
+def verify_checksums(store: RowStore) -> list[int]:
+    """Reads every stored byte and collects the rows whose checksums differ.
+
+    Returns:
+        Sorted row numbers, empty where the store is sound.
+    """
+    return store.verify_checksums()
+
+
+def _backend(path: Path) -> type[ZarrStore] | type[Hdf5Store]:
+    try:
+        return BACKENDS[path.suffix.lower()]
+    except KeyError:
+        raise StoreError(
+            f"{path} has suffix {path.suffix!r}",
+            allowed=", ".join(BACKENDS),
+            next_step=f"call it {path.stem}.zarr or {path.stem}.h5",
+        ) from None

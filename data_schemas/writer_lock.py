@@ -1,0 +1,57 @@
+"""One writer per store: a file lock that a killed process lets go of by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from data_schemas.durable_files import explained
+from data_schemas.errors import StoreLockedError
+
+
+class WriterLock:
+    """The exclusive right to write one store, held from creation to ``release``.
+
+    The lock is ``NAME.lock`` beside the store (the file stays; only the lock on it matters).
+
+    Args:
+        store: path of the store.
+
+    Raises:
+        StoreLockedError: another writer holds it; the message names process and host.
+        StoreError: the folder cannot be written.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self.path = store.with_name(store.name + ".lock")
+        self._lock = FileLock(self.path, timeout=0, thread_local=False)
+        with explained("lock", store):
+            try:
+                self._lock.acquire()
+            except Timeout as error:
+                raise StoreLockedError(
+                    f"{store} is being written by {self._holder()}",
+                    allowed="one writer at a time",
+                    next_step="wait for it to finish, or open the store for reading",
+                ) from error
+        # Who holds it is a courtesy to the next one; on systems with mandatory locks it cannot be written.
+        with contextlib.suppress(OSError):
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            self.path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}))
+
+    def release(self) -> None:
+        """Lets the next writer in. Safe to call twice."""
+        self._lock.release()
+
+    def _holder(self) -> str:
+        try:
+            holder = json.loads(self.path.read_text())
+            return f"process {int(holder['pid'])} on {holder['host']} (since {holder['since']})"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "another process"

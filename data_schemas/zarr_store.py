@@ -1,0 +1,290 @@
+"""A store as a zarr v3 group: one shard file per array and block, so that blocks are written in parallel."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.storage import LocalStore, StorePath
+
+from data_schemas.array_specs import array_specs
+from data_schemas.durable_files import partial_name, sync_folder
+from data_schemas.errors import StoreError
+from data_schemas.headers import SCHEMA_NAME, header_from_json, require_known_version
+from data_schemas.records import RowBlock, RowState, StoreHeader
+from data_schemas.redo_log import RedoLog
+from data_schemas.row_store import RowStore
+from data_schemas.store import block_range
+from data_schemas.writer_lock import WriterLock
+from data_schemas.zarr_documents import (
+    DOCUMENT,
+    group_attributes,
+    make_group,
+    read_document,
+    require_sealed,
+    require_spec,
+    sealed,
+)
+
+logger = logging.getLogger("splatspace.store")
+
+_ALWAYS_WRITTEN = ("source_id", "state")
+
+
+def _apply_order(relative: str) -> tuple[int, str]:
+    """Order in which files enter the store: numbers, then lengths, then ``state`` (rows appear), then the header."""
+    parts = relative.split("/")
+    if len(parts) == 1:
+        return 4, relative
+    return (2 if parts[0] == "state" else 0) + (1 if parts[-1] == DOCUMENT else 0), relative
+
+
+class ZarrStore(RowStore):
+    """One row per image in a zarr v3 group (docs/store-format.md)."""
+
+    def __init__(self, path: Path, *, writable: bool, lock: WriterLock | None) -> None:
+        """Opens a store; ``create_store`` and ``open_store`` are the way in.
+
+        Raises:
+            StoreError: damaged, newer, or not a SplatSpace store.
+        """
+        self._log = RedoLog(path, _apply_order)
+        if lock is not None:
+            finished = self._log.recover()
+            if finished:
+                logger.info("%s: finished %d changes of a stopped run", path.name, finished)
+        # A valid change that is not in place yet wins over the files in the store, here as in every read.
+        self._pending = self._log.ready()
+        group, where = self._document(path, "")
+        require_ours(group, where)
+        require_known_version(group["attributes"].get("schema_version"), path)
+        require_sealed(group, where)
+        header = header_from_json(group["attributes"].get("header"), path)
+        self._store_id = str(group["attributes"].get("store_id", ""))
+        self._documents: dict[str, dict[str, Any]] = {"": group}
+        for spec in array_specs(header).values():
+            document, where = self._document(path, spec.name)
+            require_sealed(document, where)
+            require_spec(document, spec, header.block_rows, where)
+            self._documents[spec.name] = document
+        rows = int(self._documents["state"]["shape"][0])
+        for name in array_specs(header):
+            if int(self._documents[name]["shape"][0]) < rows:
+                raise StoreError(
+                    f"{path}: array {name!r} has {self._documents[name]['shape'][0]} rows",
+                    allowed=f"at least {rows}, the length of 'state'",
+                    next_step="restore the store from a copy",
+                )
+        self._live = {name: self._array_in(path, name, self._documents[name]) for name in array_specs(header)}
+        super().__init__(path, header, rows, writable=writable, lock=lock)
+
+    @classmethod
+    def create(cls, path: Path, header: StoreHeader, lock: WriterLock) -> Self:
+        """Makes an empty store at ``path``, replacing one that is there; it appears whole or not at all."""
+        partial = partial_name(path)
+        partial.mkdir()
+        try:
+            make_group(partial, header, uuid.uuid4().hex)
+            RedoLog(path, _apply_order).clear()
+            if path.exists():
+                old = partial_name(path)
+                os.rename(path, old)
+                os.rename(partial, path)
+                shutil.rmtree(old)
+            else:
+                os.rename(partial, path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        sync_folder(path.parent)
+        return cls(path, writable=True, lock=lock)
+
+    @classmethod
+    def is_ours(cls, path: Path) -> bool:
+        """Whether a SplatSpace store (of any version) is at ``path``."""
+        try:
+            return read_document(path / DOCUMENT).get("attributes", {}).get("schema") == SCHEMA_NAME
+        except (StoreError, OSError):
+            return False
+
+    @property
+    def nbytes_stored(self) -> dict[str, int]:
+        """Bytes on disk by array (compressed, with checksums and metadata)."""
+        return {
+            name: sum(file.stat().st_size for file in (self.path / name).rglob("*") if file.is_file())
+            for name in self.arrays
+        }
+
+    # Reading -----------------------------------------------------------------------------------------------------
+
+    def _read_range(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        size = self._header.block_rows
+        self._pending = self._log.ready()
+        # Blocks that a valid change still holds are read from there; everything between them in one piece.
+        staged = [b for b in range(start // size, -(-stop // size)) if self._staged(name, b)] if self._pending else []
+        if not staged:
+            return self._read_live(name, start, stop)
+        parts: list[NDArray[Any]] = []
+        at = start
+        for block in staged:
+            low, high = max(start, block * size), min(stop, (block + 1) * size)
+            if at < low:
+                parts.append(self._read_live(name, at, low))
+            parts.append(self._read_staged(name, block, low, high))
+            at = high
+        if at < stop:
+            parts.append(self._read_live(name, at, stop))
+        return np.concatenate(parts)
+
+    def _read_live(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        self._require_shards(name, start, stop)
+        return _native(self._live[name][start:stop])
+
+    def _read_staged(self, name: str, block: int, start: int, stop: int) -> NDArray[Any]:
+        folder = self._staged(name, block)
+        if folder is not None:
+            values = _native(self._array_in(folder, name, self._documents[name])[start:stop])
+            if self._shard(folder, name, block).is_file():  # still there, so it was there while it was read
+                return values
+        return self._read_live(name, start, stop)
+
+    def _require_shards(self, name: str, start: int, stop: int) -> None:
+        """Finds shards that vanished: zarr would answer with fill values, which look like numbers."""
+        size = self._header.block_rows
+        for block in range(start // size, -(-stop // size)):
+            shard = self._shard(self.path, name, block)
+            try:
+                stored = shard.stat().st_size
+            except FileNotFoundError:
+                stored = -1
+            if stored > 0:
+                continue
+            span = block_range(block, size, self._rows)
+            expected = stored == 0 or name in _ALWAYS_WRITTEN
+            if expected or (self._read_range("state", span.start, span.stop) != RowState.EMPTY).any():
+                rows = [row for row in span if start <= row < stop]
+                raise self._corrupt(name, rows, f"shard {shard.relative_to(self.path)} is missing or empty")
+
+    def _staged(self, name: str, block: int) -> Path | None:
+        for change in reversed(self._pending):
+            if self._shard(change, name, block).is_file():
+                return change
+        return None
+
+    def _shard(self, folder: Path, name: str, block: int) -> Path:
+        return folder.joinpath(name, "c", str(block), *("0" for _ in self._specs[name].tail))
+
+    def _document(self, path: Path, name: str) -> tuple[dict[str, Any], Path]:
+        for change in reversed(self._pending):
+            where = change / name / DOCUMENT
+            if where.is_file():
+                try:
+                    return read_document(where), where
+                except StoreError:
+                    if where.is_file():
+                        raise
+                    break  # it has moved into the store since
+        where = path / name / DOCUMENT
+        return read_document(where), where
+
+    @staticmethod
+    def _array_in(folder: Path, name: str, document: dict[str, Any]) -> Any:
+        store_path = StorePath(LocalStore(folder), name)
+        # Every chunk is written, empty or not, so that an absent one is always a fault.
+        array = zarr.Array(zarr.AsyncArray.from_dict(store_path, document))
+        return array.with_config({"write_empty_chunks": True})
+
+    # Writing -----------------------------------------------------------------------------------------------------
+
+    def _write_block(self, block: int, rows: RowBlock) -> None:
+        span = block_range(block, self._header.block_rows, self._rows)
+
+        def fill(change: Path) -> None:
+            for name in self._specs:
+                array = self._array_in(change, name, self._documents[name])
+                array[span.start : span.stop] = getattr(rows, name)
+
+        self._change(fill)
+
+    def _append(self, source_ids: list[str]) -> None:
+        size, first = self._header.block_rows, self._rows
+        total = first + len(source_ids)
+        documents = {
+            name: {**document, "shape": [total, *document["shape"][1:]]}
+            for name, document in self._documents.items()
+            if name
+        }
+        start = first // size * size
+        kept = self.read(_ALWAYS_WRITTEN, slice(start, first))
+        names = np.array([*kept["source_id"], *source_ids], dtype=object)
+        states = np.concatenate([kept["state"], np.zeros(len(source_ids), np.uint8)])
+
+        def fill(change: Path) -> None:
+            for name, document in documents.items():
+                (change / name).mkdir()
+                (change / name / DOCUMENT).write_bytes(sealed(document))
+            for name, values in (("source_id", names), ("state", states)):
+                array = self._array_in(change, name, documents[name])
+                for block in range(start // size, -(-total // size)):
+                    span = block_range(block, size, total)
+                    array[span.start : span.stop] = values[span.start - start : span.stop - start]
+
+        def accept() -> None:
+            self._documents.update(documents)
+            self._live = {name: self._array_in(self.path, name, documents[name]) for name in self._specs}
+            self._rows = total
+
+        self._change(fill, accept)
+
+    def _set_header(self, header: StoreHeader) -> None:
+        group = {**self._documents[""], "attributes": group_attributes(header, self._store_id)}
+        self._change(lambda change: (change / DOCUMENT).write_bytes(sealed(group)))
+        self._documents[""] = group
+
+    def _change(self, fill: Callable[[Path], object], accept: Callable[[], None] | None = None) -> None:
+        """Prepares files with ``fill``, makes them valid, and moves them in; nothing happens unless all succeeds."""
+        for ready in self._log.ready() if self._lock is not None else ():
+            self._log.apply(ready)
+        change = self._log.begin()
+        try:
+            fill(change)
+            ready = self._log.seal(change)
+        except BaseException:
+            self._log.discard(change)
+            raise
+        if accept is not None:
+            accept()
+        self._log.apply(ready)
+
+    def _commit(self) -> None:
+        """Every change was made durable as it happened; nothing is left to do."""
+
+    def _close(self) -> None:
+        self._live = {}
+
+
+def require_ours(document: dict[str, Any], where: Path) -> None:
+    """Refuses zarr groups of other programs.
+
+    Raises:
+        StoreError: no attribute ``schema`` of ours.
+    """
+    if document.get("attributes", {}).get("schema") != SCHEMA_NAME:
+        raise StoreError(
+            f"{where} is not of a SplatSpace store",
+            allowed="a store made by 'splatspace encode'",
+            next_step="choose another path",
+        )
+
+
+def _native(values: Any) -> NDArray[Any]:
+    array = np.asarray(values)
+    return array.astype(object) if array.dtype.kind == "T" else array
