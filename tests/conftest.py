@@ -25,6 +25,7 @@ os.environ.update(
     PREFECT_HOME=str(Path(_HOME, "prefect")),
     PREFECT_PROFILES_PATH=str(Path(_HOME, "prefect", "profiles.toml")),
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW="ignore",
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
     DO_NOT_TRACK="1",
     MPLBACKEND="Agg",
