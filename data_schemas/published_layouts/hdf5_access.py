@@ -1,0 +1,145 @@
+"""Reading HDF5 files of unknown origin: nothing outside the file, nothing of unbounded size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from data_schemas.errors import StoreError
+from data_schemas.published_layouts.record import MAX_RECORD_BYTES, PublishedRecord
+from data_schemas.published_layouts.rows import MAX_GAUSSIANS_READ, UnreadableImageError
+
+RECORD_NAME = "splatspace"
+
+
+def open_file(path: Path) -> h5py.File:
+    """Opens an HDF5 file for reading.
+
+    Raises:
+        StoreError: not HDF5, cut short, or not readable.
+    """
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be opened as HDF5 ({error})",
+            next_step="check that it is complete and that no program is writing it",
+        ) from error
+
+
+def child(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
+    """A member of a group that lies in the same file.
+
+    Raises:
+        UnreadableImageError: absent, a link that leads elsewhere, or data kept in another file.
+    """
+    try:
+        link = group.get(name, getlink=True)
+        if link is None:
+            raise UnreadableImageError(f"no {name!r} in {group.name}")
+        if not isinstance(link, h5py.HardLink):
+            raise UnreadableImageError(f"{name!r} in {group.name} is a link that leads elsewhere")
+        found: Any = group[name]
+    except (KeyError, OSError, RuntimeError) as error:
+        raise UnreadableImageError(f"{name!r} in {group.name} cannot be read ({error})") from error
+    if isinstance(found, h5py.Dataset) and (found.external or found.is_virtual):
+        raise UnreadableImageError(f"{found.name} keeps its numbers in another file")
+    if not isinstance(found, h5py.Group | h5py.Dataset):
+        raise UnreadableImageError(f"{name!r} in {group.name} is neither a group nor a data set")
+    return found
+
+
+def subgroup(group: h5py.Group, name: str) -> h5py.Group:
+    """A member that is a group.
+
+    Raises:
+        UnreadableImageError: see ``child``; or it is a data set.
+    """
+    found = child(group, name)
+    if not isinstance(found, h5py.Group):
+        raise UnreadableImageError(f"{found.name} is a data set, not a group")
+    return found
+
+
+def table(group: h5py.Group, name: str, width: int | tuple[int, ...]) -> h5py.Dataset:
+    """A member that is a table of numbers of bounded size.
+
+    Args:
+        group: where.
+        name: of the data set.
+        width: allowed numbers of columns.
+
+    Returns:
+        Data set [gaussian, width], not read yet.
+
+    Raises:
+        UnreadableImageError: see ``child``; or another shape or type.
+    """
+    found = child(group, name)
+    widths = (width,) if isinstance(width, int) else width
+    if not isinstance(found, h5py.Dataset):
+        raise UnreadableImageError(f"{found.name} is a group, not a data set")
+    if found.dtype.kind not in "fiu":
+        raise UnreadableImageError(f"{found.name} has type {found.dtype}, not numbers")
+    allowed = " or ".join(str(one) for one in widths)
+    if found.ndim != 2 or found.shape[1] not in widths or not 1 <= found.shape[0] <= MAX_GAUSSIANS_READ:
+        raise UnreadableImageError(f"{found.name} has shape {found.shape}, not [K, {allowed}]")
+    return found
+
+
+def numbers(dataset: h5py.Dataset, rows: Any = ()) -> NDArray[np.float64]:
+    """Reads numbers.
+
+    Raises:
+        UnreadableImageError: damaged bytes.
+    """
+    try:
+        return np.asarray(dataset[rows], np.float64)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UnreadableImageError(f"{dataset.name} cannot be read ({error})") from error
+
+
+def attribute(group: h5py.Group, name: str, default: Any) -> Any:
+    """A scalar attribute of the type of ``default``, or the default where it is absent or something else."""
+    try:
+        value = group.attrs.get(name)
+        if value is None or np.ndim(value) != 0:
+            return default
+        if isinstance(default, str):
+            return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        return type(default)(value)
+    except (OSError, RuntimeError, ValueError, TypeError, OverflowError):
+        return default
+
+
+def read_record(file: h5py.File) -> PublishedRecord | None:
+    """The record of conventions of a file that SplatSpace wrote, None for files of others.
+
+    Raises:
+        StoreError: there is one that cannot be read.
+    """
+    if RECORD_NAME not in file:
+        return None
+    where = f"{file.filename}:/{RECORD_NAME}"
+    try:
+        found = child(file, RECORD_NAME)
+    except UnreadableImageError as error:
+        raise StoreError(f"The record of conventions {where} cannot be read: {error}") from error
+    if not isinstance(found, h5py.Dataset) or found.shape != () or found.dtype.kind not in "OS":
+        raise StoreError(f"The record of conventions {where} is not a string")
+    try:
+        text = found[()]
+    except (OSError, RuntimeError) as error:
+        raise StoreError(f"The record of conventions {where} cannot be read: {error}") from error
+    if not isinstance(text, bytes) or len(text) > MAX_RECORD_BYTES:
+        raise StoreError(f"The record of conventions {where} is not a string of at most {MAX_RECORD_BYTES} bytes")
+    return PublishedRecord.parse(text, where)
+
+
+def write_record(file: h5py.File, record: PublishedRecord) -> None:
+    """Writes the record of conventions."""
+    file.create_dataset(RECORD_NAME, data=record.model_dump_json(), dtype=h5py.string_dtype())

@@ -1,0 +1,163 @@
+"""What SplatSpace writes beside a published layout so that it can read its own files back exactly.
+
+Other programs do not look at it. In a folder it is the file ``splatspace.json``, in HDF5 the scalar string data set
+``splatspace`` of the root.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_schemas.errors import StoreError
+from data_schemas.headers import check_header
+from data_schemas.published_layouts.rows import MAX_GAUSSIANS_READ
+from data_schemas.records import RowBlock, RowState, SourceRecord, StoreHeader
+from data_schemas.splats import layout_for
+
+RECORD_VERSION = 1
+MAX_RECORD_BYTES = 256 * 2**20
+MAX_SIDE = 16_384
+MAX_BLOCK_ROWS = 65_536
+
+
+class AbsentRow(BaseModel):
+    """A row that the published layout has no place for, because it holds no Gaussians.
+
+    Attributes:
+        row: number of the row.
+        source_id: of the image.
+        label: of the image.
+        state: 0 empty or 2 failed.
+        failure: the reason of a failed row.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    row: int = Field(ge=0)
+    source_id: str
+    label: int = -1
+    state: Literal[0, 2]
+    failure: str = ""
+
+
+class PublishedRecord(BaseModel):
+    """Conventions of a published file that SplatSpace wrote, and what the layout itself cannot say.
+
+    Attributes:
+        record_version: of this model.
+        layout: name of the published layout.
+        kernel_size: side of the stamp in pixels, of stamp layouts.
+        stamp: how Gaussians became stamps.
+        pixel_centre: of the rotated layout.
+        angle: of the rotated layout.
+        header: of the store that was written.
+        rows: rows of that store, done or not.
+        absent: the rows that are not in the file.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    record_version: int = RECORD_VERSION
+    layout: str
+    kernel_size: int | None = Field(default=None, ge=2)
+    stamp: Literal["fitted", "centres"] = "centres"
+    pixel_centre: Literal["integer", "half"] = "integer"
+    angle: Literal["up", "down"] = "up"
+    header: StoreHeader
+    rows: int = Field(ge=1)
+    absent: tuple[AbsentRow, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str | bytes, where: str) -> PublishedRecord:
+        """Reads and checks a record.
+
+        Args:
+            text: JSON.
+            where: file name for the message.
+
+        Raises:
+            StoreError: it is not a record that this program can read.
+        """
+        try:
+            record = cls.model_validate_json(text)
+        except (ValidationError, RecursionError) as error:
+            raise StoreError(
+                f"The record of conventions {where} cannot be read: {str(error).splitlines()[0]}",
+                next_step="delete it to read the data with the published conventions, or restore it",
+            ) from error
+        if record.record_version != RECORD_VERSION:
+            raise StoreError(
+                f"The record of conventions {where} has version {record.record_version}",
+                allowed=str(RECORD_VERSION),
+                next_step="install a newer SplatSpace",
+            )
+        header = record.header
+        check_header(header)
+        sane = header.gaussians <= MAX_GAUSSIANS_READ and max(header.height, header.width) <= MAX_SIDE
+        if not (sane and header.block_rows <= MAX_BLOCK_ROWS):
+            raise StoreError(
+                f"The record of conventions {where} speaks of {header.gaussians} Gaussians, images of {header.height}x"
+                f"{header.width} and blocks of {header.block_rows} rows",
+                allowed=f"{MAX_GAUSSIANS_READ} Gaussians, {MAX_SIDE}x{MAX_SIDE} pixels, {MAX_BLOCK_ROWS} rows",
+            )
+        numbers = [absent.row for absent in record.absent]
+        if len(set(numbers)) != len(numbers) or any(number >= record.rows for number in numbers):
+            raise StoreError(
+                f"The record of conventions {where} names a row twice or one beyond its {record.rows} rows"
+            )
+        return record
+
+    def restored_header(self) -> StoreHeader:
+        """The header of a store read back from the file: as it was, without pixels, opacity folded into colours."""
+        layout = layout_for(self.header.channels)
+        return self.header.model_copy(update={"images": False, "layout": layout.name})
+
+
+def absent_rows(first: int, rows: RowBlock) -> list[AbsentRow]:
+    """The rows of a block that hold no Gaussians.
+
+    Args:
+        first: number of the block's first row.
+        rows: the block.
+    """
+    return [
+        AbsentRow(
+            row=first + row,
+            source_id=str(rows.source_id[row]),
+            label=int(rows.label[row]),
+            state=2 if rows.state[row] == RowState.FAILED else 0,
+            failure=str(rows.failure[row]),
+        )
+        for row in range(len(rows))
+        if rows.state[row] != RowState.DONE
+    ]
+
+
+def header_of_published(
+    source: str, *, layout: str, gaussians: int, height: int, width: int, channels: int, bounded: bool
+) -> StoreHeader:
+    """The header of a store made from files that others wrote.
+
+    Args:
+        source: name of the file or folder.
+        layout: name of the published layout.
+        gaussians: K.
+        height: pixels.
+        width: pixels.
+        channels: 1 or 3.
+        bounded: whether every colour is in [0, 1] by construction.
+    """
+    return StoreHeader(
+        codec="additive/1",
+        layout=layout_for(channels).name,
+        gaussians=gaussians,
+        height=height,
+        width=width,
+        channels=channels,
+        images=False,
+        colours="bounded" if bounded else "signed",
+        engine=f"converted from {layout}",
+        source=SourceRecord(name=source),
+    )

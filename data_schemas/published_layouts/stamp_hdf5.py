@@ -1,0 +1,190 @@
+"""HDF5 files of raw stamp numbers: ``/<key>/W`` or ``/W/<key>/W``, one table [K, 7 or 9] per image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from data_schemas.errors import StoreError
+from data_schemas.published_layouts.hdf5_access import (
+    RECORD_NAME,
+    attribute,
+    numbers,
+    open_file,
+    read_record,
+    subgroup,
+    table,
+    write_record,
+)
+from data_schemas.published_layouts.keyed import KeyedSource
+from data_schemas.published_layouts.options import AlphaUse, ConversionOptions, StampMatch, usual_image_size
+from data_schemas.published_layouts.record import AbsentRow, PublishedRecord, absent_rows, header_of_published
+from data_schemas.published_layouts.rows import (
+    PublishedImage,
+    Survey,
+    UnreadableImageError,
+    in_published_order,
+    usual_count,
+    without_alpha,
+)
+from data_schemas.published_layouts.stamp import StampFrame, activate, deactivate, from_splats, to_splats
+from data_schemas.published_layouts.stamp_kernel import holding_kernel_size, kernel_notes, refuse_outside_colours
+from data_schemas.records import RowBlock, RowState, StoreHeader
+from data_schemas.splats import layout_for
+
+LAYOUT_NAME = "hdf5-stamp"
+IMAGE_SIZES = {70: (28, 28), 150: (32, 32), 200: (32, 32), 300: (32, 32), 500: (64, 64)}
+USUAL_KERNEL_SIZE = 17
+
+
+def published_kernel_size(height: int, width: int) -> int:
+    """The stamp with which the published scripts draw images of this size."""
+    return {(32, 32): 18, (64, 64): 25}.get((height, width), USUAL_KERNEL_SIZE)
+
+
+class StampHdf5Source(KeyedSource):
+    """Reads a file of raw stamp numbers."""
+
+    def __init__(self, path: Path, options: ConversionOptions) -> None:
+        """Opens a file.
+
+        Args:
+            path: the HDF5 file.
+            options: what the file does not say.
+
+        Raises:
+            StoreError: not such a file, or nothing in it can be read.
+            JobError: the image size is neither given nor known.
+        """
+        self._file = open_file(path)
+        try:
+            self._images: h5py.Group = images_group(self._file)
+            record = read_record(self._file)
+            self._record = record
+            keys = in_published_order(str(key) for key in self._images if key != RECORD_NAME)
+            header = record.restored_header() if record else self._header(path, keys, options)
+            super().__init__(keys, record, header)
+            self.match: StampMatch = record.stamp if record else options.stamp
+            self.alpha: AlphaUse = "ignored" if record else options.alpha
+            kernel_size = record.kernel_size if record else options.kernel_size
+            self.frame = StampFrame(
+                header.height, header.width, kernel_size or published_kernel_size(header.height, header.width)
+            )
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _header(self, path: Path, keys: list[str], options: ConversionOptions) -> StoreHeader:
+        shapes = [self._shape(key) for key in keys]
+        gaussians = usual_count((shape[0] if shape else None for shape in shapes), options.gaussians)
+        columns = usual_count((shape[1] if shape else None for shape in shapes), None)
+        height, width = usual_image_size(gaussians, IMAGE_SIZES, options.image_size)
+        return header_of_published(
+            path.name,
+            layout=LAYOUT_NAME,
+            gaussians=gaussians,
+            height=height,
+            width=width,
+            channels=columns - 6,
+            bounded=options.stamp == "centres",
+        )
+
+    def _shape(self, key: str) -> tuple[int, int] | None:
+        try:
+            return table(subgroup(self._images, key), "W", (7, 9)).shape
+        except UnreadableImageError:
+            return None
+
+    def image(self, key: str) -> PublishedImage:
+        """Reads one image; what is wrong with it becomes its failure."""
+        image = PublishedImage(key)
+        try:
+            group = subgroup(self._images, key)
+            image.source_id = attribute(group, "source_id", key) if self._record else key
+            image.label = attribute(group, "label", -1)
+            dataset = table(group, "W", 6 + self.header.channels)
+            if dataset.shape[0] != self.header.gaussians:
+                raise UnreadableImageError(
+                    f"{dataset.shape[0]} Gaussians, but the store has {self.header.gaussians} per image"
+                )
+            image.splats = to_splats(activate(numbers(dataset)), self.frame, alpha=self.alpha, match=self.match)
+        except UnreadableImageError as error:
+            image.failure = str(error)
+        return image
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def images_group(file: h5py.File) -> h5py.Group:
+    """The group whose members are the images: ``/W``, or the root.
+
+    Raises:
+        StoreError: the members cannot be read.
+    """
+    if "W" in file and isinstance(file.get("W", getlink=True), h5py.HardLink):
+        found = file["W"]
+        if isinstance(found, h5py.Group):
+            return found
+    if "W" in file:
+        raise StoreError(f"{file.filename}:/W is not a group of images")
+    return file
+
+
+class StampHdf5Sink:
+    """Writes raw stamp numbers as ``/W/img_{row}/W``."""
+
+    def __init__(self, path: Path, header: StoreHeader, rows: int, found: Survey, options: ConversionOptions) -> None:
+        """Creates a file.
+
+        Args:
+            path: the HDF5 file to create.
+            header: of the rows that will come.
+            rows: how many.
+            found: what was seen of them.
+            options: kernel size and key prefix.
+
+        Raises:
+            StoreError: rows that the layout cannot hold, by name.
+        """
+        refuse_outside_colours(found)
+        usual = published_kernel_size(header.height, header.width)
+        kernel_size = holding_kernel_size(header, found, options.kernel_size, usual - 1 + usual % 2, bounded=True)
+        self.notes = kernel_notes(header, kernel_size)
+        self._frame = StampFrame(header.height, header.width, kernel_size)
+        self._header, self._rows, self._prefix = header, rows, options.key_prefix
+        self._file = h5py.File(path, "x", libver=("earliest", "v110"))
+        self._images = self._file.create_group("W")
+        self._absent: list[AbsentRow] = []
+        self._next = 0
+
+    def write(self, rows: RowBlock) -> None:
+        """Adds one group per row that is done."""
+        layout = layout_for(self._header.channels)
+        values = without_alpha(rows.splats, self._header.splat_layout)
+        for row in np.flatnonzero(rows.state == RowState.DONE):
+            group = self._images.create_group(f"{self._prefix}_{self._next + row}")
+            group.create_dataset("W", data=deactivate(from_splats(values[row], layout, self._frame)))
+            group.attrs["source_id"] = str(rows.source_id[row])
+            group.attrs["label"] = int(rows.label[row])
+        self._absent += absent_rows(self._next, rows)
+        self._next += len(rows)
+
+    def finish(self) -> None:
+        """Writes the record and closes the file."""
+        record = PublishedRecord(
+            layout=LAYOUT_NAME,
+            kernel_size=self._frame.kernel_size,
+            header=self._header,
+            rows=self._rows,
+            absent=tuple(self._absent),
+        )
+        write_record(self._file, record)
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Closes the file as it is."""
+        self._file.close()
