@@ -273,7 +273,7 @@ class BlockEncoder:
         rows.content_hash[position] = digest
         rows.state[position] = RowState.FAILED
         rows.failure[position] = reason
-        logger.warning("%s: %s", rows.source_id[position], reason)
+        logger.info("%s: %s", rows.source_id[position], reason)
 
 
 class _Tally:

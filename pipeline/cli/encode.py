@@ -1,0 +1,156 @@
+"""``splatspace encode``: images to a store and its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from pipeline.cli.progress_bar import duration, encode_progress
+from pipeline.cli.terminal import named, print_json, say, stdout, stop_on_signal, warn
+from pipeline.jobs import EncodeJob, EngineName, resolve_job
+
+EXAMPLES = (
+    "splatspace encode demo --out demo.zarr",
+    "splatspace encode mnist --out mnist.h5 --split test --limit 1000",
+    "splatspace encode sprites --data-dir data/sprites --out sprites.zarr",
+    "splatspace encode photos/ --size 64 --gaussians 300 --out photos.zarr",
+    "splatspace encode cifar10 --out cifar10.zarr --codec normalised --target-psnr 40 --dry-run",
+)
+
+
+def encode(
+    dataset: Annotated[
+        str, typer.Argument(help="mnist, sprites, sprites64, cifar10, cats, demo, or a folder, .zip, .npz or .npy.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The store: NAME.zarr or NAME.h5.")],
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with the data set's files; nothing is fetched.")] = None,
+    split: Annotated[
+        Literal["train", "test", "all"] | None, typer.Option(help="Part of the set. Default: see splatspace presets.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Resize to so many pixels a side.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
+    gaussians: Annotated[
+        int | None,
+        typer.Option("--gaussians", "-k", min=1, help="K, Gaussians per image. Default: by data set or size."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Most optimiser steps per image. Default: 400.")] = None,
+    target_psnr: Annotated[float | None, typer.Option(help="Stop an image that has reached so many dB.")] = None,
+    colours: Annotated[
+        Literal["bounded", "signed"] | None, typer.Option(help="Colours in [0, 1], or of any sign. Default: bounded.")
+    ] = None,
+    start: Annotated[
+        Literal["transport", "grid", "adaptive"] | None,
+        typer.Option(help="Where Gaussians begin. Default: transport."),
+    ] = None,
+    codec: Annotated[
+        Literal["additive", "normalised"] | None, typer.Option(help="How Gaussians make an image. Default: additive.")
+    ] = None,
+    dtype: Annotated[
+        Literal["float16", "float32"] | None, typer.Option(help="Type of the stored numbers. Default: float32.")
+    ] = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="What fits: cpu is compiled, reference is plain autograd.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the adaptive start.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, envvar="SPLATSPACE_WORKERS", help="Threads. Default: every processor.")
+    ] = None,
+    images: Annotated[bool, typer.Option("--images/--no-images", help="Keep the source pixels in the store.")] = True,
+    block_rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows written together (one zarr shard). Default: by number of images.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that is there.")] = False,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write NAME-report/report.html beside the store.")
+    ] = True,
+    strict: Annotated[bool, typer.Option("--strict", help="Leave with code 1 if any image failed.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved job and what it would do as JSON; write nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+) -> None:
+    """Fits exactly K Gaussians to every image and writes a store and its PSNR report.
+
+    Run again, it continues: images that are done are kept, new ones are added, failed ones are tried again.
+    """
+    job = resolve_job(
+        dataset,
+        out,
+        data_dir=data_dir,
+        split=split,
+        size=size,
+        limit=limit,
+        gaussians=gaussians,
+        steps=steps,
+        target_psnr=target_psnr,
+        colours=colours,
+        start=start,
+        codec=codec,
+        dtype=dtype,
+        engine=engine,
+        seed=seed,
+        workers=workers,
+        images=images,
+        block_rows=block_rows,
+        overwrite=overwrite,
+    )
+    if dry_run:
+        print_json(_planned(job))
+        return
+    # Imports that take a second come after the options have been checked.
+    from data_schemas.stores import open_store
+    from pipeline.encode import encode as run
+    from pipeline.report import build_report, report_table
+
+    with stop_on_signal() as should_stop, encode_progress() as progress:
+        summary = run(job, progress=progress, should_stop=should_stop)
+    built = None
+    if report:
+        with open_store(job.out, "r") as store:
+            built = build_report(store, report_folder(job.out))
+        summary = summary.model_copy(update={"report": built.html_path})
+    if as_json:
+        print_json(summary.model_dump(mode="json"))
+    else:
+        if built is not None:
+            stdout().print(report_table(built.report))
+        counts = {
+            "fitted": summary.fitted,
+            "copied from identical images": summary.reused,
+            "kept": summary.kept,
+            "changed": summary.changed,
+            "tried again": summary.retried,
+            "repaired": summary.repaired,
+            "failed": len(summary.failed),
+            "no longer in the source (rows kept)": summary.removed,
+            "repeats left out": summary.removed_duplicates,
+        }
+        said = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
+        say(f"{summary.images:,} images in {duration(summary.wall_seconds)}: {said}")
+        say(f"store:  {job.out}")
+        if summary.attribution is not None:
+            say(f"credit: {summary.attribution}")
+        if built is not None:
+            say(f"report: {built.html_path}")
+    if summary.failed:
+        names = [f"{image.source_id} ({image.reason})" for image in summary.failed]
+        warn(f"Warning: {len(names):,} of {summary.images:,} images failed: {named(names)}")
+        if strict:
+            raise typer.Exit(1)
+
+
+def report_folder(store: Path) -> Path:
+    """Where the report of a store goes when nothing else is said: beside it."""
+    return store.with_name(store.stem + "-report")
+
+
+def _planned(job: EncodeJob) -> dict[str, Any]:
+    """The resolved job and its plan; nothing is fetched or written."""
+    from pipeline.encode import plan_encode
+
+    plan = plan_encode(job.model_copy(update={"download": False}), write=False)
+    content = plan.model_dump(mode="json", exclude={"job": True, "blocks": True, "header": {"anchors", "runs"}})
+    resolved = plan.job.model_copy(update={"download": job.download})
+    return {"job": resolved.model_dump(mode="json"), "plan": {**content, "blocks": len(plan.blocks)}}

@@ -1,0 +1,81 @@
+"""Progress of a long command: a bar on a terminal, else a line every ten seconds; always on stderr."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from pipeline.cli.terminal import stderr, warn
+from pipeline.encode_records import EncodeProgress
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def words(progress: EncodeProgress) -> str:
+    """Rate, quality and time left, for people."""
+    parts = []
+    if progress.images_per_second is not None:
+        parts.append(f"{progress.images_per_second:,.1f} images/s")
+    if progress.psnr is not None:
+        parts.append("lossless" if math.isinf(progress.psnr) else f"{progress.psnr:.2f} dB")
+    if progress.seconds_left is not None:
+        parts.append(f"{duration(progress.seconds_left)} left")
+    if progress.failed:
+        parts.append(f"{progress.failed:,} failed")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """``1:02:03`` or ``2:03``."""
+    whole = max(0, round(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+@contextmanager
+def encode_progress() -> Iterator[Callable[[EncodeProgress], None]]:
+    """Yields what ``pipeline.encode.encode`` calls with its progress."""
+    console = stderr()
+    if not console.is_terminal:
+        yield _lines()
+        return
+    columns = (TextColumn("encode"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("encode", total=None, words="")
+
+        def show(progress: EncodeProgress) -> None:
+            bar.update(task, total=progress.images, completed=progress.processed, words=words(progress))
+
+        yield show
+
+
+def _lines() -> Callable[[EncodeProgress], None]:
+    said = time.monotonic()
+
+    def show(progress: EncodeProgress) -> None:
+        nonlocal said
+        if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            warn(f"{progress.processed:,} of {progress.images:,} images: {words(progress)}")
+
+    return show
+
+
+@contextmanager
+def count_progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields a function of (done, total) for commands that only count.
+
+    Args:
+        name: of what is done, before the bar.
+    """
+    console = stderr()
+    if not console.is_terminal:
+        yield lambda _done, _total: None
+        return
+    with Progress(TextColumn(name), BarColumn(), MofNCompleteColumn(), console=console, transient=True) as bar:
+        task: TaskID = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, total=total, completed=done)

@@ -1,0 +1,33 @@
+"""``splatspace report``: what people read about a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.encode import report_folder
+from pipeline.cli.terminal import print_json, say, stdout
+
+EXAMPLES = ("splatspace report demo.zarr", "splatspace report demo.zarr --out reports/demo")
+
+
+def report(
+    store: Annotated[Path, typer.Argument(help="A .zarr or .h5 store, complete or not.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder. Default: NAME-report beside the store.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print report.json instead of the table.")] = False,
+) -> None:
+    """Measures a store and writes report.json, report.html (one file, no network) and panel.png."""
+    from data_schemas.stores import open_store
+    from pipeline.report import build_report, report_table
+
+    with open_store(store, "r") as opened:
+        built = build_report(opened, out or report_folder(store))
+    if as_json:
+        print_json(built.report.model_dump(mode="json"))
+        return
+    stdout().print(report_table(built.report))
+    say(f"report: {built.html_path}")

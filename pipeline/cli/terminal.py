@@ -1,0 +1,130 @@
+"""What the commands share: where text goes, how errors leave, JSON, signals."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from data_schemas.errors import SplatSpaceError
+
+logger = logging.getLogger("splatspace")
+
+INTERRUPTED = 130
+"""Exit code of a command that the user stopped."""
+
+MOST_NAMED = 10
+"""Names in one warning; the rest are counted."""
+
+
+def stdout() -> Console:
+    """Where results go."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def stderr() -> Console:
+    """Where everything that is not a result goes."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A line of a result; never read as markup."""
+    stdout().print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """A line beside the result."""
+    stderr().print(text, markup=False)
+
+
+def print_json(content: Any) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False, default=str) + "\n")
+
+
+def as_epilog(examples: Sequence[str]) -> str:
+    """Examples under a help page."""
+    return "\n\n".join(["Examples:", *examples])
+
+
+def named(names: Sequence[str]) -> str:
+    """Some names and the number of the others."""
+    more = len(names) - MOST_NAMED
+    return "; ".join(names[:MOST_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
+
+
+def start_logging(verbose: bool) -> None:
+    """Logs of the package go to stderr: warnings, or with ``verbose`` everything."""
+    for handler in list(logger.handlers):
+        if isinstance(handler, RichHandler):
+            logger.removeHandler(handler)
+    handler = RichHandler(console=stderr(), show_time=verbose, show_path=False, markup=False, rich_tracebacks=False)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Makes a command leave with one line and the right exit code instead of a traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        verbose = logger.isEnabledFor(logging.DEBUG)
+        try:
+            command(*args, **kwargs)
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except SplatSpaceError as error:
+            if verbose:
+                traceback.print_exc()
+            warn(f"{'Stopped' if error.exit_code == INTERRUPTED else 'Error'}: {error}")
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            warn("Stopped: what was finished is kept. Next: run the same command again to continue.")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if verbose:
+                traceback.print_exc()
+            hint = "" if verbose else " Next: run splatspace --verbose with the same command to see where."
+            warn(f"Error: unexpected {type(error).__name__}: {error}.{hint}")
+            raise typer.Exit(1) from None
+
+    return run
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C (or SIGTERM) asks politely first: yields a function that answers whether it was pressed.
+
+    A second Ctrl-C interrupts at once, which is safe too: a store is never left torn.
+    """
+    asked = threading.Event()
+
+    def ask(number: int, _frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if number == signal.SIGINT:
+            warn("Stopping: what is under way is finished first; press Ctrl-C again to leave at once.")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

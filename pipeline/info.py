@@ -1,0 +1,80 @@
+"""What a store is, without reading its splats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from data_schemas.records import RowState, StoreHeader
+from data_schemas.stores import open_store
+from encoders.quality import psnr_of_mean_error
+
+FAILURES_SHOWN = 20
+
+
+class StoreInfo(BaseModel):
+    """Figures of a store.
+
+    Attributes:
+        path: of the store.
+        header: its attributes, without the anchors.
+        rows: rows of the store.
+        done: rows that hold splats.
+        failed: rows that failed.
+        empty: rows that were never tried.
+        psnr: of the mean squared error of the done rows in dB; None where none is done or all are lossless.
+        lossless: done rows whose decoded image equals the source.
+        bytes_by_array: bytes on disk.
+        numbers_per_image: K times the columns of a Gaussian.
+        failures: the first failed rows: row, name, reason.
+    """
+
+    path: Path
+    header: StoreHeader
+    rows: int
+    done: int
+    failed: int
+    empty: int
+    psnr: float | None = Field(default=None, allow_inf_nan=False)
+    lossless: int
+    bytes_by_array: dict[str, int]
+    numbers_per_image: int
+    failures: tuple[tuple[int, str, str], ...]
+
+    @property
+    def bytes_stored(self) -> int:
+        """Bytes of all arrays on disk."""
+        return sum(self.bytes_by_array.values())
+
+
+def store_info(path: str | Path) -> StoreInfo:
+    """Reads the figures of a store.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    with open_store(path, "r") as store:
+        content = store.read(["state", "psnr", "source_id", "failure"])
+        header = store.header
+        state = content["state"]
+        recorded = content["psnr"][state == RowState.DONE]
+        psnr = psnr_of_mean_error(recorded)
+        failed = np.flatnonzero(state == RowState.FAILED)
+        return StoreInfo(
+            path=Path(path),
+            header=header.model_copy(update={"anchors": None}),
+            rows=len(store),
+            done=int((state == RowState.DONE).sum()),
+            failed=len(failed),
+            empty=int((state == RowState.EMPTY).sum()),
+            psnr=psnr if np.isfinite(psnr) else None,
+            lossless=int(np.isposinf(recorded).sum()),
+            bytes_by_array=store.nbytes_stored,
+            numbers_per_image=header.gaussians * header.splat_layout.width,
+            failures=tuple(
+                (int(row), str(content["source_id"][row]), str(content["failure"][row]))
+                for row in failed[:FAILURES_SHOWN]
+            ),
+        )
