@@ -9,7 +9,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from pipeline.cli.terminal import print_json, stdout
+from pipeline.cli.terminal import print_json, say, stdout
 from pipeline.presets import PRESETS
 
 EXAMPLES = ("splatspace presets", "splatspace presets --json")
@@ -23,8 +23,7 @@ def presets(
         print_json({name: dataclasses.asdict(preset) for name, preset in PRESETS.items()})
         return
     table = Table(box=box.SIMPLE, pad_edge=False, caption_justify="left")
-    table.caption = "Colours are bounded and numbers float32 unless an option says otherwise."
-    for column in ("dataset", "size", "K", "steps", "split", "codec", "start"):
+    for column in ("dataset", "size", "K", "steps", "split"):
         table.add_column(column, justify="right" if column in ("K", "steps") else "left", no_wrap=True)
     table.add_column("what", overflow="fold")
     for preset in PRESETS.values():
@@ -34,8 +33,7 @@ def presets(
             str(preset.gaussians),
             str(preset.steps),
             preset.split,
-            preset.codec,
-            preset.start,
             preset.title,
         )
     stdout().print(table)
+    say("Codec, start, colours and type of each: splatspace presets --json")
