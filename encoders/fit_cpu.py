@@ -77,6 +77,8 @@ class CpuEncoder:
             np.float32(NORMALISED_EPSILON),
             np.float32(CUT),
             settings.steps // 2,
+            recipe.reseed_every if settings.start == "adaptive" else 0,
+            int(recipe.reseed_until * settings.steps),
         )
 
         def part(rows: slice) -> float:

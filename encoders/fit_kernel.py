@@ -38,12 +38,11 @@ from encoders.vector import (
     maximum,
     minimum,
     restore_denormals,
-    scatter,
+    scatter_totals,
     splat,
     square_root,
     store,
     total,
-    totals,
 )
 
 CUT = 3.5
@@ -75,13 +74,13 @@ def _derive(theta, derived, padded, height, width, cut):  # pragma: no cover - c
         right = ceil(minimum(x + half_x, wide))
         top = floor(maximum(y - half_y, zero))
         bottom = ceil(minimum(y + half_y, high))
-        vectors = ceil((right - left) * splat(0.125))
+        vectors = ceil((right - left) * splat(1 / LANES))
         rows = bottom - top
         # Off the canvas on any side: no vectors at all.
         vectors = maximum(vectors, zero)
         rows = maximum(rows, zero)
         dx0, dy0 = left + half - x, top + half - y
-        dx1, dy1 = fused(vectors, splat(8.0), dx0 - splat(1.0)), dy0 + rows
+        dx1, dy1 = fused(vectors, splat(LANES), dx0 - splat(1.0)), dy0 + rows
         u = maximum(
             maximum(magnitude(fused(a, dx0, b * dy0)), magnitude(fused(a, dx0, b * dy1))),
             maximum(magnitude(fused(a, dx1, b * dy0)), magnitude(fused(a, dx1, b * dy1))),
@@ -351,8 +350,9 @@ def _backward(theta, derived, planes, chains, spans, moments, count, padded, hei
                     sum_x = sum_x + along_x
                     sum_xx = fused(along_x, dx, sum_xx)
                     sum_xy = fused(along_x, height_y, sum_xy)
-        result = totals(sum_x, sum_y, sum_xx, sum_xy, sum_yy, gather0, gather1, gather2) * splat(scale)
-        scatter(moments, n, padded, result)
+        scatter_totals(
+            moments, n, padded, scale, sum_x, sum_y, sum_xx, sum_xy, sum_yy, gather0, gather1, gather2
+        )
         if number == 1:
             colour = theta[COLOUR * padded + n]
             for moment in range(5):
@@ -419,8 +419,51 @@ def _adam(theta, first, second, derived, moments, padded, height, width, channel
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
+def _reseed(theta, first, second, planes, needed, count, padded, height, width, channels):  # pragma: no cover - compiled
+    """Moves every dark Gaussian to the pixel that lacks most light, and takes that pixel out of the running.
+
+    ``planes`` hold the residual of the step before. Dark: every colour below half an 8-bit step.
+    """
+    stride = width + LANES
+    size = height * stride
+    ready = False
+    for n in range(count):
+        brightest = np.float32(0)
+        for channel in range(channels):
+            brightest = max(brightest, abs(theta[(COLOUR + channel) * padded + n]))
+        if brightest >= np.float32(0.5 / 255):
+            continue
+        if not ready:
+            for pixel in range(height * width):
+                at = pixel // width * stride + pixel % width
+                needed[pixel] = np.float32(0)
+                for channel in range(channels):
+                    needed[pixel] += max(-planes[channel * size + at], np.float32(0))
+            ready = True
+        worst = int(np.argmax(needed[: height * width]))
+        if needed[worst] <= np.float32(0):
+            return
+        row, column = worst // width, worst % width
+        for parameter in range(COLOUR + channels):
+            first[parameter * padded + n] = np.float32(0)
+            second[parameter * padded + n] = np.float32(0)
+        theta[X * padded + n] = np.float32(column + 0.5)
+        theta[Y * padded + n] = np.float32(row + 0.5)
+        theta[LOG_A * padded + n] = theta[LOG_C * padded + n] = -np.log(np.float32(0.7))
+        theta[B * padded + n] = np.float32(0)
+        for channel in range(channels):
+            lack = max(-planes[channel * size + row * stride + column], np.float32(0))
+            theta[(COLOUR + channel) * padded + n] = min(lack, np.float32(1))
+        # Its neighbours are served by the same Gaussian.
+        for i in range(max(row - 1, 0), min(row + 2, height)):
+            for j in range(max(column - 1, 0), min(column + 2, width)):
+                needed[i * width + j] = np.float32(0)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def fit_images(
-    images, frames, result, steps_taken, errors, rates, betas, limits, target_error, tag, bounded, epsilon, cut, tail
+    images, frames, result, steps_taken, errors, rates, betas, limits, target_error, tag, bounded, epsilon, cut, tail,
+    reseed_every, reseed_until,
 ):  # pragma: no cover - compiled
     """Fits a range of images, one after the other.
 
@@ -439,6 +482,8 @@ def fit_images(
         epsilon: floor of the weight sum (normalised codec only).
         cut: half-width of the summed box in marginal standard deviations.
         tail: from this step on the best iterate is kept.
+        reseed_every: move dark Gaussians every so many steps; 0 never.
+        reseed_until: and not after this step.
     """
     count = frames.shape[1]
     channels = frames.shape[2] - COLOUR
@@ -463,6 +508,7 @@ def fit_images(
     columns = (width + LANES - 1) // LANES + 1
     chains = np.zeros(count * columns * 2 * LANES, np.float32)
     spans = np.zeros(count * columns * height * LANES, np.float32)
+    needed = np.zeros(height * width, np.float32)
     steps = rates.shape[0]
     before = flush_denormals()
     for image in range(images.shape[0]):
@@ -498,6 +544,8 @@ def fit_images(
             _adam(theta, first, second, derived, moments, padded, height, width, channels, rates[step], betas, limits,
                   bounded)
             taken += 1
+            if reseed_every > 0 and taken % reseed_every == 0 and taken <= reseed_until:
+                _reseed(theta, first, second, planes, needed, count, padded, height, width, channels)
         for n in range(count):
             for parameter in range(parameters):
                 result[image, n, parameter] = best[parameter * padded + n]

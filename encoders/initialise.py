@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from data_schemas.splats import ADDITIVE
 from encoders.anchors import anchors
 from encoders.base import FitSettings
-from encoders.frame import B, COLOUR, LOG_A, LOG_C, X, Y
-from encoders.start_kernel import local_colours, relax, saliency, spacings, stratify, transport
+from encoders.frame import COLOUR
+from encoders.start_kernel import ADAPTIVE, GRID, TRANSPORT, begin_images
 from encoders.vector import LANES
 
 __all__ = ["StartRecipe", "anchors", "begin"]
@@ -46,12 +46,12 @@ class StartRecipe:
 
     ink: float = 1.0
     edge: float = 1.0
-    floor: float = 0.15
+    floor: float = 0.1
     adaptive_floor: float = 0.03
-    epsilons: tuple[float, ...] = (0.5, 0.25, 0.12, 0.06, 0.03, 0.015)
+    epsilons: tuple[float, ...] = (0.2, 0.06, 0.02)
     iterations: int = 6
     lloyd_rounds: int = 4
-    spread: float = 0.51
+    spread: float = 0.45
     brightness: float = 0.5
 
 
@@ -72,8 +72,8 @@ def _tables(gaussians: int, height: int, width: int, epsilons: tuple[float, ...]
         column[level, :, :gaussians] = gibbs_x
         row[level, :, :gaussians] = gibbs_y
         anchor[level, :, :width] = gibbs_x.T
-    levels = len(epsilons)
-    return column.reshape(levels, -1), row.reshape(levels, -1), anchor.reshape(levels, -1)
+    return tuple(table.reshape(len(epsilons), width_or_count * lanes) for table, width_or_count, lanes in (
+        (column, width, padded), (row, height, padded), (anchor, gaussians, wide)))
 
 
 @lru_cache(maxsize=8)
@@ -117,35 +117,26 @@ def begin(images: NDArray[np.uint8], settings: FitSettings, recipe: StartRecipe 
     recipe = recipe or StartRecipe()
     count, height, width, channels = images.shape
     gaussians = settings.gaussians
-    points = anchors(gaussians, height, width)
-    half = np.array([width / 2, height / 2], np.float32)
+    kind = {"grid": GRID, "transport": TRANSPORT, "adaptive": ADAPTIVE}[settings.start]
+    images = np.ascontiguousarray(images)
+    # Only what the start needs: a table of 64x64 images and K=500 takes megabytes.
+    tables = _tables(gaussians, height, width, recipe.epsilons if kind == TRANSPORT else ())
+    curve = _hilbert(height, width) if kind == ADAPTIVE else np.empty(0, np.int32)
+    offsets = np.array([_offset(image, settings.seed) if kind == ADAPTIVE else 0.0 for image in images])
     frames = np.empty((count, gaussians, COLOUR + channels), np.float32)
-    density = np.empty((height, width), np.float32)
-    positions = np.empty((gaussians, 2), np.float32)
-    distances = np.empty(gaussians, np.float32)
-    colours = np.empty((gaussians, channels), np.float32)
-    # Between a third of a pixel and the whole image; fewer than four Gaussians share the image evenly.
-    fewest, most = 0.3, 0.5 * max(height, width)
-    alone = 0.5 * (height * width / gaussians) ** 0.5
-    for number, image in enumerate(np.ascontiguousarray(images)):
-        if settings.start == "grid":
-            positions[:] = (points + 1) * half
-        elif settings.start == "transport":
-            saliency(image, recipe.ink, recipe.edge, recipe.floor, density)
-            tables = _tables(gaussians, height, width, recipe.epsilons)
-            transport(density, *tables, np.array(recipe.epsilons, np.float32), recipe.iterations, gaussians, positions)
-            positions += 1
-            positions *= half
-        else:
-            saliency(image, recipe.ink, recipe.edge, recipe.adaptive_floor, density)
-            stratify(density, _hilbert(height, width), _offset(image, settings.seed), positions)
-            relax(density, positions, recipe.lloyd_rounds)
-        spacings(positions, distances)
-        local_colours(image, positions, colours)
-        sigma = np.clip(np.where(np.isfinite(distances), recipe.spread * distances, alone), fewest, most)
-        frame = frames[number]
-        frame[:, X], frame[:, Y] = positions[:, 0], positions[:, 1]
-        frame[:, LOG_A] = frame[:, LOG_C] = -np.log(sigma)
-        frame[:, B] = 0
-        frame[:, COLOUR:] = colours * (recipe.brightness if settings.codec == ADDITIVE else 1.0)
+    begin_images(
+        images,
+        kind,
+        anchors(gaussians, height, width),
+        np.array([recipe.ink, recipe.edge, recipe.adaptive_floor if kind == ADAPTIVE else recipe.floor]),
+        *tables,
+        np.array(recipe.epsilons, np.float32),
+        recipe.iterations,
+        curve,
+        offsets,
+        recipe.lloyd_rounds,
+        recipe.spread,
+        recipe.brightness if settings.codec == ADDITIVE else 1.0,
+        frames,
+    )
     return frames

@@ -26,19 +26,24 @@ class Recipe:
         least_log: least log of the factors a and c (the widest Gaussian is exp(-least_log) pixels).
         greatest_log: greatest log of a and c (the narrowest conditional sigma is exp(-greatest_log) pixels).
         greatest_slope: greatest |b / c|, which bounds |rho| by slope / sqrt(1 + slope^2).
+        reseed_every: with the ``adaptive`` start, every so many steps Gaussians that have gone dark are moved to the
+            greatest residual (0: never). The other starts leave them: their order carries meaning.
+        reseed_until: share of the steps after which nothing is moved any more.
         start: where Gaussians begin.
     """
 
     rate_centre: float = 0.1
-    rate_shape: float = 0.06
+    rate_shape: float = 0.05
     rate_colour: float = 0.02
     beta1: float = 0.9
-    beta2: float = 0.99
+    beta2: float = 0.93
     epsilon: float = 1e-8
     margin: float = 2.0
     least_log: float = -4.0
     greatest_log: float = 1.6
-    greatest_slope: float = 12.0
+    greatest_slope: float = 6.0
+    reseed_every: int = 25
+    reseed_until: float = 0.6
     start: StartRecipe = field(default_factory=StartRecipe)
 
     def as_dict(self) -> dict[str, Any]:

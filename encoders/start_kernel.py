@@ -5,7 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from encoders.vector import LANES, fused, load, splat, store, total
+from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
+from encoders.vector import LANES, flush_denormals, fused, load, restore_denormals, splat, store
 
 _GREATEST_SPREAD = np.float32(1e28)
 """Scalings of Sinkhorn's iteration may spread this far before float32 would overflow."""
@@ -141,24 +142,20 @@ def transport(density, tables_column, tables_row, tables_anchor, epsilons, itera
             for n in range(count):
                 u[n] = np.float32((u[n] / middle) ** power)
     _spread(kept, tables_anchor[good], tables_row[good], spread, rows, count, padded)
-    by_column, by_row = tables_column[good], tables_row[good]
+    moment = np.empty((3, height * width), np.float32)
     for row in range(height):
         for column in range(width):
-            v[row * width + column] = density[row, column] / spread[row * wide + column]
+            at = row * width + column
+            value = density[row, column] / spread[row * wide + column]
+            moment[0, at] = value
+            moment[1, at] = value * np.float32((2 * column + 1) / width - 1)
+            moment[2, at] = value * np.float32((2 * row + 1) / height - 1)
+    mass = np.empty((3, padded), np.float32)
+    for axis in range(3):
+        _gather(moment[axis], tables_column[good], tables_row[good], mass[axis], rows, count, padded)
     for n in range(count):
-        mass, sum_x, sum_y = np.float32(0), np.float32(0), np.float32(0)
-        for row in range(height):
-            inner, inner_x = np.float32(0), np.float32(0)
-            for column in range(width):
-                value = v[row * width + column] * by_column[column * padded + n]
-                inner += value
-                inner_x += value * np.float32(2 * column + 1 - width)
-            weight = by_row[row * padded + n]
-            mass += inner * weight
-            sum_x += inner_x * weight
-            sum_y += inner * weight * np.float32(2 * row + 1 - height)
-        positions[n, 0] = sum_x / (mass * np.float32(width))
-        positions[n, 1] = sum_y / (mass * np.float32(height))
+        positions[n, 0] = mass[1, n] / mass[0, n]
+        positions[n, 1] = mass[2, n] / mass[0, n]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -278,3 +275,56 @@ def local_colours(image, positions, result):  # pragma: no cover - compiled
                     result[n, channel] += wy * wx * np.float32(image[row, column, channel])
         for channel in range(channels):
             result[n, channel] *= np.float32(1.0 / (9 * 255))
+
+
+GRID, TRANSPORT, ADAPTIVE = range(3)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def begin_images(
+    images, kind, points, weights, tables_column, tables_row, tables_anchor, epsilons, iterations, curve, offsets, rounds,
+    spread, brightness, frames,
+):  # pragma: no cover - compiled
+    """Starts of a range of images; see ``encoders.initialise.begin``.
+
+    Args (beyond those of the functions above): ``kind`` = GRID, TRANSPORT or ADAPTIVE; ``points`` = anchors float32
+    [count, 2] in [-1, 1]; ``weights`` = (ink, edge, floor); ``offsets`` float64 [image]; ``frames`` receives float32
+    [image, count, 5 + channel].
+    """
+    before = flush_denormals()
+    number, height, width, channels = images.shape
+    count = len(points)
+    density = np.empty((height, width), np.float32)
+    positions = np.empty((count, 2), np.float32)
+    distances = np.empty(count, np.float32)
+    colours = np.empty((count, channels), np.float32)
+    # Between a third of a pixel and half the image; fewer than four Gaussians share the image evenly.
+    least, most = np.float32(0.3), np.float32(0.5 * max(height, width))
+    alone = np.float32(0.5 * np.sqrt(height * width / count))
+    for image in range(number):
+        if kind == ADAPTIVE:
+            saliency(images[image], weights[0], weights[1], weights[2], density)
+            stratify(density, curve, offsets[image], positions)
+            relax(density, positions, rounds)
+        else:
+            if kind == TRANSPORT:
+                saliency(images[image], weights[0], weights[1], weights[2], density)
+                transport(density, tables_column, tables_row, tables_anchor, epsilons, iterations, count, positions)
+            else:
+                positions[:] = points
+            for n in range(count):
+                positions[n, 0] = (positions[n, 0] + np.float32(1)) * np.float32(0.5 * width)
+                positions[n, 1] = (positions[n, 1] + np.float32(1)) * np.float32(0.5 * height)
+        spacings(positions, distances)
+        local_colours(images[image], positions, colours)
+        for n in range(count):
+            sigma = np.float32(spread) * distances[n] if np.isfinite(distances[n]) else alone
+            log_factor = -np.log(min(max(sigma, least), most))
+            frames[image, n, X] = positions[n, 0]
+            frames[image, n, Y] = positions[n, 1]
+            frames[image, n, LOG_A] = log_factor
+            frames[image, n, B] = np.float32(0)
+            frames[image, n, LOG_C] = log_factor
+            for channel in range(channels):
+                frames[image, n, COLOUR + channel] = np.float32(brightness) * colours[n, channel]
+    restore_denormals(before)

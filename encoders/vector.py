@@ -254,50 +254,49 @@ def largest(typingctx, value):
 
 
 @intrinsic
-def totals(typingctx, a, b, c, d, e, f, g, h):
-    """The sums of eight vectors as the eight lanes of one: an 8x8 transpose folded into additions."""
+def scatter_totals(typingctx, array, index, stride, scale, a, b, c, d, e, f, g, h):
+    """Writes the sums of eight vectors, times ``scale``, to ``array[index + i * stride]``.
 
-    def codegen(context, builder, sig, args):
-        rows = list(args)
-        # Each round halves the number of vectors: interleave two, add, so that lane i ends with the sum of vector i.
-        distance = 1
-        while len(rows) > 1:
-            folded = []
-            for first, second in zip(rows[0::2], rows[1::2], strict=True):
-                low, high = [], []
-                for lane in range(0, LANES, 2 * distance):
-                    for part in range(distance):
-                        low.append(lane + part)
-                        high.append(lane + distance + part)
-                    for part in range(distance):
-                        low.append(LANES + lane + part)
-                        high.append(LANES + lane + distance + part)
-                masks = [ir.Constant(_INT_VECTOR, [ir.Constant(_INT, i) for i in pick]) for pick in (low, high)]
-                folded.append(builder.fadd(builder.shuffle_vector(first, second, masks[0]),
-                                           builder.shuffle_vector(first, second, masks[1])))
-            rows, distance = folded, 2 * distance
-        return rows[0]
-
-    return float32x8(a, b, c, d, e, f, g, h), codegen
-
-
-@intrinsic
-def scatter(typingctx, array, index, stride, value):
-    """Writes lane i to ``array[index + i * stride]``."""
+    A transpose folded into additions: always in the same order.
+    """
     if not (_is_flat_float32(array) and isinstance(index, types.Integer) and isinstance(stride, types.Integer)):
         return None
 
     def codegen(context, builder, sig, args):
         offset = context.cast(builder, args[1], sig.args[1], types.intp)
         step = context.cast(builder, args[2], sig.args[2], types.intp)
+        factor = context.cast(builder, args[3], sig.args[3], types.float32)
+        rows, size = list(args[4:]), LANES
+        while size > 8:
+            size //= 2
+            rows = [builder.fadd(*_halves(builder, row, size)) for row in rows]
+        # Each round halves the number of vectors: interleave two, add, so that lane i ends with the sum of vector i.
+        distance = 1
+        while len(rows) > 1:
+            low = [
+                first + lane + part
+                for first in (0, 8)
+                for lane in range(0, 8, 2 * distance)
+                for part in range(distance)
+            ]
+            low.sort(key=lambda lane: (lane % 8 // (2 * distance), lane // 8, lane))
+            masks = [
+                ir.Constant(ir.VectorType(_INT, 8), [ir.Constant(_INT, lane + shift) for lane in low])
+                for shift in (0, distance)
+            ]
+            rows = [
+                builder.fadd(*(builder.shuffle_vector(one, other, mask) for mask in masks))
+                for one, other in zip(rows[0::2], rows[1::2], strict=True)
+            ]
+            distance *= 2
         pointer = context.make_array(sig.args[0])(context, builder, args[0]).data
-        for lane in range(LANES):
-            element = builder.extract_element(args[3], ir.Constant(_INT, lane))
+        for lane in range(8):
+            element = builder.fmul(builder.extract_element(rows[0], ir.Constant(_INT, lane)), factor)
             builder.store(element, builder.gep(pointer, [offset]))
             offset = builder.add(offset, step)
         return context.get_dummy_value()
 
-    return types.void(array, index, stride, value), codegen
+    return types.void(array, index, stride, scale, a, b, c, d, e, f, g, h), codegen
 
 
 def _is_x86(builder) -> bool:
