@@ -37,6 +37,7 @@ from scipy.linalg import cho_factor, cho_solve
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.model_selection import KFold
 
+from data_schemas.errors import StoreMismatchError
 from data_schemas.records import RowState
 from data_schemas.splats import Layout
 from data_schemas.store import SplatStore
@@ -267,8 +268,13 @@ def measure_predictability(
         if has_source:
             pixels.append(reduced(read["image"]))
         else:
-            size = {"height": header.height, "width": header.width}
-            pixels.append(reduced(to_uint8(decoder(read["splats"], layout=layout, codec=header.codec, **size))))
+            try:
+                decoded = decoder(
+                    read["splats"], layout=layout, codec=header.codec, height=header.height, width=header.width
+                )
+            except StoreMismatchError as error:
+                return PredictabilityResult(None, f"the store holds no source images, and: {error}")
+            pixels.append(reduced(to_uint8(decoded)))
     sample = np.concatenate(splats)
     unusable = int((~np.isfinite(sample).all(axis=(1, 2))).sum())
     if unusable:

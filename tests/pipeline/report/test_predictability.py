@@ -21,7 +21,7 @@ from pipeline.splat_coordinates import log_covariance, splat_numbers, whiten
 )
 def test_log_covariance_is_the_matrix_logarithm(sigma_x: float, sigma_y: float, rho: float):
     covariance = np.array([[sigma_x**2, rho * sigma_x * sigma_y], [rho * sigma_x * sigma_y, sigma_y**2]])
-    expected = logm(covariance)
+    expected = np.asarray(logm(covariance))
     found = [float(v) for v in log_covariance(np.array(sigma_x), np.array(sigma_y), np.array(rho))]
     np.testing.assert_allclose(found, [expected[0, 0], expected[1, 1], expected[0, 1]], rtol=1e-6, atol=1e-8)
 
@@ -70,7 +70,8 @@ def test_out_of_fold_errors_are_those_of_scikit_learn(make_store):
     ridge = 0.4
     expected = np.zeros(targets.values.shape[1])
     for train, test in folds:
-        model = KernelRidge(alpha=ridge, kernel="precomputed").fit(kernel[np.ix_(train, train)], targets.values[train])
+        model = KernelRidge(kernel="precomputed").set_params(alpha=ridge)
+        model.fit(kernel[np.ix_(train, train)], targets.values[train])
         expected += np.square(targets.values[test] - model.predict(kernel[np.ix_(test, train)])).sum(axis=0)
     found = predictability._out_of_fold(kernel, targets, [test for _, test in folds], ridge)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
@@ -174,6 +175,15 @@ def test_equal_images_equal_splats_and_bad_splats_give_a_reason(make_store):
     assert "splats of all images are equal" in measure_predictability(store).reason
     store.rows.image[:] = 3
     assert "all images of the sample are equal" in measure_predictability(store).reason
+
+
+def test_a_codec_that_cannot_be_decoded_needs_source_images(make_store):
+    store = make_store(60, with_images=False)
+    store.set_header(store.header.model_copy(update={"codec": "over/1"}))
+    assert "over/1" in measure_predictability(store).reason
+    store = make_store(60)
+    store.set_header(store.header.model_copy(update={"codec": "over/1"}))
+    assert measure_predictability(store).figures is not None
 
 
 def test_empty_store_gives_a_reason(make_store):
