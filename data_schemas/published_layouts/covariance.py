@@ -27,8 +27,11 @@ def from_principal(major: Floats, minor: Floats, angle: Floats) -> tuple[Floats,
     # hypot, not squares: they leave the range of a float long before the deviations do.
     sigma_x = np.hypot(cosine * major, sine * minor)
     sigma_y = np.hypot(sine * major, cosine * minor)
+    # The correlation is the cosine between the rows of R diag(major, minor): every factor is at most 1.
     with np.errstate(divide="ignore", invalid="ignore"):
-        rho = cosine * sine * ((major / sigma_x) * (major / sigma_y) - (minor / sigma_x) * (minor / sigma_y))
+        rho = (cosine * major / sigma_x) * (sine * major / sigma_y) - (sine * minor / sigma_x) * (
+            cosine * minor / sigma_y
+        )
     return sigma_x, sigma_y, np.clip(np.where(np.isfinite(rho), rho, 0.0), -1.0, 1.0)
 
 

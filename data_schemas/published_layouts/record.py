@@ -6,7 +6,7 @@ Other programs do not look at it. In a folder it is the file ``splatspace.json``
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -110,9 +110,14 @@ class PublishedRecord(BaseModel):
         return record
 
     def restored_header(self) -> StoreHeader:
-        """The header of a store read back from the file: as it was, without pixels, opacity folded into colours."""
-        layout = layout_for(self.header.channels)
-        return self.header.model_copy(update={"images": False, "layout": layout.name})
+        """The header of a store read back from the file: as it was, without pixels, opacity folded into colours.
+
+        A product of two float16 numbers is no float16 number, so colours with folded opacity become float32.
+        """
+        changed: dict[str, Any] = {"images": False, "layout": layout_for(self.header.channels).name}
+        if self.header.splat_layout.has_alpha:
+            changed["dtype"] = "float32"
+        return self.header.model_copy(update=changed)
 
 
 def absent_rows(first: int, rows: RowBlock) -> list[AbsentRow]:

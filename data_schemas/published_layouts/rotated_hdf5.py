@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from data_schemas.errors import StoreError
 from data_schemas.published_layouts import rotated
 from data_schemas.published_layouts.hdf5_access import (
     attribute,
@@ -63,6 +64,9 @@ class RotatedSource(KeyedSource):
             self.pixel_centre: PixelCentre = self._record.pixel_centre if self._record else options.pixel_centre
             self.angle: AngleSense = self._record.angle if self._record else options.angle
             super().__init__(keys, self._record, self._header(path, keys, options))
+        except UnreadableImageError as error:
+            self._file.close()
+            raise StoreError(f"{path} has no images in this layout: {error}") from error
         except BaseException:
             self._file.close()
             raise

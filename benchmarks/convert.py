@@ -1,0 +1,110 @@
+"""How near converted stores decode to what the published renderer draws, and what a round trip changes.
+
+    python -m benchmarks.convert
+
+Prints the two tables of docs/convert.md. The first uses random Gaussians in the ranges that published files show, the
+second stores encoded here from built-in or given images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data_schemas.published_layouts.options import StampMatch
+from data_schemas.published_layouts.stamp import StampFrame, activate, to_splats
+from data_schemas.records import RowState
+from data_schemas.splats import GREY
+from data_schemas.stores import open_store
+from encoders.decode import decode, to_uint8
+from encoders.quality import psnr
+from encoders.render import render
+from pipeline.convert import PUBLISHED_SINKS, convert
+from pipeline.published_stamp_renderer import render_stamps
+
+SIDE = 28
+GAUSSIANS = 70
+RANGES = {
+    "published (sigmoid .27 to .99)": (-1.0, 4.6),
+    "at the start (.62 to .73)": (0.5, 1.0),
+    "narrow (.05 to .5)": (-3.0, 0.0),
+}
+
+
+def raw_gaussians(deviations: tuple[float, float], seed: int) -> torch.Tensor:
+    """Raw numbers [GAUSSIANS, 7] of a dim image: hardly any sum reaches the clamp, which would hide differences."""
+    random = torch.Generator().manual_seed(seed)
+    raw = torch.rand(GAUSSIANS, 7, generator=random, dtype=torch.float64)
+    raw[:, :2] = deviations[0] + raw[:, :2] * (deviations[1] - deviations[0])
+    raw[:, 2] = torch.randn(GAUSSIANS, generator=random, dtype=torch.float64) * 0.6
+    raw[:, 4] *= 0.35
+    raw[:, 5:] = raw[:, 5:] * 2 - 1
+    return raw
+
+
+def stamp_table(images: int) -> None:
+    """PSNR between the published drawing and the decoded conversion."""
+    print(f"Published drawing against converted decode, {images} images of {GAUSSIANS} Gaussians, {SIDE}x{SIDE}, dB")
+    print("| deviations | kernel | centres | fitted |")
+    print("|---|---|---|---|")
+    matches: tuple[StampMatch, ...] = ("centres", "fitted")
+    for name, deviations in RANGES.items():
+        for kernel_size in (9, 11, 17, 18):
+            frame = StampFrame(SIDE, SIDE, kernel_size)
+            errors = dict.fromkeys(matches, 0.0)
+            for seed in range(images):
+                raw = raw_gaussians(deviations, seed)
+                drawn = render_stamps(raw, SIDE, SIDE, kernel_size)
+                for match in matches:
+                    splats = to_splats(activate(raw.numpy()), frame, alpha="ignored", match=match)
+                    decoded = render(torch.from_numpy(splats)[None], GREY, "additive/1", SIDE, SIDE)[0]
+                    errors[match] += float(torch.mean((decoded - drawn) ** 2)) / images
+            figures = " | ".join(f"{-10 * math.log10(errors[match]):.1f}" for match in matches)
+            print(f"| {name} | {kernel_size} | {figures} |")
+
+
+def round_trip_table(store: Path) -> None:
+    """Greatest change of an image's PSNR by a conversion there and back."""
+    with open_store(store) as opened:
+        header, rows = opened.header, opened.read(("splats", "image", "state"))
+    done = rows["state"] == RowState.DONE
+    frame = {"codec": header.codec, "height": header.height, "width": header.width}
+    before = decode(rows["splats"][done], layout=header.splat_layout, **frame)
+    quality = psnr(to_uint8(before), rows["image"][done])
+    print(f"{store.name}: {done.sum()} images, {header.height}x{header.width}, K={header.gaussians}, {header.dtype}")
+    print("| layout | greatest change of PSNR, dB | greatest change of a pixel (of 255) | notes |")
+    print("|---|---|---|---|")
+    for layout in PUBLISHED_SINKS:
+        with tempfile.TemporaryDirectory() as folder:
+            published = Path(folder, "published" if layout == "torch-folder" else "published.h5")
+            notes = convert(store, published, target_layout=layout).notes
+            convert(published, Path(folder, "back.zarr"))
+            with open_store(Path(folder, "back.zarr")) as opened:
+                back, splats = opened.header, opened.read(("splats",))["splats"][done]
+        after = decode(splats, layout=back.splat_layout, **frame)
+        # Two lossless decodes differ by nothing, not by infinity minus infinity.
+        changed = psnr(to_uint8(after), rows["image"][done])
+        change = np.abs(np.where(changed == quality, 0.0, changed - quality)).max()
+        print(f"| {layout} | {change:.5f} | {255 * np.abs(after - before).max():.4f} | {'; '.join(notes)} |")
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description="The figures of docs/convert.md.")
+    parser.add_argument("stores", nargs="*", type=Path, help="stores with images, for the table of round trips")
+    parser.add_argument("--images", type=int, default=20, help="random images of the first table")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    stamp_table(options.images)
+    for store in options.stores:
+        print()
+        round_trip_table(store)
+
+
+if __name__ == "__main__":
+    main()
