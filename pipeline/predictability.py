@@ -205,7 +205,7 @@ def predictability_of(
 
 
 def _too_few(images: int) -> PredictabilityResult:
-    return PredictabilityResult(None, f"{images} images are too few: predictability takes {MINIMUM_IMAGES} or more")
+    return PredictabilityResult(None, f"too few images: {images}, and it takes {MINIMUM_IMAGES} or more")
 
 
 def _slots(gaussians: int, seed: int) -> NDArray[np.int64]:

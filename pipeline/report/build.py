@@ -110,7 +110,7 @@ def assemble(
     header, counts = store.header, count_images(rows)
     measured = rows.measured
     if counts.unmeasured:
-        logger.warning("%d done images have no PSNR or SSIM: they are in no figure of quality", counts.unmeasured)
+        logger.warning("Done without a PSNR or SSIM, so in no figure of quality: %d images", counts.unmeasured)
     return Report(
         created=datetime.now(UTC),
         store=store_facts(header, store.path),

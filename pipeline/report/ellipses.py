@@ -19,7 +19,7 @@ _OUTLINE = (92, 98, 112)
 _OVERSAMPLING = 3
 _MAXIMUM_SIDE = 4096
 _POINTS = 48
-_FILL_OPACITY = 150
+_FILL_OPACITY = 205
 
 
 def draw_ellipses(
@@ -37,7 +37,7 @@ def draw_ellipses(
 
     Returns:
         RGB image. The colour of an ellipse is its Gaussian's, clipped to [0, 1]; its opacity is that of the Gaussian
-        times 0.6, so that what lies below shows through.
+        times 0.8, so that what lies below shows through.
 
     Raises:
         JobError: ``size_px`` out of range, or splats of another shape than the layout's.

@@ -40,8 +40,8 @@ def histogram_svg(histogram: Histogram, quality: QualityFigures) -> str:
         counts, edges = counts[:-1], edges[:-1]
     axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=_ACCENT, linewidth=0)
     axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(0, counts.max() * 1.22)
-    marks = ((quality.p1, "p1", 0.98), (quality.of_mean_error, "of mean error", 0.90), (quality.median, "median", 0.82))
+    axes.set_ylim(0, counts.max() * 1.45)
+    marks = ((quality.p1, "p1", 0.99), (quality.of_mean_error, "of mean error", 0.90), (quality.median, "median", 0.81))
     for value, name, height in marks:
         if value is None or not edges[0] <= value <= edges[-1]:
             continue
@@ -57,7 +57,7 @@ def histogram_svg(histogram: Histogram, quality: QualityFigures) -> str:
             ha="right" if is_right else "left",
             va="top",
         )
-    axes.set_xlabel("PSNR (dB)" + (f"; {lossless:,} lossless images lie beyond" if lossless else ""))
+    axes.set_xlabel("PSNR (dB)" + (f"; lossless, beyond the axis: {lossless:,}" if lossless else ""))
     axes.set_ylabel("images")
     return _svg(figure, "histogram")
 

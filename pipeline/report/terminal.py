@@ -39,7 +39,7 @@ def report_table(report: Report) -> Table:
         "yellow" if images.failed or images.empty else "",
     )
     if images.unmeasured:
-        line("Not measured", f"{images.unmeasured:,} done images have no PSNR or SSIM and are in no figure", "yellow")
+        line("Not measured", f"{images.unmeasured:,} done without a PSNR or SSIM, in no figure of quality", "yellow")
     line("PSNR of mean error", f"{number(quality.of_mean_error)} dB", "bold green")
     line("PSNR", f"mean {number(quality.mean)}, median {number(quality.median)} dB")
     line(
@@ -50,8 +50,8 @@ def report_table(report: Report) -> Table:
     )
     line(
         "Lossless",
-        f"{share(quality.lossless_share)} ({quality.lossless:,} images, "
-        f"each counted at {report.lossless_psnr:.0f} dB in means and percentiles)",
+        f"{share(quality.lossless_share)} ({quality.lossless:,} of {quality.images:,}"
+        + (f", each at {report.lossless_psnr:.0f} dB in means and percentiles)" if quality.lossless else ")"),
     )
     line(
         "SSIM",

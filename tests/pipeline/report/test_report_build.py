@@ -181,7 +181,7 @@ def test_one_image(make_store, tmp_path):
     report, _ = build(make_store(1), tmp_path)
     assert [panel.group for panel in report.panels] == ["median"]
     assert report.predictability is None
-    assert "1 images are too few" in report.predictability_reason
+    assert "too few images: 1," in report.predictability_reason
 
 
 def test_no_labels(make_store, tmp_path):
@@ -209,7 +209,7 @@ def test_rows_that_are_nan_are_named_and_left_out(make_store, tmp_path, caplog):
     assert report.unmeasured_rows == (10, 11)
     assert report.quality.images == clean.quality.images - 2
     assert "Rows 10, 11." in page.text
-    assert "2 done images" in caplog.text
+    assert "no figure of quality: 2 images" in caplog.text
 
 
 def test_grey_stores_of_other_shapes(make_store, tmp_path):

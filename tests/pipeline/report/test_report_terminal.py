@@ -28,7 +28,7 @@ def test_table_holds_the_figures(make_store, fail_row, tmp_path):
         f"{report.quality.of_mean_error:.2f} dB",
         "72 done, 8 failed, 0 empty",
         f"{report.predictability.r2:.3f}",
-        "1 done images have no PSNR",
+        "1 done without a PSNR or SSIM",
         "00000.png: [bold]reason[/bold] 0",
         "and 3 more, all in report.json",
         "of processor time",
