@@ -25,6 +25,7 @@ from data_schemas.stores import open_store
 from encoders.base import Encoder
 from encoders.engines import create_encoder
 from pipeline.block_work import BlockInput
+from pipeline.download import Progress
 from pipeline.encode_records import BlockSummary, EncodePlan, EncodeProgress, EncodeSummary, FailedImage
 from pipeline.encode_session import EncodeSession
 from pipeline.jobs import EncodeJob
@@ -58,6 +59,7 @@ def encode(
     should_stop: Callable[[], bool] | None = None,
     source: ImageSource | None = None,
     encoder: Encoder | None = None,
+    downloading: Progress | None = None,
 ) -> EncodeSummary:
     """Encodes a data set into a store, or continues one.
 
@@ -69,12 +71,13 @@ def encode(
         should_stop: polled; when it answers True the run ends after writing what is whole.
         source: read from it instead of opening ``job.dataset``.
         encoder: fit with it instead of the job's engine.
+        downloading: told of downloads.
 
     Raises:
         StoppedError: ``should_stop`` answered True; run again to continue.
         SplatSpaceError: see :func:`plan_encode`; what was finished is in the store.
     """
-    ready = survey(job, source=source, encoder=encoder)
+    ready = survey(job, source=source, encoder=encoder, downloading=downloading)
     plan = ready.plan
     meter = ProgressMeter(plan, progress)
     with EncodeSession(plan, source=ready.source, encoder=ready.encoder) as session:

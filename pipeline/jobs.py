@@ -98,12 +98,6 @@ def resolve_job(dataset: str, out: str | Path, **options: Any) -> EncodeJob:
         )
     if "codec" in given:
         given["codec"] = _codec(str(given["codec"]))
-    if "size" in given and dataset == "demo" and given["size"] != preset.height:
-        raise JobError(
-            f"--size {given['size']} for the built-in images",
-            allowed=f"{preset.height}, the size at which they are made",
-            next_step="leave --size out",
-        )
     if "data_dir" in given and dataset not in PRESETS:
         raise JobError(
             f"--data-dir together with the path {dataset!r}",

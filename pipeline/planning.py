@@ -22,6 +22,7 @@ from data_schemas.stores import create_store, open_store
 from encoders.anchors import anchors
 from encoders.base import Encoder
 from encoders.engines import create_encoder
+from pipeline.download import Progress
 from pipeline.encode_records import EncodePlan
 from pipeline.jobs import EncodeJob
 from pipeline.sources import open_source
@@ -45,23 +46,29 @@ class Survey:
     encoder: Encoder
 
 
-def plan_encode(job: EncodeJob, *, write: bool = True) -> EncodePlan:
+def plan_encode(job: EncodeJob, *, write: bool = True, downloading: Progress | None = None) -> EncodePlan:
     """Decides what a run has to do; with ``write`` the store then exists and has a row for every image.
 
     Args:
         job: what is asked for.
         write: False for a look only: nothing is created or changed.
+        downloading: told of downloads.
 
     Raises:
         SourceError: the data set cannot be read.
         StoreMismatchError: the store that is there was made with other settings.
         StoreError: the store cannot be created or written.
     """
-    return survey(job, write=write).plan
+    return survey(job, write=write, downloading=downloading).plan
 
 
 def survey(
-    job: EncodeJob, *, source: ImageSource | None = None, encoder: Encoder | None = None, write: bool = True
+    job: EncodeJob,
+    *,
+    source: ImageSource | None = None,
+    encoder: Encoder | None = None,
+    write: bool = True,
+    downloading: Progress | None = None,
 ) -> Survey:
     """As :func:`plan_encode`, and hands back what it opened.
 
@@ -70,10 +77,18 @@ def survey(
         source: read from it instead of opening ``job.dataset``.
         encoder: fit with it instead of the job's engine; it brings its own settings.
         write: False for a look only.
+        downloading: told of downloads.
     """
     started = datetime.now(UTC)
     if source is None:
-        source = open_source(job.dataset, data_dir=job.data_dir, split=job.split, size=job.size, download=job.download)
+        source = open_source(
+            job.dataset,
+            data_dir=job.data_dir,
+            split=job.split,
+            size=job.size,
+            download=job.download,
+            progress=downloading,
+        )
     height, width, channels = source.image_shape
     settings = job.fit_settings(height, width)
     if encoder is None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pipeline.cli.progress_bar import duration, encode_progress
+from pipeline.cli.progress_bar import download_progress, duration, encode_progress
 from pipeline.cli.terminal import named, print_json, say, stdout, stop_on_signal, warn
 from pipeline.jobs import EncodeJob, EngineName, resolve_job
 
@@ -104,8 +104,8 @@ def encode(
     from pipeline.encode import encode as run
     from pipeline.report import build_report, report_table
 
-    with stop_on_signal() as should_stop, encode_progress() as progress:
-        summary = run(job, progress=progress, should_stop=should_stop)
+    with stop_on_signal() as should_stop, encode_progress() as progress, download_progress() as downloading:
+        summary = run(job, progress=progress, should_stop=should_stop, downloading=downloading)
     built = None
     if report:
         with open_store(job.out, "r") as store:

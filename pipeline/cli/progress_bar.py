@@ -7,7 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TransferSpeedColumn,
+)
 
 from pipeline.cli.terminal import stderr, warn
 from pipeline.encode_records import EncodeProgress
@@ -44,13 +53,56 @@ def encode_progress() -> Iterator[Callable[[EncodeProgress], None]]:
         yield _lines()
         return
     columns = (TextColumn("encode"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("encode", total=None, words="")
+    bar = Progress(*columns, console=console, transient=True)
+    task: TaskID | None = None
 
-        def show(progress: EncodeProgress) -> None:
-            bar.update(task, total=progress.images, completed=progress.processed, words=words(progress))
+    def show(progress: EncodeProgress) -> None:
+        nonlocal task
+        if task is None:  # not before: a download may have shown its own bar
+            bar.start()
+            task = bar.add_task("encode", total=progress.images, words="")
+        bar.update(task, completed=progress.processed, words=words(progress))
 
+    try:
         yield show
+    finally:
+        bar.stop()
+
+
+@contextmanager
+def download_progress() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Yields what the downloader calls with (file, bytes there, bytes in all)."""
+    console = stderr()
+    if not console.is_terminal:
+        yield _download_lines()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bar = Progress(*columns, console=console, transient=True)
+    tasks: dict[str, TaskID] = {}
+
+    def show(name: str, done: int, total: int | None) -> None:
+        if name not in tasks:
+            bar.start()
+            tasks[name] = bar.add_task(escape(name), total=total)
+        bar.update(tasks[name], completed=done, total=total)
+        if total is not None and all(task.finished for task in bar.tasks):
+            bar.stop()
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
+def _download_lines() -> Callable[[str, int, int | None], None]:
+    named: set[str] = set()
+
+    def show(name: str, _done: int, total: int | None) -> None:
+        if name not in named:
+            named.add(name)
+            warn(f"downloading {name}" + ("" if total is None else f" ({total / 2**20:,.1f} MiB)"))
+
+    return show
 
 
 def _lines() -> Callable[[EncodeProgress], None]:

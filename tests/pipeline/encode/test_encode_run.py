@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -356,7 +357,7 @@ def test_progress_counts_to_the_end(tmp_path: Path) -> None:
     assert (last.images, last.processed, last.fitted, last.failed) == (10, 10, 9, 1)
     assert last.psnr == pytest.approx(summary.psnr)
     assert last.seconds_left == 0
-    assert all(before.processed <= after.processed for before, after in zip(seen, seen[1:], strict=False))
+    assert all(before.processed <= after.processed for before, after in itertools.pairwise(seen))
 
 
 def test_attribution_is_kept_beside_the_store(tmp_path: Path) -> None:
