@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,16 @@ PARTIAL_SUFFIX = ".partial"
 def partial_name(path: Path) -> Path:
     """A fresh name beside ``path`` for a file or folder that is still being made."""
     return path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}")
+
+
+def remove_leftovers(path: Path) -> None:
+    """Deletes what killed writers of ``path`` left unfinished beside it; for the holder of the writer lock."""
+    for leftover in path.parent.iterdir():
+        if leftover.name.startswith(f"{path.name}.") and leftover.name.endswith(PARTIAL_SUFFIX):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def write_file(path: Path, data: bytes) -> None:

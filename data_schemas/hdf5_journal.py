@@ -91,7 +91,7 @@ class Hdf5Journal:
             self._require_same_store(store_id_of(file), store_id, path)
             if block_of(file) != block:
                 raise StoreError(
-                    f"{path} holds block {int(file.attrs['block'])}",
+                    f"{path} holds block {block_of(file)}",
                     allowed=f"block {block}",
                     next_step=f"delete {path.name}; its rows are then encoded again",
                 )

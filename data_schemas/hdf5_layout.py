@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from data_schemas.array_specs import ArraySpec, array_attributes, array_specs
 from data_schemas.errors import StoreError
-from data_schemas.headers import SCHEMA_NAME, attributes, header_from_json, header_to_json, require_known_version
+from data_schemas.headers import (
+    SCHEMA_NAME,
+    attributes,
+    header_from_json,
+    header_to_json,
+    require_known_version,
+    require_parameter_names,
+)
 from data_schemas.records import StoreHeader
 
 FORMAT = ("v110", "v110")
@@ -150,6 +157,7 @@ def require_arrays(file: h5py.File, header: StoreHeader, path: Path) -> dict[str
                 next_step="restore the store from a copy",
             )
         found[name] = array
+    require_parameter_names(decode_text(np.asarray(cast(h5py.Dataset, file["parameter"])[()])).tolist(), header, path)
     lengths = {name: array.shape[0] for name, array in found.items()}
     if len(set(lengths.values())) != 1:
         raise StoreError(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.checked_file import CheckedFile
-from data_schemas.durable_files import PARTIAL_SUFFIX, partial_name, sync_folder, write_file
+from data_schemas.durable_files import partial_name, sync_folder, write_file
 from data_schemas.errors import StoreError
 from data_schemas.hdf5_journal import Hdf5Journal
 from data_schemas.hdf5_layout import (
@@ -50,13 +50,17 @@ class Hdf5Store(RowStore):
         self._journal = Hdf5Journal(path)
         self._load(path)
         super().__init__(path, self._loaded_header, self._loaded_rows, writable=writable, lock=lock)
-        if writable and not self._journal.is_empty():
-            logger.info("%s: merging what a stopped run left in %s", path.name, self._journal.folder.name)
-            try:
-                self._commit()
-            except BaseException:
-                self._file.close()
-                raise
+        if not writable:
+            return
+        if self._journal.is_empty():
+            self._journal.clear()
+            return
+        logger.info("%s: merging what a stopped run left in %s", path.name, self._journal.folder.name)
+        try:
+            self._commit()
+        except BaseException:
+            self._file.close()
+            raise
 
     @classmethod
     def create(cls, path: Path, header: StoreHeader, lock: WriterLock) -> Self:
@@ -187,8 +191,6 @@ class Hdf5Store(RowStore):
     def _commit(self) -> None:
         if self._journal.is_empty():
             return
-        for leftover in self.path.parent.glob(f"{self.path.name}.*{PARTIAL_SUFFIX}"):
-            leftover.unlink(missing_ok=True)  # of a killed merge; this writer holds the lock
         partial = partial_name(self.path)
         try:
             target = CheckedFile(partial)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ def header_to_json(header: StoreHeader) -> dict[str, Any]:
     """
     try:
         content = header.model_dump(mode="json")
-        json.dumps(content, allow_nan=False)
+        # The dump above writes NaN as null, which would be another setting when read again.
+        json.dumps([header.settings, header.anchors], allow_nan=False)
     except (TypeError, ValueError) as error:
         raise StoreError(
             f"The header cannot be written as JSON: {error}",
@@ -159,6 +160,21 @@ def require_identity(header: StoreHeader, wanted: StoreHeader) -> None:
             "The store was made with other settings: " + "; ".join(faults),
             allowed="rows that share codec, layout, K, size, dtype, colours, start, engine, settings and seed",
             next_step="choose another output path, or use the stored settings",
+        )
+
+
+def require_parameter_names(stored: Sequence[str], header: StoreHeader, path: Path) -> None:
+    """Checks the coordinate ``parameter`` against the layout.
+
+    Raises:
+        StoreError: the names or their order differ.
+    """
+    names = header.splat_layout.names
+    if tuple(stored) != names:
+        raise StoreError(
+            f"{path}: the coordinate 'parameter' is {list(stored)}",
+            allowed=", ".join(names),
+            next_step="restore the store from a copy",
         )
 
 

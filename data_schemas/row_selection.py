@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import StoreError
+from data_schemas.store import block_range
 
 
 def row_numbers(rows: slice | Sequence[int], total: int, path: Path) -> range | NDArray[np.intp]:
@@ -38,6 +39,18 @@ def row_numbers(rows: slice | Sequence[int], total: int, path: Path) -> range | 
         raise StoreError(f"Row {int(numbers[outside][0])} of {path}", allowed=f"0 to {total - 1}")
     numbers = numbers.astype(np.intp)
     return np.where(numbers < 0, numbers + total, numbers)
+
+
+def block_span(block: int, block_rows: int, total: int, path: Path) -> range:
+    """Row numbers of a block that the store has.
+
+    Raises:
+        StoreError: there is no such block.
+    """
+    count = -(-total // block_rows)
+    if not 0 <= block < count:
+        raise StoreError(f"Block {block} of {path}", allowed=f"0 to {count - 1} ({total} rows, {block_rows} a block)")
+    return block_range(block, block_rows, total)
 
 
 def chunk_groups(numbers: NDArray[np.intp], chunk_rows: int) -> Iterator[NDArray[np.intp]]:

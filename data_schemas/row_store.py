@@ -18,8 +18,8 @@ from data_schemas.durable_files import explained
 from data_schemas.errors import StoreCorruptError, StoreError
 from data_schemas.headers import check_header, require_same_shapes
 from data_schemas.records import RowBlock, StoreHeader
-from data_schemas.row_selection import chunk_groups, row_numbers, spans
-from data_schemas.store import ARRAYS, block_range
+from data_schemas.row_selection import block_span, chunk_groups, row_numbers, spans
+from data_schemas.store import ARRAYS
 from data_schemas.writer_lock import WriterLock
 
 logger = logging.getLogger("splatspace.store")
@@ -120,7 +120,7 @@ class RowStore(ABC):
             StoreError: there is no such block.
             StoreCorruptError: a checksum differs.
         """
-        span = self._block_span(block)
+        span = block_span(block, self._header.block_rows, self._rows, self.path)
         content: dict[str, Any] = {"image": None, **self.read(self.arrays, slice(span.start, span.stop))}
         return RowBlock(**{name: content[name] for name in ARRAYS})
 
@@ -162,7 +162,7 @@ class RowStore(ABC):
                 there is still there.
         """
         self._require_writable()
-        span = self._block_span(block)
+        span = block_span(block, self._header.block_rows, self._rows, self.path)
         checked = check_block(rows, self._header, len(span))
         with explained(f"write rows {span.start} to {span.stop - 1} of", self.path):
             self._write_block(block, checked)
@@ -217,7 +217,7 @@ class RowStore(ABC):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path} {self._rows} rows {self._header.codec} K={self._header.gaussians}>"
 
-    # Rows and chunks ---------------------------------------------------------------------------------------------
+    # Chunks ---------------------------------------------------------------------------------------------
 
     def _read_rows(self, spec: ArraySpec, numbers: range | NDArray[np.intp]) -> NDArray[Any]:
         if isinstance(numbers, range):
@@ -275,15 +275,6 @@ class RowStore(ABC):
             allowed="stored bytes that match their checksums",
             next_step=f"run 'splatspace verify {self.path}', then restore a copy or encode these rows again",
         )
-
-    def _block_span(self, block: int) -> range:
-        size = self._header.block_rows
-        if not 0 <= block < -(-self._rows // size):
-            raise StoreError(
-                f"Block {block} of {self.path}",
-                allowed=f"0 to {-(-self._rows // size) - 1} ({self._rows} rows, {size} a block)",
-            )
-        return block_range(block, size, self._rows)
 
     # Rights ------------------------------------------------------------------------------------------------------
 

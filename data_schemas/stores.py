@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from data_schemas.durable_files import explained
+from data_schemas.durable_files import explained, remove_leftovers
 from data_schemas.errors import StoreError
 from data_schemas.hdf5_store import Hdf5Store
 from data_schemas.headers import check_header, header_to_json, require_identity
@@ -65,6 +65,7 @@ def create_store(path: str | Path, header: StoreHeader, *, overwrite: bool = Fal
                     next_step="open it with open_store(path, 'a') to continue it",
                 )
         with explained("create", path):
+            remove_leftovers(path)
             return backend.create(path, header, lock)
     except BaseException:
         lock.release()
@@ -109,6 +110,8 @@ def open_store(path: str | Path, mode: Literal["r", "a"] = "r", *, lock: bool = 
     held = WriterLock(path) if mode == "a" and lock else None
     try:
         with explained("open", path):
+            if held is not None:
+                remove_leftovers(path)
             return backend(path, writable=mode == "a", lock=held)
     except BaseException:
         if held is not None:

@@ -14,7 +14,7 @@ from zarr.storage import LocalStore
 from data_schemas.array_specs import ArraySpec, array_attributes, array_specs
 from data_schemas.durable_files import checksum
 from data_schemas.errors import StoreError
-from data_schemas.headers import attributes, header_to_json
+from data_schemas.headers import SCHEMA_NAME, attributes, header_to_json
 from data_schemas.records import StoreHeader
 
 DOCUMENT = "zarr.json"
@@ -94,6 +94,20 @@ def read_document(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict) or not isinstance(document.get("attributes", {}), dict):
         raise StoreError(f"{path} is not zarr metadata", next_step="restore the store from a copy")
     return document
+
+
+def require_ours(document: dict[str, Any], where: Path) -> None:
+    """Refuses zarr groups of other programs.
+
+    Raises:
+        StoreError: no attribute ``schema`` of ours.
+    """
+    if document.get("attributes", {}).get("schema") != SCHEMA_NAME:
+        raise StoreError(
+            f"{where} is not of a SplatSpace store",
+            allowed="a store made by 'splatspace encode'",
+            next_step="choose another path",
+        )
 
 
 def require_sealed(document: dict[str, Any], path: Path) -> None:

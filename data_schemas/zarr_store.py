@@ -18,7 +18,7 @@ from zarr.storage import LocalStore, StorePath
 from data_schemas.array_specs import array_specs
 from data_schemas.durable_files import partial_name, sync_folder
 from data_schemas.errors import StoreError
-from data_schemas.headers import SCHEMA_NAME, header_from_json, require_known_version
+from data_schemas.headers import SCHEMA_NAME, header_from_json, require_known_version, require_parameter_names
 from data_schemas.records import RowBlock, RowState, StoreHeader
 from data_schemas.redo_log import RedoLog
 from data_schemas.row_store import RowStore
@@ -29,6 +29,7 @@ from data_schemas.zarr_documents import (
     group_attributes,
     make_group,
     read_document,
+    require_ours,
     require_sealed,
     require_spec,
     sealed,
@@ -84,6 +85,7 @@ class ZarrStore(RowStore):
                     next_step="restore the store from a copy",
                 )
         self._live = {name: self._array_in(path, name, self._documents[name]) for name in array_specs(header)}
+        self._require_parameter(path, header)
         super().__init__(path, header, rows, writable=writable, lock=lock)
 
     @classmethod
@@ -202,6 +204,17 @@ class ZarrStore(RowStore):
         array = zarr.Array(zarr.AsyncArray.from_dict(store_path, document))
         return array.with_config({"write_empty_chunks": True})
 
+    def _require_parameter(self, path: Path, header: StoreHeader) -> None:
+        document, where = self._document(path, "parameter")
+        require_sealed(document, where)
+        try:
+            names = _native(self._array_in(path, "parameter", document)[:]).tolist()
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise StoreError(
+                f"{path}: the coordinate 'parameter' has bad bytes ({error})", next_step="restore the store from a copy"
+            ) from error
+        require_parameter_names(names, header, path)
+
     # Writing -----------------------------------------------------------------------------------------------------
 
     def _write_block(self, block: int, rows: RowBlock) -> None:
@@ -269,20 +282,6 @@ class ZarrStore(RowStore):
 
     def _close(self) -> None:
         self._live = {}
-
-
-def require_ours(document: dict[str, Any], where: Path) -> None:
-    """Refuses zarr groups of other programs.
-
-    Raises:
-        StoreError: no attribute ``schema`` of ours.
-    """
-    if document.get("attributes", {}).get("schema") != SCHEMA_NAME:
-        raise StoreError(
-            f"{where} is not of a SplatSpace store",
-            allowed="a store made by 'splatspace encode'",
-            next_step="choose another path",
-        )
 
 
 def _native(values: Any) -> NDArray[Any]:
