@@ -130,8 +130,9 @@ class _Transfer:
         self._version = ""
         self.continued = False
 
-    def __call__(self, url: str, output_file: Any, pooch: Any, check_only: bool = False) -> None:
-        """Downloads ``url`` to ``output_file``; the signature is pooch's."""
+    def __call__(self, fname: Any, action: Any, pooch: Any, *, check_only: bool | None = None) -> None:
+        """Downloads; pooch's signature, which calls the address ``fname`` and the file to write ``action``."""
+        url, output_file = str(fname), str(action)
         if self._remote.checksum is None:
             # Nothing would tell whether an old half belongs to what the server gives today.
             self._part.unlink(missing_ok=True)

@@ -1,0 +1,123 @@
+"""Cat faces, 64x64 JPEG photographs; byte-identical repeats are removed and counted."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from data_schemas.errors import ImageError, SourceError
+from data_schemas.records import SourceRecord
+from pipeline.download import Progress, RemoteFile, cache_folder, fetch
+from pipeline.sources.base import ImageSource
+from pipeline.sources.digests import digest_of_files, digest_of_listing
+from pipeline.sources.folder import list_folder, list_zip
+from pipeline.sources.image_files import ImageFile, ImageFileSource, natural_key
+
+logger = logging.getLogger("splatspace.sources")
+
+COMMIT = "e9c05ee2d1f624920f1ba9040db7557deabb58fe"
+
+ARCHIVE = RemoteFile(
+    f"cats/CatGAN-{COMMIT[:7]}.zip",
+    (f"https://github.com/andyBarbaro/CatGAN/archive/{COMMIT}.zip",),
+    None,  # archives are packed on request and nobody published a checksum; the counts are checked instead
+    most_bytes=1 << 30,
+)
+FILES_PUBLISHED, FILES_DISTINCT = 15_747, 9_303
+_FOLDER_IN_ARCHIVE = "cats/cat_pics/"
+
+SIZE = 64
+
+PLACES = ("cats_faces_64x64.zip", "cats64/cats_faces_64x64.zip", "cats64", "cats", "cat_pics")
+"""What is looked for in ``--data-dir`` before the folder itself is taken."""
+
+
+def open_cats(
+    *, data_dir: Path | None, split: str, size: int, download: bool, progress: Progress | None
+) -> ImageSource:
+    """The cat faces from ``data_dir``, the cache, or the network.
+
+    Args:
+        data_dir: folder of JPEGs, a zip of such a folder, or a folder that holds one of PLACES.
+        split: recorded; the set has no official split, all images are read.
+        size: pixels a side.
+        download: whether the network may be used.
+        progress: told of the download.
+
+    Raises:
+        SourceError: nothing there, or a download that does not hold the published number of files.
+    """
+    if data_dir is None:
+        path = _downloaded(download, progress)
+    else:
+        path = next((data_dir / place for place in PLACES if (data_dir / place).exists()), data_dir)
+    if path.is_dir():
+        files, sizes = list_folder(path)
+        digest = digest_of_listing(sizes.items())
+    else:
+        files, digest = list_zip(path), digest_of_files([path])
+        if data_dir is None:
+            files = [file for file in files if _FOLDER_IN_ARCHIVE in file.identifier]
+    kept, removed = without_repeats(sorted(files, key=_by_number))
+    if data_dir is None and (len(kept), removed) != (FILES_DISTINCT, FILES_PUBLISHED - FILES_DISTINCT):
+        raise SourceError(
+            f"{path} holds {len(kept) + removed} photographs, {len(kept)} of them distinct",
+            allowed=f"{FILES_PUBLISHED} and {FILES_DISTINCT}",
+            next_step="remove the file and run again, or get the set by other means and give --data-dir",
+        )
+    if removed:
+        logger.info("%s: %d files repeat others byte for byte and are left out", path, removed)
+    record = SourceRecord(
+        name="cats",
+        split=split,
+        digest=digest,
+        licence="none stated with the files",
+        attribution="Cats faces 64x64 (for generative models), Kaggle spandan2; the photographs go back to the "
+        "CAT dataset of Weiwei Zhang, Jian Sun and Xiaoou Tang, 2008",
+        removed_duplicates=removed,
+    )
+    return ImageFileSource(record, kept, size=size, where=str(path))
+
+
+def without_repeats(files: Sequence[ImageFile]) -> tuple[list[ImageFile], int]:
+    """Leaves out every file whose bytes equal those of an earlier one.
+
+    Returns:
+        The files that stay (an unreadable one among them: it fails later, by name), and how many went.
+    """
+    seen: set[bytes] = set()
+    kept: list[ImageFile] = []
+    for file in files:
+        if file.promised_format is None or file.refusal:
+            kept.append(file)
+            continue
+        try:
+            with file.open() as stream:
+                digest = hashlib.blake2b(stream.read()).digest()
+        except (OSError, ImageError) as error:
+            kept.append(replace(file, refusal=str(error)))
+            continue
+        if digest not in seen:
+            seen.add(digest)
+            kept.append(file)
+    return kept, len(files) - len(kept)
+
+
+def _by_number(file: ImageFile) -> tuple[object, ...]:
+    return (natural_key(PurePosixPath(file.identifier).name), natural_key(file.identifier))
+
+
+def _downloaded(download: bool, progress: Progress | None) -> Path:
+    if download:
+        return fetch(ARCHIVE, progress=progress)
+    path = cache_folder() / ARCHIVE.name
+    if not path.is_file():
+        raise SourceError(
+            f"{path} is not there and downloading is off",
+            next_step="allow the download, or get the set (Kaggle spandan2/cats-faces-64x64-for-generative-models) "
+            "and give its folder or zip with --data-dir",
+        )
+    return path

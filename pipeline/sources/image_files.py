@@ -1,0 +1,239 @@
+"""A source over many image files, wherever their bytes lie: headers are scanned once, pixels are read on demand."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from pathlib import PurePosixPath
+from typing import BinaryIO
+
+from data_schemas.errors import ImageError, SourceError
+from data_schemas.records import SourceRecord
+from pipeline.sources.base import SourceImage
+from pipeline.sources.decode_image import SUFFIXES, ImageHeader, decode_image, read_header
+
+logger = logging.getLogger("splatspace.sources")
+
+_SCAN_CHUNK = 256
+_NAMED_IN_MESSAGES = 5
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One file that may be an image.
+
+    Attributes:
+        identifier: relative path with ``/``.
+        open: gives its bytes as a stream; may raise OSError or ImageError.
+        label: class number, -1 where there is none.
+        refusal: why it is not opened at all ("" where it may be).
+    """
+
+    identifier: str
+    open: Callable[[], BinaryIO]
+    label: int = -1
+    refusal: str = ""
+
+    @property
+    def promised_format(self) -> str | None:
+        """The format that the name's ending promises; None where the name is not that of an image."""
+        return SUFFIXES.get(PurePosixPath(self.identifier).suffix.lower())
+
+
+@dataclass(frozen=True)
+class _Scanned:
+    file: ImageFile
+    header: ImageHeader | None
+    failure: str
+
+
+class ImageFileSource:
+    """An ``ImageSource`` over image files.
+
+    A file whose name promises an image but whose content is none stays in the source as a failure; a file
+    with another name is taken where its content is an image, and is otherwise left out and logged.
+
+    Args:
+        record: where the files came from.
+        files: in source order, identifiers unique.
+        size: cut to a square and resize to so many pixels a side; None: all must have one size.
+        where: what an error message calls the place.
+
+    Raises:
+        SourceError: no image at all, none that can be read, or several sizes without ``size``.
+    """
+
+    def __init__(self, record: SourceRecord, files: Sequence[ImageFile], *, size: int | None, where: str) -> None:
+        self._record = record
+        self._size = size
+        self._images = _scan_all(files, where)
+        headers = [image.header for image in self._images if image.header is not None]
+        if not headers:
+            raise SourceError(
+                f"{where} holds no readable image; "
+                + _some([f"{image.file.identifier}: {image.failure}" for image in self._images]),
+                allowed="PNG, JPEG, WebP, BMP, TIFF or GIF",
+            )
+        height, width = (size, size) if size is not None else _only_size(self._images, where)
+        self._shape = (height, width, 3 if any(header.colour for header in headers) else 1)
+        self._identifiers = tuple(image.file.identifier for image in self._images)
+
+    @property
+    def record(self) -> SourceRecord:
+        """Name, split, digest, licence and attribution."""
+        return self._record
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every readable image; three channels where any image has colour."""
+        return self._shape
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def identifiers(self) -> Sequence[str]:
+        """Relative paths in source order."""
+        return self._identifiers
+
+    def read(self, indices: Sequence[int]) -> list[SourceImage]:
+        """Decodes images; one that cannot be read comes back with ``failure`` set."""
+        return [self._read_one(self._images[index]) for index in indices]
+
+    def _read_one(self, image: _Scanned) -> SourceImage:
+        file = image.file
+        if image.failure:
+            return SourceImage(file.identifier, None, file.label, image.failure)
+        try:
+            with file.open() as stream:
+                data = stream.read()
+            pixels = decode_image(data, colour=self._shape[2] == 3, size=self._size)
+        except ImageError as error:
+            return SourceImage(file.identifier, None, file.label, str(error))
+        except OSError as error:
+            return SourceImage(
+                file.identifier, None, file.label, f"The file cannot be read: {error.strerror or error}."
+            )
+        if pixels.shape != self._shape:
+            found = f"{pixels.shape[1]} x {pixels.shape[0]}"
+            failure = f"The image is now {found} pixels, not as when the source was opened."
+            return SourceImage(file.identifier, None, file.label, failure)
+        return SourceImage(file.identifier, pixels, file.label)
+
+
+def natural_key(name: str) -> tuple[tuple[str, int, str], ...]:
+    """Sorts ``2.png`` before ``10.png``; a total order, the same on every machine."""
+    # Numbers are compared by their length and then as text: a name may hold more digits than int() takes.
+    pieces = [(text, digits.lstrip("0")) for text, digits in re.findall(r"([^0-9]*)([0-9]*)", name)]
+    return (*((text, len(digits), digits) for text, digits in pieces), (name, 0, ""))
+
+
+def with_folder_labels(files: Sequence[ImageFile]) -> tuple[list[ImageFile], tuple[str, ...]]:
+    """Labels from nested folders: the folder of a file, below the deepest folder that all images share.
+
+    Returns:
+        The files with labels (-1 for one that lies directly in the shared folder), and the label names; no
+        names where all images lie in one folder.
+    """
+    parents = {file.identifier: PurePosixPath(file.identifier).parts[:-1] for file in files}
+    named = [parents[file.identifier] for file in files if file.promised_format] or list(parents.values())
+    shared = _common_start(named)
+    names = sorted({"/".join(parts[len(shared) :]) for parts in named} - {""}, key=natural_key)
+    numbers = {name: number for number, name in enumerate(names)}
+    return [
+        replace(file, label=numbers.get("/".join(parents[file.identifier][len(shared) :]), -1)) for file in files
+    ], tuple(names)
+
+
+def _common_start(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    first, last = min(paths, default=()), max(paths, default=())
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return tuple(part for part, _ in same)
+
+
+def _scan_all(files: Sequence[ImageFile], where: str) -> list[_Scanned]:
+    with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 4), thread_name_prefix="scan") as threads:
+        scanned = list(
+            threads.map(_scan_chunk, [files[at : at + _SCAN_CHUNK] for at in range(0, len(files), _SCAN_CHUNK)])
+        )
+    images: list[_Scanned] = []
+    ignored: list[str] = []
+    misnamed: list[str] = []
+    animated: list[str] = []
+    failed: list[str] = []
+    for entry in (entry for chunk in scanned for entry in chunk):
+        promised = entry.file.promised_format
+        if entry.header is None and promised is None:
+            ignored.append(entry.file.identifier)
+            continue
+        images.append(entry)
+        if entry.header is None:
+            failed.append(f"{entry.file.identifier}: {entry.failure}")
+            continue
+        found = "JPEG" if entry.header.format == "MPO" else entry.header.format
+        if found != promised:
+            misnamed.append(f"{entry.file.identifier} is {found}")
+        if entry.header.animated:
+            animated.append(entry.file.identifier)
+    _tell(logging.INFO, where, ignored, "files are no images and are left out")
+    _tell(logging.WARNING, where, misnamed, "images have another format than their names say; read all the same")
+    _tell(logging.WARNING, where, animated, "images have several frames; the first is read")
+    _tell(logging.WARNING, where, failed, "images cannot be read and are recorded as failed")
+    if not images:
+        raise SourceError(
+            f"{where} holds no images" + (f" ({len(ignored)} other files: {_some(ignored)})" if ignored else ""),
+            allowed="PNG, JPEG, WebP, BMP, TIFF or GIF files, also in nested folders",
+            next_step="give the folder, .zip, .npz or .npy that holds the images",
+        )
+    return images
+
+
+def _scan_chunk(files: Sequence[ImageFile]) -> list[_Scanned]:
+    return [_scan(file) for file in files]
+
+
+def _scan(file: ImageFile) -> _Scanned:
+    if file.refusal:
+        return _Scanned(file, None, file.refusal.rstrip(".") + ".")
+    try:
+        with file.open() as stream:
+            return _Scanned(file, read_header(stream), "")
+    except ImageError as error:
+        return _Scanned(file, None, str(error))
+    except OSError as error:
+        return _Scanned(file, None, f"The file cannot be read: {error.strerror or error}.")
+
+
+def _only_size(images: Sequence[_Scanned], where: str) -> tuple[int, int]:
+    examples: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
+    for image in images:
+        if image.header is not None:
+            examples[image.header.height, image.header.width].append(image.file.identifier)
+    if len(examples) == 1:
+        return next(iter(examples))
+    counts = Counter({size: len(names) for size, names in examples.items()}).most_common()
+    listed = [
+        f"{width} x {height}: {count} (such as {examples[height, width][0]})" for (height, width), count in counts
+    ]
+    smallest = min(min(size) for size in examples)
+    raise SourceError(
+        f"{where} holds images of {len(counts)} sizes (width x height): {_some(listed)}",
+        allowed="images of one size, or --size",
+        next_step=f"type --size N, such as --size {min(max(smallest, 16), 64)}: each is cut to a centred square of "
+        "its shorter side and resized",
+    )
+
+
+def _tell(level: int, where: str, names: Sequence[str], what: str) -> None:
+    if names:
+        logger.log(level, "%s: %d %s (%s)", where, len(names), what, _some(names))
+
+
+def _some(names: Sequence[str]) -> str:
+    text = "; ".join(names[:_NAMED_IN_MESSAGES])
+    return text + (f"; and {len(names) - _NAMED_IN_MESSAGES} more" if len(names) > _NAMED_IN_MESSAGES else "")
