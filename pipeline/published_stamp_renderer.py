@@ -22,7 +22,7 @@ def render_stamps(raw: Tensor, height: int, width: int, kernel_size: int, *, fol
         raw: float [gaussian, 7 or 9]: s_row, s_column, rho, alpha, colour(s), x, y before their activations.
         height: pixels.
         width: pixels.
-        kernel_size: side of the stamp in pixels; at most the image's sides.
+        kernel_size: side of the stamp in pixels; one larger than the image is cropped to it before it is moved.
         fold_alpha: whether colours are multiplied by sigmoid(alpha), as while fitting; the published samplers did not.
 
     Returns:

@@ -1,5 +1,7 @@
 """Small stores to convert, and their decoded images."""
 
+import functools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -29,12 +31,26 @@ def splats_of(rng, images, layout, *, widest=0.3, signed=False):
 
 
 @pytest.fixture
-def make_store(tmp_path: Path) -> Callable[..., Path]:
+def make_store(built_stores: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """A fresh copy of a store of ``built_stores`` under a name."""
+
+    def make(name="source.zarr", **options):
+        built = built_stores(Path(name).suffix, **options)
+        (shutil.copytree if built.is_dir() else shutil.copyfile)(built, tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def built_stores(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Makes a store of 10 rows with a failed and an empty one; the images are decoded splats with noise."""
 
-    def make(
-        name="source.zarr", *, channels=1, alpha=False, signed=False, dtype="float32", widest=0.3, codec="additive/1"
-    ):
+    folder = tmp_path_factory.mktemp("stores")
+
+    @functools.cache
+    def build(suffix, *, channels=1, alpha=False, signed=False, dtype="float32", widest=0.3, codec="additive/1"):
+        path = folder / f"{len(list(folder.iterdir()))}{suffix}"
         layout = layout_for(channels, alpha=alpha)
         header = StoreHeader(
             codec=cast(CodecName, codec),
@@ -54,7 +70,7 @@ def make_store(tmp_path: Path) -> Callable[..., Path]:
             block_rows=BLOCK,
         )
         rng = np.random.default_rng(7)
-        with create_store(tmp_path / name, header) as store:
+        with create_store(path, header) as store:
             for block, images in enumerate((4, 4, 2)):
                 rows = RowBlock.empty(images, header)
                 rows.splats[:] = splats_of(rng, images, layout, widest=widest, signed=signed)
@@ -79,9 +95,9 @@ def make_store(tmp_path: Path) -> Callable[..., Path]:
                     rows.image[2], rows.content_hash[2], rows.label[2] = 0, 0, -1
                 store.append([str(name) for name in rows.source_id])
                 store.write_block(block, rows)
-        return tmp_path / name
+        return path
 
-    return make
+    return build
 
 
 @pytest.fixture
