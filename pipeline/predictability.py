@@ -36,6 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.linalg import cho_factor, cho_solve
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.model_selection import KFold
+from threadpoolctl import threadpool_limits
 
 from data_schemas.errors import StoreMismatchError
 from data_schemas.records import RowState
@@ -174,15 +175,17 @@ def predictability_of(
     if targets.values.shape[1] == 0:
         return PredictabilityResult(None, "the splats of all images are equal: there is nothing to predict")
     folds = [test for _, test in KFold(FOLDS, shuffle=True, random_state=seed).split(kernel)]
-    errors = {ridge: _out_of_fold(kernel, targets, folds, ridge) for ridge in RIDGES}
-    ridge = min(RIDGES, key=lambda candidate: float(errors[candidate].sum()))
-    r2 = _r2(errors[ridge], targets)
-    assert r2 is not None  # some number varies: checked above
-    r2_visible = None
-    if not visible.all():
-        counted = visible[:, :, None] | (group == 2)[None, None, :]
-        seen = whiten(numbers, group, counted)
-        r2_visible = _r2(_out_of_fold(kernel, seen, folds, ridge), seen)
+    # One thread of linear algebra: on a busy machine several wait for each other, up to ten times as long in all,
+    # and the last digits would depend on their number.
+    with threadpool_limits(1, user_api="blas"):
+        errors = {ridge: _out_of_fold(kernel, targets, folds, ridge) for ridge in RIDGES}
+        ridge = min(RIDGES, key=lambda candidate: float(errors[candidate].sum()))
+        r2 = _r2(errors[ridge], targets)
+        assert r2 is not None  # some number varies: checked above
+        r2_visible = None
+        if not visible.all():
+            seen = whiten(numbers, group, visible[:, :, None] | (group == 2)[None, None, :])
+            r2_visible = _r2(_out_of_fold(kernel, seen, folds, ridge), seen)
     return PredictabilityResult(
         Predictability(
             r2=r2,
