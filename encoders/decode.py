@@ -43,7 +43,7 @@ _GREATEST_RHO = 0.999999
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _accumulate(geometry, colours, height, width, planes, peaks):  # pragma: no cover - compiled
-    """Adds all Gaussians of one image to ``planes`` [plane * rows * stride], flat; ``peaks`` [gaussian] = max weight."""
+    """Adds all Gaussians of one image to the flat ``planes``; ``peaks`` [gaussian] receives each greatest weight."""
     stride = width + LANES
     plane_size = height * stride
     count, channels = colours.shape
@@ -114,7 +114,9 @@ def _run(
         )
     numbers = np.asarray(splats, np.float32)
     images, gaussians, _ = numbers.shape
-    geometry = np.ascontiguousarray(numbers[..., [layout.index(name) for name in ("sigma_x", "sigma_y", "rho", "x", "y")]])
+    geometry = np.ascontiguousarray(
+        numbers[..., [layout.index(name) for name in ("sigma_x", "sigma_y", "rho", "x", "y")]]
+    )
     colours = numbers[..., layout.colour_slice]
     opacity = numbers[..., layout.index("alpha")] if layout.has_alpha else np.ones((images, gaussians), np.float32)
     planes = [colours * opacity[..., None]]

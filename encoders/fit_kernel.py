@@ -24,7 +24,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from encoders.frame import B, COLOUR, LOG_A, LOG_C, X, Y
+from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
 from encoders.vector import (
     LANES,
     ceil,
@@ -350,9 +350,7 @@ def _backward(theta, derived, planes, chains, spans, moments, count, padded, hei
                     sum_x = sum_x + along_x
                     sum_xx = fused(along_x, dx, sum_xx)
                     sum_xy = fused(along_x, height_y, sum_xy)
-        scatter_totals(
-            moments, n, padded, scale, sum_x, sum_y, sum_xx, sum_xy, sum_yy, gather0, gather1, gather2
-        )
+        scatter_totals(moments, n, padded, scale, sum_x, sum_y, sum_xx, sum_xy, sum_yy, gather0, gather1, gather2)
         if number == 1:
             colour = theta[COLOUR * padded + n]
             for moment in range(5):
@@ -419,7 +417,9 @@ def _adam(theta, first, second, derived, moments, padded, height, width, channel
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _reseed(theta, first, second, planes, needed, count, padded, height, width, channels):  # pragma: no cover - compiled
+def _reseed(
+    theta, first, second, planes, needed, count, padded, height, width, channels
+):  # pragma: no cover - compiled
     """Moves every dark Gaussian to the pixel that lacks most light, and takes that pixel out of the running.
 
     ``planes`` hold the residual of the step before. Dark: every colour below half an 8-bit step.
@@ -462,8 +462,22 @@ def _reseed(theta, first, second, planes, needed, count, padded, height, width, 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def fit_images(
-    images, frames, result, steps_taken, errors, rates, betas, limits, target_error, tag, bounded, epsilon, cut, tail,
-    reseed_every, reseed_until,
+    images,
+    frames,
+    result,
+    steps_taken,
+    errors,
+    rates,
+    betas,
+    limits,
+    target_error,
+    tag,
+    bounded,
+    epsilon,
+    cut,
+    tail,
+    reseed_every,
+    reseed_until,
 ):  # pragma: no cover - compiled
     """Fits a range of images, one after the other.
 
@@ -541,8 +555,21 @@ def fit_images(
             if step == steps or error <= target_error:
                 break
             _backward(theta, derived, planes, chains, spans, moments, count, padded, height, width, tag, channels)
-            _adam(theta, first, second, derived, moments, padded, height, width, channels, rates[step], betas, limits,
-                  bounded)
+            _adam(
+                theta,
+                first,
+                second,
+                derived,
+                moments,
+                padded,
+                height,
+                width,
+                channels,
+                rates[step],
+                betas,
+                limits,
+                bounded,
+            )
             taken += 1
             if reseed_every > 0 and taken % reseed_every == 0 and taken <= reseed_until:
                 _reseed(theta, first, second, planes, needed, count, padded, height, width, channels)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data_schemas.splats import NORMALISED, NORMALISED_EPSILON
 from encoders.base import FitResult, FitSettings
-from encoders.frame import B, COLOUR, LOG_A, LOG_C, X, Y, to_splats
+from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y, to_splats
 from encoders.initialise import begin
 from encoders.recipe import Recipe
 
@@ -95,7 +95,7 @@ class ReferenceEncoder:
         settings, recipe = self.settings, self._recipe
         _, height, width, channels = images.shape
         normalised = settings.codec == NORMALISED
-        target = torch.from_numpy(np.ascontiguousarray(images)).to(self._device, torch.float32) / 255
+        target = torch.from_numpy(images.astype(np.float32)).to(self._device) / 255
         frame = torch.from_numpy(begin(images, settings, recipe.start)).to(self._device)
         mean, square = torch.zeros_like(frame), torch.zeros_like(frame)
         best, least = frame.clone(), torch.full((len(frame),), torch.inf, device=self._device)
@@ -128,7 +128,13 @@ class ReferenceEncoder:
         return best.cpu().numpy(), steps.cpu().numpy()
 
     def _step(
-        self, frame: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, rates: NDArray[np.float32], height: int,
+        self,
+        frame: Tensor,
+        gradient: Tensor,
+        mean: Tensor,
+        square: Tensor,
+        rates: NDArray[np.float32],
+        height: int,
         width: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One step of Adam in each Gaussian's own frame; the formulas of ``encoders.fit_kernel``."""

@@ -45,9 +45,9 @@ class StartRecipe:
     """
 
     ink: float = 1.0
-    edge: float = 1.0
-    floor: float = 0.1
-    adaptive_floor: float = 0.03
+    edge: float = 2.0
+    floor: float = 0.03
+    adaptive_floor: float = 0.05
     epsilons: tuple[float, ...] = (0.2, 0.06, 0.02)
     iterations: int = 6
     lloyd_rounds: int = 4
@@ -55,8 +55,11 @@ class StartRecipe:
     brightness: float = 0.5
 
 
+_Tables = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+
 @lru_cache(maxsize=8)
-def _tables(gaussians: int, height: int, width: int, epsilons: tuple[float, ...]) -> tuple[NDArray[np.float32], ...]:
+def _tables(gaussians: int, height: int, width: int, epsilons: tuple[float, ...]) -> _Tables:
     """Gibbs kernels of every level along each axis, in the layouts of ``start_kernel.transport``."""
     points = anchors(gaussians, height, width).astype(np.float64)
     padded = -(-gaussians // LANES) * LANES
@@ -72,8 +75,12 @@ def _tables(gaussians: int, height: int, width: int, epsilons: tuple[float, ...]
         column[level, :, :gaussians] = gibbs_x
         row[level, :, :gaussians] = gibbs_y
         anchor[level, :, :width] = gibbs_x.T
-    return tuple(table.reshape(len(epsilons), width_or_count * lanes) for table, width_or_count, lanes in (
-        (column, width, padded), (row, height, padded), (anchor, gaussians, wide)))
+    levels = len(epsilons)
+    return (
+        column.reshape(levels, width * padded),
+        row.reshape(levels, height * padded),
+        anchor.reshape(levels, gaussians * wide),
+    )
 
 
 @lru_cache(maxsize=8)

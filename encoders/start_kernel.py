@@ -75,14 +75,19 @@ def _spread(scales, by_anchor_column, by_row, sums, rows, count, padded):  # pra
         for column in range(0, wide, LANES):
             result0, result1 = splat(0.0), splat(0.0)
             for n in range(0, count - 1, 2):
-                result0 = fused(splat(scales[n] * by_row[row * padded + n]), load(by_anchor_column, n * wide + column),
-                                result0)
-                result1 = fused(splat(scales[n + 1] * by_row[row * padded + n + 1]),
-                                load(by_anchor_column, (n + 1) * wide + column), result1)
+                result0 = fused(
+                    splat(scales[n] * by_row[row * padded + n]), load(by_anchor_column, n * wide + column), result0
+                )
+                result1 = fused(
+                    splat(scales[n + 1] * by_row[row * padded + n + 1]),
+                    load(by_anchor_column, (n + 1) * wide + column),
+                    result1,
+                )
             if count % 2:
                 n = count - 1
-                result0 = fused(splat(scales[n] * by_row[row * padded + n]), load(by_anchor_column, n * wide + column),
-                                result0)
+                result0 = fused(
+                    splat(scales[n] * by_row[row * padded + n]), load(by_anchor_column, n * wide + column), result0
+                )
             store(sums, row * wide + column, result0 + result1)
 
 
@@ -282,8 +287,21 @@ GRID, TRANSPORT, ADAPTIVE = range(3)
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def begin_images(
-    images, kind, points, weights, tables_column, tables_row, tables_anchor, epsilons, iterations, curve, offsets, rounds,
-    spread, brightness, frames,
+    images,
+    kind,
+    points,
+    weights,
+    tables_column,
+    tables_row,
+    tables_anchor,
+    epsilons,
+    iterations,
+    curve,
+    offsets,
+    rounds,
+    spread,
+    brightness,
+    frames,
 ):  # pragma: no cover - compiled
     """Starts of a range of images; see ``encoders.initialise.begin``.
 

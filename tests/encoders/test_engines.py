@@ -1,0 +1,112 @@
+"""Every engine keeps the contract, and they agree with each other."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data_schemas.errors import JobError
+from data_schemas.splats import ADDITIVE, NORMALISED, RGB
+from encoders.base import FitSettings
+from encoders.decode import count_dead
+from encoders.engines import create_encoder
+from encoders.fit_cpu import CpuEncoder
+from encoders.quality import psnr_of_mean_error
+from encoders.recipe import Recipe
+from tests.encoders.encoder_contract import EncoderContract, quality
+from tests.encoders.splat_examples import smooth_images
+
+
+class TestCpuEngine(EncoderContract):
+    engine = "cpu"
+
+    def test_result_does_not_depend_on_workers(self):
+        images = smooth_images(40, 12)
+        one = self.fit(images, workers=1)
+        for workers in (2, 5):
+            many = self.fit(images, workers=workers)
+            assert one.splats.tobytes() == many.splats.tobytes()
+            np.testing.assert_array_equal(one.steps, many.steps)
+
+    def test_dark_gaussians_of_the_adaptive_start_are_moved(self):
+        images = smooth_images(8, 24)
+        settings = FitSettings(gaussians=40, steps=200, start="adaptive")
+        dead, error = [], []
+        for recipe in (Recipe(), Recipe(reseed_every=0)):
+            result = CpuEncoder(settings, recipe=recipe).fit(images)
+            dead.append(count_dead(result.splats, layout=RGB, codec=ADDITIVE, height=24, width=24).sum())
+            error.append(psnr_of_mean_error(quality(result, images)))
+        assert dead[0] < dead[1]
+        assert error[0] > error[1]
+
+
+class TestReferenceEngine(EncoderContract):
+    engine = "reference"
+
+    def assert_same_fit(self, first, second):
+        # Matrix products of another size round differently; optimisation carries that on.
+        np.testing.assert_allclose(first, second, atol=0.02)
+
+
+@pytest.mark.parametrize("codec", [ADDITIVE, NORMALISED])
+def test_engines_reach_the_same_psnr(codec):
+    images = smooth_images(6, 24)
+    settings = FitSettings(gaussians=25, steps=100, codec=codec)
+    cpu, reference = (
+        psnr_of_mean_error(quality(create_encoder(engine, settings).fit(images), images, codec))
+        for engine in ("cpu", "reference")
+    )
+    assert cpu == pytest.approx(reference, abs=0.3)
+
+
+def test_auto_is_the_cpu_engine():
+    assert create_encoder("auto", FitSettings(gaussians=3)).name == "cpu"
+
+
+def test_unknown_engines_are_refused():
+    with pytest.raises(JobError, match=r"'tpu'.*auto, cpu, reference"):
+        create_encoder("tpu", FitSettings(gaussians=3))
+    with pytest.raises(JobError, match="0 workers"):
+        create_encoder("cpu", FitSettings(gaussians=3), workers=0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("gaussians", 0),
+        ("gaussians", 100_001),
+        ("steps", -1),
+        ("target_psnr", float("nan")),
+        ("target_psnr", 0.0),
+        ("codec", "over/1"),
+        ("colours", "neon"),
+        ("start", "random"),
+        ("seed", -1),
+    ],
+)
+def test_settings_outside_their_range_are_refused(field, value):
+    with pytest.raises(JobError):
+        FitSettings(**{"gaussians": 3, field: value})
+
+
+@pytest.mark.slow
+def test_a_processor_without_wide_vectors_gets_the_same_quality(repository, tmp_path):
+    script = (
+        "from tests.encoders.test_engines import *\n"
+        "images = smooth_images(6, 24)\n"
+        "result = create_encoder('cpu', FitSettings(gaussians=25, steps=100)).fit(images)\n"
+        "print(psnr_of_mean_error(quality(result, images)))\n"
+    )
+
+    def run(**more):
+        environment = {**os.environ, "PYTHONPATH": str(repository), **more}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, cwd=tmp_path
+        )
+        return float(done.stdout)
+
+    # Compiled for the oldest x86-64 (SSE2, no fused multiply-add), in a cache of its own.
+    generic = run(NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path))
+    assert generic == pytest.approx(run(), abs=0.3)
