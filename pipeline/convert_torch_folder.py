@@ -5,9 +5,8 @@ Files are read with torch's restricted unpickler: plain tensors and containers, 
 
 from __future__ import annotations
 
-import os
+import io
 import pickle
-import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -214,10 +213,10 @@ class TorchFolderSink:
                 "loss_history": [],
                 "source_id": str(rows.source_id[row]),
             }
-            try:
-                torch.save(content, self._folder / f"gaussian_representation_{self._next + row}.pt")
-            except RuntimeError as error:
-                raise _system_error(error, self._folder) from error
+            # Through memory: of a failed write torch says neither the cause nor the file.
+            packed = io.BytesIO()
+            torch.save(content, packed)
+            (self._folder / f"gaussian_representation_{self._next + row}.pt").write_bytes(packed.getvalue())
         self._absent += absent_rows(self._next, rows)
         self._next += len(rows)
 
@@ -234,11 +233,3 @@ class TorchFolderSink:
 
     def abandon(self) -> None:
         """Nothing stays open."""
-
-
-def _system_error(error: RuntimeError, folder: Path) -> OSError:
-    """The operating system's error behind torch's: its writer says only that it failed, or gives the number."""
-    number = re.search(r"(?:errno:?|error) (\d+)", str(error))
-    if number:
-        return OSError(int(number.group(1)), os.strerror(int(number.group(1))), str(folder))
-    return OSError(f"torch could not write a file ({_first_line(error)}); is the disk full?")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from data_schemas.errors import StoreError
 from data_schemas.published_layouts.hdf5_access import attribute, child, numbers, open_file, read_record, write_record
+from data_schemas.published_layouts.hdf5_writing import NewHdf5File
 from data_schemas.published_layouts.options import AlphaUse, ConversionOptions, StampMatch, usual_image_size
 from data_schemas.published_layouts.record import PublishedRecord, header_of_published
 from data_schemas.published_layouts.rows import (
@@ -232,7 +233,8 @@ class ColumnarSink:
         self._frame = StampFrame(header.height, header.width, kernel_size)
         self._header, self._next = header, 0
         self._psnr_sum, self._psnr_count = 0.0, 0
-        self._file = file = h5py.File(path, "x", libver=("earliest", "v110"))
+        self._new = NewHdf5File(path)
+        file = self._new.file
         columns = 6 + header.channels
         chunk = max(1, min(rows, 2**18 // (header.gaussians * columns)))
         options_of_splats = {"chunks": (chunk, header.gaussians, columns), "compression": "gzip", "shuffle": True}
@@ -276,8 +278,9 @@ class ColumnarSink:
             "source_id": rows.source_id,
             "failure": rows.failure,
         }
-        for name, column in columns.items():
-            self._columns[name][part] = column
+        with self._new.checked():
+            for name, column in columns.items():
+                self._columns[name][part] = column
         finite = rows.psnr[np.isfinite(rows.psnr)]
         self._psnr_sum += float(finite.sum(dtype=np.float64))
         self._psnr_count += len(finite)
@@ -285,19 +288,22 @@ class ColumnarSink:
 
     def finish(self) -> None:
         """Writes the attributes and the record, and closes the file."""
-        attributes = self._file.attrs
-        attributes["K"] = self._header.gaussians
-        attributes["kernel_size"] = self._frame.kernel_size
-        attributes["encoder_version"] = "splatspace"
-        attributes["coord_fix_applied"] = True
+        attributes = {
+            "K": self._header.gaussians,
+            "kernel_size": self._frame.kernel_size,
+            "encoder_version": "splatspace",
+            "coord_fix_applied": True,
+        }
         if self._psnr_count:
             attributes["mean_psnr"] = self._psnr_sum / self._psnr_count
         record = PublishedRecord(
             layout=LAYOUT_NAME, kernel_size=self._frame.kernel_size, header=self._header, rows=self._next
         )
-        write_record(self._file, record)
-        self._file.close()
+        with self._new.checked() as file:
+            file.attrs.update(attributes)
+            write_record(file, record)
+        self._new.finish()
 
     def abandon(self) -> None:
         """Closes the file as it is."""
-        self._file.close()
+        self._new.abandon()

@@ -18,6 +18,7 @@ from data_schemas.published_layouts.hdf5_access import (
     table,
     write_record,
 )
+from data_schemas.published_layouts.hdf5_writing import NewHdf5File
 from data_schemas.published_layouts.keyed import KeyedSource
 from data_schemas.published_layouts.options import AngleSense, ConversionOptions, PixelCentre, usual_image_size
 from data_schemas.published_layouts.record import (
@@ -136,13 +137,19 @@ class RotatedSink:
                 "programs that undo a tanh of the published centres will move those to its edge"
             )
         self._header, self._rows, self._options = header, rows, options
-        self._file = h5py.File(path, "x", libver=("earliest", "v110"))
-        self._images = self._file.create_group("W")
+        self._new = NewHdf5File(path)
+        self._images = self._new.file.create_group("W")
         self._absent: list[AbsentRow] = []
         self._next = 0
 
     def write(self, rows: RowBlock) -> None:
         """Adds one group per row that is done."""
+        with self._new.checked():
+            self._write(rows)
+        self._absent += absent_rows(self._next, rows)
+        self._next += len(rows)
+
+    def _write(self, rows: RowBlock) -> None:
         layout = layout_for(self._header.channels)
         values = without_alpha(rows.splats, self._header.splat_layout)
         for row in np.flatnonzero(rows.state == RowState.DONE):
@@ -159,8 +166,6 @@ class RotatedSink:
                 group.create_dataset(name, data=field.astype(np.float32))
             group.attrs["source_id"] = str(rows.source_id[row])
             group.attrs["label"] = int(rows.label[row])
-        self._absent += absent_rows(self._next, rows)
-        self._next += len(rows)
 
     def finish(self) -> None:
         """Writes the record and closes the file."""
@@ -172,9 +177,10 @@ class RotatedSink:
             rows=self._rows,
             absent=tuple(self._absent),
         )
-        write_record(self._file, record)
-        self._file.close()
+        with self._new.checked() as file:
+            write_record(file, record)
+        self._new.finish()
 
     def abandon(self) -> None:
         """Closes the file as it is."""
-        self._file.close()
+        self._new.abandon()

@@ -18,6 +18,7 @@ from data_schemas.published_layouts.hdf5_access import (
     table,
     write_record,
 )
+from data_schemas.published_layouts.hdf5_writing import NewHdf5File
 from data_schemas.published_layouts.keyed import KeyedSource
 from data_schemas.published_layouts.options import AlphaUse, ConversionOptions, StampMatch, usual_image_size
 from data_schemas.published_layouts.record import AbsentRow, PublishedRecord, absent_rows, header_of_published
@@ -156,13 +157,19 @@ class StampHdf5Sink:
         self.notes = kernel_notes(header, kernel_size)
         self._frame = StampFrame(header.height, header.width, kernel_size)
         self._header, self._rows, self._prefix = header, rows, options.key_prefix
-        self._file = h5py.File(path, "x", libver=("earliest", "v110"))
-        self._images = self._file.create_group("W")
+        self._new = NewHdf5File(path)
+        self._images = self._new.file.create_group("W")
         self._absent: list[AbsentRow] = []
         self._next = 0
 
     def write(self, rows: RowBlock) -> None:
         """Adds one group per row that is done."""
+        with self._new.checked():
+            self._write(rows)
+        self._absent += absent_rows(self._next, rows)
+        self._next += len(rows)
+
+    def _write(self, rows: RowBlock) -> None:
         layout = layout_for(self._header.channels)
         values = without_alpha(rows.splats, self._header.splat_layout)
         for row in np.flatnonzero(rows.state == RowState.DONE):
@@ -170,8 +177,6 @@ class StampHdf5Sink:
             group.create_dataset("W", data=deactivate(from_splats(values[row], layout, self._frame)))
             group.attrs["source_id"] = str(rows.source_id[row])
             group.attrs["label"] = int(rows.label[row])
-        self._absent += absent_rows(self._next, rows)
-        self._next += len(rows)
 
     def finish(self) -> None:
         """Writes the record and closes the file."""
@@ -182,9 +187,10 @@ class StampHdf5Sink:
             rows=self._rows,
             absent=tuple(self._absent),
         )
-        write_record(self._file, record)
-        self._file.close()
+        with self._new.checked() as file:
+            write_record(file, record)
+        self._new.finish()
 
     def abandon(self) -> None:
         """Closes the file as it is."""
-        self._file.close()
+        self._new.abandon()
