@@ -6,7 +6,7 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -32,14 +32,38 @@ def open_npy(path: Path) -> ImageSource:
     Raises:
         SourceError: no npy, cut short, objects, another type than uint8, or another shape.
     """
+    return _source(path, load_mapped(path), None)
+
+
+def load_mapped(path: Path) -> NDArray[Any]:
+    """The array of a .npy as a read-only memory map, of whatever type and shape.
+
+    Raises:
+        SourceError: no npy, cut short, or objects.
+    """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
+        with path.open("rb") as stream:
+            if stream.read(2) == b"PK":
+                raise SourceError(f"{path} is an .npz by its content", next_step=f"rename it to {path.stem}.npz")
+            stream.seek(0)
+            shape, dtype = _read_header(stream)
+            start, size = stream.tell(), path.stat().st_size
+        if dtype.hasobject:
+            raise _of_objects(path, path.stem)
+        expected = math.prod(shape) * dtype.itemsize
+        if size - start < expected:
+            raise SourceError(
+                f"{path} is cut short: expected {expected} bytes of numbers, got {size - start}",
+                allowed=ALLOWED,
+                next_step="write the file again with np.save",
+            )
+        if not expected:  # nothing to map; the shape is refused with a better message later
+            return np.zeros(shape, dtype)
+        return npy_format.open_memmap(path, mode="r")
+    except (ValueError, OSError, EOFError, OverflowError) as error:
+        if isinstance(error, SourceError):
+            raise
         raise _unreadable(path, error) from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise SourceError(f"{path} is an .npz by its content", next_step=f"rename it to {path.stem}.npz")
-    return _source(path, array, None)
 
 
 def open_npz(path: Path) -> ImageSource:
@@ -72,9 +96,7 @@ def _read_member(archive: zipfile.ZipFile, path: Path, key: str) -> NDArray[Any]
     names = archive.namelist()
     info = archive.getinfo(key if key in names else f"{key}.npy")
     with archive.open(info) as stream:
-        version = npy_format.read_magic(stream)
-        read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-        shape, _, dtype = read(stream)
+        shape, dtype = _read_header(stream)
         # Compared before anything is allocated: a header may announce what the file does not hold.
         if dtype.hasobject:
             raise _of_objects(path, key)
@@ -87,6 +109,13 @@ def _read_member(archive: zipfile.ZipFile, path: Path, key: str) -> NDArray[Any]
             )
     with archive.open(info) as stream:
         return npy_format.read_array(stream, allow_pickle=False)
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = npy_format.read_magic(stream)
+    read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return shape, dtype
 
 
 def _source(path: Path, images: NDArray[Any], labels: NDArray[Any] | None) -> ImageSource:
@@ -157,8 +186,6 @@ def _of_objects(path: Path, key: str) -> SourceError:
 
 
 def _unreadable(path: Path, error: Exception) -> SourceError:
-    if "allow_pickle" in str(error) or "Object arrays" in str(error):
-        return _of_objects(path, path.stem)
     return SourceError(
         f"{path} cannot be read as numpy's format; it is damaged or cut short ({error})",
         allowed=ALLOWED,

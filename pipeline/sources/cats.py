@@ -14,7 +14,7 @@ from pipeline.download import Progress, RemoteFile, cache_folder, fetch
 from pipeline.sources.base import ImageSource
 from pipeline.sources.digests import digest_of_files, digest_of_listing
 from pipeline.sources.folder import list_folder, list_zip
-from pipeline.sources.image_files import ImageFile, ImageFileSource, natural_key
+from pipeline.sources.image_files import ImageFile, ImageFileSource, natural_key, without_common_folder
 
 logger = logging.getLogger("splatspace.sources")
 
@@ -61,7 +61,7 @@ def open_cats(
         files, digest = list_zip(path), digest_of_files([path])
         if data_dir is None:
             files = [file for file in files if _FOLDER_IN_ARCHIVE in file.identifier]
-    kept, removed = without_repeats(sorted(files, key=_by_number))
+    kept, removed = without_repeats(sorted(without_common_folder(files), key=_by_number))
     if data_dir is None and (len(kept), removed) != (FILES_DISTINCT, FILES_PUBLISHED - FILES_DISTINCT):
         raise SourceError(
             f"{path} holds {len(kept) + removed} photographs, {len(kept)} of them distinct",

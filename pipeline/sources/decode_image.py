@@ -18,8 +18,11 @@ from PIL import Image, UnidentifiedImageError
 from data_schemas.errors import ImageError
 from pipeline.sources.base import MAX_IMAGE_PIXELS
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "GIF")
-"""Pillow's names of what is read. Others are refused, however able Pillow is: fewer decoders, fewer holes."""
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+"""Pillow's names of what is read; the photographs of some phones, which it calls MPO, it opens as JPEG.
+
+Others are refused, however able Pillow is: fewer decoders, fewer holes.
+"""
 
 SUFFIXES = {
     ".png": "PNG",
@@ -133,9 +136,11 @@ def resize_pixels(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     if height == width == size:
         return np.array(pixels, order="C")
     side = min(height, width)
-    left, top = (width - side) / 2, (height - side) / 2
-    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    image = image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+    left, top = (width - side) // 2, (height - side) // 2
+    # Cut first: Pillow's own box would let the filter see beyond its edge.
+    square = np.ascontiguousarray(pixels[top : top + side, left : left + side])
+    image = Image.fromarray(square[..., 0] if channels == 1 else square)
+    image = image.resize((size, size), Image.Resampling.LANCZOS)
     return np.array(image, dtype=np.uint8).reshape(size, size, channels)
 
 
@@ -201,6 +206,8 @@ def _flatten(image: Image.Image, *, colour: bool) -> Image.Image:
     elif image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
+    if image.mode not in _GREY_MODES:
+        image = image.convert("RGB")  # Pillow knows the way from LAB to RGB only
     return image.convert("RGB" if colour else "L")
 
 

@@ -150,6 +150,12 @@ def with_folder_labels(files: Sequence[ImageFile]) -> tuple[list[ImageFile], tup
     ], tuple(names)
 
 
+def without_common_folder(files: Sequence[ImageFile]) -> list[ImageFile]:
+    """Identifiers relative to the deepest folder that all files share: the same for a folder and any zip of it."""
+    shared = len(_common_start([PurePosixPath(file.identifier).parts[:-1] for file in files]))
+    return [replace(file, identifier="/".join(PurePosixPath(file.identifier).parts[shared:])) for file in files]
+
+
 def _common_start(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     first, last = min(paths, default=()), max(paths, default=())
     same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))

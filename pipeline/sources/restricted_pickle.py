@@ -24,8 +24,8 @@ def load_restricted(data: bytes, name: str) -> dict[str, Any]:
     """
     try:
         loaded = _Unpickler(io.BytesIO(data), encoding="latin1").load()
-    except SourceError:
-        raise
+    except SourceError as error:
+        raise SourceError(f"{name}: {error.got}", allowed=error.allowed, next_step=error.next_step) from None
     # A damaged pickle may raise any error at all, MemoryError for an absurd length among them.
     except Exception as error:
         raise SourceError(
@@ -54,7 +54,15 @@ def _plain_dtype(text: str, *_: object) -> np.dtype[Any]:
     return dtype
 
 
+def _latin1_bytes(text: object, encoding: object) -> bytes:
+    """Stands in for ``_codecs.encode``, by which Python 3 writes bytes into a pickle of protocol 2."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise SourceError("A pickle asks for another encoding than latin1", allowed="bytes as Python pickles them")
+    return text.encode("latin1")
+
+
 _ALLOWED = {
+    ("_codecs", "encode"): _latin1_bytes,
     ("numpy.core.multiarray", "_reconstruct"): _empty_array,
     ("numpy._core.multiarray", "_reconstruct"): _empty_array,
     ("numpy", "ndarray"): _ARRAY_CLASS,
