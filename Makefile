@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+DATA_DIR ?= ../shared/data
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
@@ -41,7 +42,7 @@ format: $(INSTALLED) ## mends style and format
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED) ## measures quality and speed of the encoders
-	$(PY) benchmarks/encode.py
+	$(PY) -m benchmarks.encode --data-dir $(DATA_DIR)
 
 clean: ## removes what make made, the environment included
 	rm -rf $(VENV) build dist out splatspace.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -136,7 +136,8 @@ def _run(
         size = -(-images // (4 * threads))
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(part, [slice(first, first + size) for first in range(0, images, size)]))
-    return result, peaks * np.abs(summed[..., : layout.channels]).max(axis=-1, initial=0)
+    # The plane of weights counts too: in a normalised sum a black Gaussian darkens its place.
+    return result, peaks * np.abs(summed).max(axis=-1, initial=0)
 
 
 def decode(
@@ -166,7 +167,7 @@ def count_dead(
 ) -> NDArray[np.int32]:
     """Gaussians of each image whose greatest contribution to a pixel is below half an 8-bit step.
 
-    For ``normalised/1`` the contribution before the division is meant.
+    For ``normalised/1`` the weight before the division counts as a contribution.
 
     Args:
         splats: float16 or float32 [image, gaussian, parameter] in ``layout``.

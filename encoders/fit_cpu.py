@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from data_schemas.splats import NORMALISED, NORMALISED_EPSILON
 from encoders.base import FitResult, FitSettings
-from encoders.fit_kernel import CUT, fit_images
+from encoders.fit_kernel import fit_images
+from encoders.fit_sums import CUT
 from encoders.frame import to_splats
 from encoders.initialise import begin
 from encoders.recipe import Recipe
@@ -77,8 +78,9 @@ class CpuEncoder:
             np.float32(NORMALISED_EPSILON),
             np.float32(CUT),
             settings.steps // 2,
-            recipe.reseed_every if settings.start == "adaptive" else 0,
+            recipe.reseed_every,
             int(recipe.reseed_until * settings.steps),
+            np.float32(recipe.reach(settings, height, width)),
         )
 
         def part(rows: slice) -> float:

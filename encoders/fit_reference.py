@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from data_schemas.splats import NORMALISED, NORMALISED_EPSILON
 from encoders.base import FitResult, FitSettings
+from encoders.fit_moves import DARK, RESEEDED_SIGMA
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y, to_splats
 from encoders.initialise import begin
 from encoders.recipe import Recipe
@@ -102,6 +104,7 @@ class ReferenceEncoder:
         steps = torch.zeros(len(frame), dtype=torch.int32, device=self._device)
         active = torch.ones(len(frame), dtype=torch.bool, device=self._device)
         schedule = recipe.schedule(settings.steps)
+        reach = recipe.reach(settings, height, width)
         enough = 0.0
         if settings.target_psnr is not None:
             enough = height * width * channels * 10 ** (-settings.target_psnr / 10)
@@ -123,9 +126,32 @@ class ReferenceEncoder:
             if step == settings.steps or not bool(active.any()):
                 break
             moved, mean, square = self._step(frame, gradient, mean, square, schedule[step], height, width)
+            if reach >= 0 and recipe.reseeds_after(step + 1, settings.steps):
+                lack = torch.where(hidden, 0, target - image.detach()).clamp(min=0)
+                for number in range(len(frame)):
+                    self._reseed(moved[number], mean[number], square[number], lack[number], reach)
             frame = torch.where(active[:, None, None], moved, frame)
             steps += active.int()
         return best.cpu().numpy(), steps.cpu().numpy()
+
+    def _reseed(self, frame: Tensor, mean: Tensor, square: Tensor, lack: Tensor, reach: float) -> None:
+        """Moves the dark Gaussians of one image in place; the rule of ``encoders.fit_moves.reseed``."""
+        height, width, _ = lack.shape
+        needed = lack.sum(dim=-1)
+        for n in torch.nonzero(frame[:, COLOUR:].abs().amax(dim=1) < DARK).flatten().tolist():
+            x, y = float(frame[n, X]), float(frame[n, Y])
+            left, right = (int(min(max(edge, 0), width - 1)) for edge in (x - reach, x + reach))
+            top, bottom = (int(min(max(edge, 0), height - 1)) for edge in (y - reach, y + reach))
+            window = needed[top : bottom + 1, left : right + 1]
+            worst = int(window.argmax())
+            row, column = top + worst // window.shape[1], left + worst % window.shape[1]
+            if needed[row, column] <= DARK:
+                continue
+            mean[n], square[n] = 0, 0
+            frame[n, X], frame[n, Y], frame[n, B] = column + 0.5, row + 0.5, 0
+            frame[n, LOG_A] = frame[n, LOG_C] = -math.log(RESEEDED_SIGMA)
+            frame[n, COLOUR:] = lack[row, column].clamp(max=1)
+            needed[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = 0
 
     def _step(
         self,

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_schemas.splats import NORMALISED
+from encoders.base import FitSettings
 from encoders.initialise import StartRecipe
 
 
@@ -26,9 +28,11 @@ class Recipe:
         least_log: least log of the factors a and c (the widest Gaussian is exp(-least_log) pixels).
         greatest_log: greatest log of a and c (the narrowest conditional sigma is exp(-greatest_log) pixels).
         greatest_slope: greatest |b / c|, which bounds |rho| by slope / sqrt(1 + slope^2).
-        reseed_every: with the ``adaptive`` start, every so many steps Gaussians that have gone dark are moved to the
-            greatest residual (0: never). The other starts leave them: their order carries meaning.
+        reseed_every: every so many steps, Gaussians that have gone dark are moved to the greatest residual (0: never).
         reseed_until: share of the steps after which nothing is moved any more.
+        reseed_reach: how far a dark Gaussian of the ``transport`` start is moved at most along either axis, as a share
+            of the image: near, so that a slot stays in its part of the image. ``adaptive`` moves them anywhere,
+            ``grid`` not at all, and in ``normalised/1`` a dark Gaussian is a black one: it has its use.
         start: where Gaussians begin.
     """
 
@@ -44,11 +48,22 @@ class Recipe:
     greatest_slope: float = 6.0
     reseed_every: int = 25
     reseed_until: float = 0.6
+    reseed_reach: float = 0.125
     start: StartRecipe = field(default_factory=StartRecipe)
 
     def as_dict(self) -> dict[str, Any]:
         """For the store's attributes."""
         return asdict(self)
+
+    def reach(self, settings: FitSettings, height: int, width: int) -> float:
+        """Pixels that a dark Gaussian may be moved along either axis; below 0 it stays where it is."""
+        if settings.start == "grid" or settings.codec == NORMALISED:
+            return -1.0
+        return float(height + width) if settings.start == "adaptive" else self.reseed_reach * max(height, width)
+
+    def reseeds_after(self, step: int, steps: int) -> bool:
+        """Whether dark Gaussians are moved after so many of ``steps`` steps."""
+        return self.reseed_every > 0 and step % self.reseed_every == 0 and step <= int(self.reseed_until * steps)
 
     def schedule(self, steps: int) -> NDArray[np.float32]:
         """Steps of centre, shape and colour for every iteration: cosine decay to 0 times Adam's bias correction.

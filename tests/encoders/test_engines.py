@@ -30,9 +30,10 @@ class TestCpuEngine(EncoderContract):
             assert one.splats.tobytes() == many.splats.tobytes()
             np.testing.assert_array_equal(one.steps, many.steps)
 
-    def test_dark_gaussians_of_the_adaptive_start_are_moved(self):
+    @pytest.mark.parametrize("start", ["transport", "adaptive"])
+    def test_dark_gaussians_are_moved_to_where_they_help(self, start):
         images = smooth_images(8, 24)
-        settings = FitSettings(gaussians=40, steps=200, start="adaptive")
+        settings = FitSettings(gaussians=40, steps=200, start=start)
         dead, error = [], []
         for recipe in (Recipe(), Recipe(reseed_every=0)):
             result = CpuEncoder(settings, recipe=recipe).fit(images)
@@ -50,10 +51,11 @@ class TestReferenceEngine(EncoderContract):
         np.testing.assert_allclose(first, second, atol=0.02)
 
 
+@pytest.mark.parametrize("start", ["transport", "adaptive", "grid"])
 @pytest.mark.parametrize("codec", [ADDITIVE, NORMALISED])
-def test_engines_reach_the_same_psnr(codec):
+def test_engines_reach_the_same_psnr(codec, start):
     images = smooth_images(6, 24)
-    settings = FitSettings(gaussians=25, steps=100, codec=codec)
+    settings = FitSettings(gaussians=25, steps=100, codec=codec, start=start)
     cpu, reference = (
         psnr_of_mean_error(quality(create_encoder(engine, settings).fit(images), images, codec))
         for engine in ("cpu", "reference")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data_schemas.splats import NORMALISED_EPSILON
-from encoders import fit_kernel
+from encoders import fit_kernel, fit_sums
 from encoders.base import FitSettings
 from encoders.fit_reference import ReferenceEncoder, render_frame
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y, from_splats, to_splats
@@ -59,8 +59,8 @@ class Workspace:
         self.cut = np.float32(cut)
 
     def forward(self):
-        fit_kernel._derive(self.theta, self.derived, self.padded, self.height, self.width, self.cut)
-        fit_kernel._forward(
+        fit_sums.derive(self.theta, self.derived, self.padded, self.height, self.width, self.cut)
+        fit_sums.forward(
             self.theta,
             self.derived,
             self.planes,
@@ -77,7 +77,7 @@ class Workspace:
         return planes[:, :, : self.width].copy()
 
     def residual(self):
-        return fit_kernel._residual(
+        return fit_sums.residual(
             self.planes,
             self.target,
             self.low,
@@ -91,7 +91,7 @@ class Workspace:
         )
 
     def backward(self):
-        fit_kernel._backward(
+        fit_sums.backward(
             self.theta,
             self.derived,
             self.planes,
@@ -156,8 +156,8 @@ def test_needles_and_chains_are_both_met():
     space = Workspace(random_frame(70, 1, 28, 28), np.zeros((28, 28, 1), np.uint8), normalised=False)
     space.forward()
     table = space.derived.reshape(10, -1)[:, :70]
-    on_canvas = (table[fit_kernel._VECTORS] > 0) & (table[fit_kernel._ROWS] > 0)
-    chain = table[fit_kernel._CHAIN] > 0
+    on_canvas = (table[fit_sums.VECTORS] > 0) & (table[fit_sums.ROWS] > 0)
+    chain = table[fit_sums.CHAIN] > 0
     assert (on_canvas & chain).sum() > 10
     assert (on_canvas & ~chain).sum() > 10
     assert (~on_canvas).sum() > 0
@@ -166,7 +166,7 @@ def test_needles_and_chains_are_both_met():
 def test_cut_off_loses_less_than_half_a_percent_of_the_greatest_value():
     frame = random_frame(40, 3, 24, 24)
     image = np.zeros((24, 24, 3), np.uint8)
-    near = Workspace(frame, image, normalised=False, cut=fit_kernel.CUT).forward()
+    near = Workspace(frame, image, normalised=False, cut=fit_sums.CUT).forward()
     far = Workspace(frame, image, normalised=False).forward()
     assert 0 < np.abs(near - far).max() < 0.005
 
@@ -202,6 +202,7 @@ def test_steps_are_those_of_the_reference(channels, bounded, steps):
         steps // 2,
         0,
         0,
+        np.float32(-1),
     )
     assert taken[0] == steps
     assert not np.allclose(result, start, atol=1e-3)

@@ -1,0 +1,348 @@
+"""Sums over the pixels of Gaussians: forward, residual, and the moments that every gradient follows from.
+
+* A weight is summed inside the box of ``CUT`` marginal standard deviations, 8 pixels of a row per vector. Down
+  the rows of a column of 8 pixels the exponent is a quadratic of the row, so the weight follows from two
+  multiplications a row (``w *= r; r *= q``) instead of an exponential. Weights carry a factor exp(BIAS) so that
+  the corners of a box do not underflow.
+* A thin tilted Gaussian has corners beyond even that: it is summed row by row in short spans around its ridge,
+  one exponential a vector.
+* The gradient of all five geometry parameters follows from the moments of g = w * sum_c(residual_c colour_c)
+  over (1, dx, dy, dx^2, dx dy, dy^2). The moments in dy come from running sums down the rows.
+* Rows of planes are padded by 8 pixels whose residual is held at 0, so boxes may hang over the right edge and
+  no vector needs a mask.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
+from encoders.vector import (
+    LANES,
+    ceil,
+    exponential,
+    floor,
+    fused,
+    lanes,
+    load,
+    magnitude,
+    maximum,
+    minimum,
+    scatter_totals,
+    splat,
+    square_root,
+    store,
+    total,
+)
+
+CUT = 3.5
+BIAS = 55.0
+_DEEPEST = 78.0
+_STEEPEST = 80.0
+MOMENTS = 8
+
+# Rows of the table of derived quantities, each [gaussian].
+FACTOR_A, FACTOR_C, QUOTIENT, LEFT, VECTORS, TOP, ROWS, CHAIN, HALF, SLOPE = range(10)
+DERIVED = 10
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def derive(theta, derived, padded, height, width, cut):  # pragma: no cover - compiled
+    """Factors and boxes of all Gaussians, eight at a time."""
+    zero, half = splat(0.0), splat(0.5)
+    wide, high = splat(np.float32(width)), splat(np.float32(height))
+    reach = splat(cut)
+    for n in range(0, padded, LANES):
+        x, y = load(theta, X * padded + n), load(theta, Y * padded + n)
+        b = load(theta, B * padded + n)
+        a = exponential(load(theta, LOG_A * padded + n))
+        c = exponential(load(theta, LOG_C * padded + n))
+        stiffness = fused(b, b, c * c)
+        half_x = reach * square_root(stiffness) / (a * c)
+        half_y = reach / c
+        left = floor(maximum(x - half_x, zero))
+        right = ceil(minimum(x + half_x, wide))
+        top = floor(maximum(y - half_y, zero))
+        bottom = ceil(minimum(y + half_y, high))
+        vectors = ceil((right - left) * splat(1 / LANES))
+        rows = bottom - top
+        # Off the canvas on any side: no vectors at all.
+        vectors = maximum(vectors, zero)
+        rows = maximum(rows, zero)
+        dx0, dy0 = left + half - x, top + half - y
+        dx1, dy1 = fused(vectors, splat(LANES), dx0 - splat(1.0)), dy0 + rows
+        u = maximum(
+            maximum(magnitude(fused(a, dx0, b * dy0)), magnitude(fused(a, dx0, b * dy1))),
+            maximum(magnitude(fused(a, dx1, b * dy0)), magnitude(fused(a, dx1, b * dy1))),
+        )
+        v = c * maximum(magnitude(dy0), magnitude(dy1))
+        depth = half * fused(u, u, v * v)
+        slope = fused(magnitude(b), u, half * stiffness + c * v)
+        # 1 where the chain of multiplications stays inside float32: depth and slope below their limits.
+        chain = minimum(splat(_DEEPEST + BIAS) - depth, splat(_STEEPEST) - slope)
+        store(derived, FACTOR_A * padded + n, a)
+        store(derived, FACTOR_C * padded + n, c)
+        store(derived, QUOTIENT * padded + n, exponential(zero - stiffness))
+        store(derived, LEFT * padded + n, left)
+        store(derived, VECTORS * padded + n, vectors)
+        store(derived, TOP * padded + n, top)
+        store(derived, ROWS * padded + n, rows)
+        store(derived, CHAIN * padded + n, chain)
+        store(derived, HALF * padded + n, reach / a)
+        store(derived, SLOPE * padded + n, b / a)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def span(centre, half, width):  # pragma: no cover - compiled
+    """First column and number of vectors of a row span around ``centre``; none where it misses the canvas."""
+    first = int(np.floor(max(centre - half, np.float32(0))))
+    last = int(np.ceil(min(centre + half, np.float32(width))))
+    if last <= first:
+        return 0, 0
+    return first, (last - first + LANES - 1) // LANES
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def forward(theta, derived, planes, chains, spans, count, padded, height, width, tag, channels):
+    # pragma: no cover - compiled
+    """Adds every Gaussian to the planes; keeps what the backward pass repeats."""
+    number = len(tag)
+    stride = width + LANES
+    size = height * stride
+    planes[: number * size] = np.float32(0)
+    unbias = np.float32(np.exp(-BIAS))
+    chain_at, span_at = 0, 0
+    for n in range(count):
+        vectors = int(derived[VECTORS * padded + n])
+        rows = int(derived[ROWS * padded + n])
+        if vectors == 0 or rows == 0:
+            continue
+        x, y, b = theta[X * padded + n], theta[Y * padded + n], theta[B * padded + n]
+        a, c = derived[FACTOR_A * padded + n], derived[FACTOR_C * padded + n]
+        top = int(derived[TOP * padded + n])
+        k0 = theta[COLOUR * padded + n]
+        k1 = theta[(COLOUR + 1) * padded + n] if channels > 1 else np.float32(1)
+        k2 = theta[(COLOUR + 2) * padded + n] if channels > 2 else np.float32(1)
+        if derived[CHAIN * padded + n] > np.float32(0):
+            left = int(derived[LEFT * padded + n])
+            dy = np.float32(top) + np.float32(0.5) - y
+            v = c * dy
+            stiffness = b * b + c * c
+            shift = np.float32(BIAS) - np.float32(0.5) * v * v
+            slope = np.float32(0.5) * stiffness + c * v
+            c0, c1, c2, c3 = splat(k0 * unbias), splat(k1 * unbias), splat(k2 * unbias), splat(unbias)
+            quotient = splat(derived[QUOTIENT * padded + n])
+            for vector in range(vectors):
+                start = left + vector * LANES
+                u = fused(splat(a), lanes() + splat(np.float32(start) + np.float32(0.5) - x), splat(b * dy))
+                weight = exponential(fused(splat(np.float32(-0.5)) * u, u, splat(shift)))
+                ratio = exponential(fused(splat(-b), u, splat(-slope)))
+                store(chains, chain_at, weight)
+                store(chains, chain_at + LANES, ratio)
+                chain_at += 2 * LANES
+                at = top * stride + start
+                for _ in range(rows):
+                    store(planes, at, fused(weight, c0, load(planes, at)))
+                    if number > 1:
+                        store(planes, at + size, fused(weight, c1, load(planes, at + size)))
+                    if number > 2:
+                        store(planes, at + 2 * size, fused(weight, c2, load(planes, at + 2 * size)))
+                    if number > 3:
+                        store(planes, at + 3 * size, fused(weight, c3, load(planes, at + 3 * size)))
+                    weight = weight * ratio
+                    ratio = ratio * quotient
+                    at += stride
+        else:
+            half, slope = derived[HALF * padded + n], derived[SLOPE * padded + n]
+            c0, c1, c2, c3 = splat(k0), splat(k1), splat(k2), splat(np.float32(1))
+            for row in range(top, top + rows):
+                dy = np.float32(row) + np.float32(0.5) - y
+                v = c * dy
+                first, many = span(x - slope * dy, half, width)
+                for vector in range(many):
+                    start = first + vector * LANES
+                    u = fused(splat(a), lanes() + splat(np.float32(start) + np.float32(0.5) - x), splat(b * dy))
+                    weight = exponential(splat(np.float32(-0.5)) * fused(u, u, splat(v * v)))
+                    store(spans, span_at, weight)
+                    span_at += LANES
+                    at = row * stride + start
+                    store(planes, at, fused(weight, c0, load(planes, at)))
+                    if number > 1:
+                        store(planes, at + size, fused(weight, c1, load(planes, at + size)))
+                    if number > 2:
+                        store(planes, at + 2 * size, fused(weight, c2, load(planes, at + 2 * size)))
+                    if number > 3:
+                        store(planes, at + 3 * size, fused(weight, c3, load(planes, at + 3 * size)))
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def residual(planes, target, low, high, mask, height, width, tag, channels, epsilon):  # pragma: no cover - compiled
+    """Replaces the rendered planes by their residual and returns half the sum of squares.
+
+    One-sided: where the target is 0 the sum may be negative, where it is 1 it may exceed 1, as clipping hides it.
+    """
+    number = len(tag)
+    normalised = number > channels
+    stride = width + LANES
+    size = height * stride
+    error = splat(0.0)
+    for row in range(height):
+        for column in range(0, width, LANES):
+            valid = load(mask, column)
+            at = row * stride + column
+            if normalised:
+                scale = splat(1.0) / (load(planes, at + channels * size) + splat(epsilon))
+                pull = splat(0.0)
+                for channel in range(channels):
+                    here = at + channel * size
+                    value = load(planes, here) * scale
+                    clipped = minimum(maximum(value, load(low, here)), load(high, here))
+                    difference = (clipped - load(target, here)) * valid
+                    error = fused(difference, difference, error)
+                    scaled = difference * scale
+                    store(planes, here, scaled)
+                    pull = fused(scaled, value, pull)
+                store(planes, at + channels * size, splat(0.0) - pull)
+            else:
+                for channel in range(channels):
+                    here = at + channel * size
+                    clipped = minimum(maximum(load(planes, here), load(low, here)), load(high, here))
+                    difference = (clipped - load(target, here)) * valid
+                    error = fused(difference, difference, error)
+                    store(planes, here, difference)
+        # Only padding: no residual there, so boxes that hang over the edge gather nothing.
+        for plane in range(number):
+            store(planes, plane * size + row * stride + width, splat(0.0))
+    return np.float32(0.5) * total(error)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def backward(theta, derived, planes, chains, spans, moments, count, padded, height, width, tag, channels):
+    # pragma: no cover - compiled
+    """Moments of the residual under every Gaussian.
+
+    ``moments`` [8, gaussian] receives the sums of g dx, g dy, g dx^2, g dx dy, g dy^2 and of residual * weight per
+    channel, g = weight * sum_c(residual_c colour_c).
+    """
+    number = len(tag)
+    stride = width + LANES
+    size = height * stride
+    unbias = np.float32(np.exp(-BIAS))
+    zero = splat(0.0)
+    chain_at, span_at = 0, 0
+    for n in range(count):
+        vectors = int(derived[VECTORS * padded + n])
+        rows = int(derived[ROWS * padded + n])
+        if vectors == 0 or rows == 0:
+            for moment in range(MOMENTS):
+                moments[moment * padded + n] = np.float32(0)
+            continue
+        x, y = theta[X * padded + n], theta[Y * padded + n]
+        top = int(derived[TOP * padded + n])
+        k0, k1, k2 = np.float32(1), np.float32(1), np.float32(1)
+        if number > 1:
+            # With one plane the colour is a common factor: multiplied in at the end.
+            k0 = theta[COLOUR * padded + n]
+        if channels > 1:
+            k1 = theta[(COLOUR + 1) * padded + n]
+        if channels > 2:
+            k2 = theta[(COLOUR + 2) * padded + n]
+        c0, c1, c2 = splat(k0), splat(k1), splat(k2)
+        gather0, gather1, gather2 = zero, zero, zero
+        sum_x, sum_y, sum_xx, sum_xy, sum_yy = zero, zero, zero, zero, zero
+        scale = np.float32(1)
+        if derived[CHAIN * padded + n] > np.float32(0):
+            scale = unbias
+            left = int(derived[LEFT * padded + n])
+            quotient = splat(derived[QUOTIENT * padded + n])
+            below = np.float32(top + rows) + np.float32(0.5) - y
+            for vector in range(vectors):
+                start = left + vector * LANES
+                weight = load(chains, chain_at)
+                ratio = load(chains, chain_at + LANES)
+                chain_at += 2 * LANES
+                # Running sums down the rows: first = sum g, second = sum g t, third = sum g t (t + 1) / 2, where t
+                # counts rows from the bottom edge of the box, dy = below - t.
+                first, second, third = zero, zero, zero
+                at = top * stride + start
+                for _ in range(rows):
+                    r0 = load(planes, at)
+                    if number == 1:
+                        first = fused(weight, r0, first)
+                    else:
+                        gather0 = fused(weight, r0, gather0)
+                        pull = r0 * c0
+                        if number > 1:
+                            r1 = load(planes, at + size)
+                            if channels > 1:
+                                gather1 = fused(weight, r1, gather1)
+                                pull = fused(r1, c1, pull)
+                            else:
+                                pull = pull + r1
+                        if number > 2:
+                            r2 = load(planes, at + 2 * size)
+                            gather2 = fused(weight, r2, gather2)
+                            pull = fused(r2, c2, pull)
+                        if number > 3:
+                            pull = pull + load(planes, at + 3 * size)
+                        first = fused(weight, pull, first)
+                    second = second + first
+                    third = third + second
+                    weight = weight * ratio
+                    ratio = ratio * quotient
+                    at += stride
+                if number == 1:
+                    gather0 = gather0 + first
+                dx = lanes() + splat(np.float32(start) + np.float32(0.5) - x)
+                edge = splat(below)
+                along_y = fused(edge, first, zero - second)
+                sum_y = sum_y + along_y
+                sum_xy = fused(dx, along_y, sum_xy)
+                # sum g t^2 = 2 third - second, so sum g dy^2 = below (below first - 2 second) + 2 third - second.
+                twice = second + second
+                sum_yy = sum_yy + fused(edge, fused(edge, first, zero - twice), third + third - second)
+                along_x = first * dx
+                sum_x = sum_x + along_x
+                sum_xx = fused(along_x, dx, sum_xx)
+        else:
+            half, slope = derived[HALF * padded + n], derived[SLOPE * padded + n]
+            for row in range(top, top + rows):
+                dy = np.float32(row) + np.float32(0.5) - y
+                height_y = splat(dy)
+                begin, many = span(x - slope * dy, half, width)
+                for vector in range(many):
+                    start = begin + vector * LANES
+                    weight = load(spans, span_at)
+                    span_at += LANES
+                    at = row * stride + start
+                    dx = lanes() + splat(np.float32(start) + np.float32(0.5) - x)
+                    r0 = load(planes, at)
+                    gather0 = fused(weight, r0, gather0)
+                    pull = r0 * c0
+                    if number > 1:
+                        r1 = load(planes, at + size)
+                        if channels > 1:
+                            gather1 = fused(weight, r1, gather1)
+                            pull = fused(r1, c1, pull)
+                        else:
+                            pull = pull + r1
+                    if number > 2:
+                        r2 = load(planes, at + 2 * size)
+                        gather2 = fused(weight, r2, gather2)
+                        pull = fused(r2, c2, pull)
+                    if number > 3:
+                        pull = pull + load(planes, at + 3 * size)
+                    g = weight * pull
+                    along_y = g * height_y
+                    sum_y = sum_y + along_y
+                    sum_yy = fused(along_y, height_y, sum_yy)
+                    along_x = g * dx
+                    sum_x = sum_x + along_x
+                    sum_xx = fused(along_x, dx, sum_xx)
+                    sum_xy = fused(along_x, height_y, sum_xy)
+        scatter_totals(moments, n, padded, scale, sum_x, sum_y, sum_xx, sum_xy, sum_yy, gather0, gather1, gather2)
+        if number == 1:
+            colour = theta[COLOUR * padded + n]
+            for moment in range(5):
+                moments[moment * padded + n] *= colour
