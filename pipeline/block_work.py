@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_schemas.records import RowBlock, RowState, StoreHeader, content_hash
+from data_schemas.records import RowBlock, RowState, StoreHeader
 from encoders.base import Encoder
 from encoders.decode import decode, to_uint8
 from encoders.quality import count_dead, psnr, ssim
+from pipeline.block_decision import BlockInput, Decision, decide, why_unreadable
 from pipeline.encode_records import BlockSummary, FailedImage
 from pipeline.quantise import quantise
 from pipeline.sources.base import SourceImage
@@ -24,95 +25,6 @@ PIXEL_GAUSSIANS_PER_FIT = 40_000_000
 """Work handed to the engine at once (pixels times Gaussians): about a second, so that progress shows."""
 
 FEWEST_PER_FIT, MOST_PER_FIT = 16, 256
-
-
-@dataclass
-class BlockInput:
-    """A block as read, before anything is decided.
-
-    Attributes:
-        block: its number.
-        first_row: number of its first row.
-        rows: what the store holds.
-        images: the source image of each row that belongs to the job, None for the others.
-        repaired: whether the stored bytes were damaged, so that ``rows`` had to be started anew.
-        started: ``time.perf_counter()`` when reading began.
-    """
-
-    block: int
-    first_row: int
-    rows: RowBlock
-    images: list[SourceImage | None]
-    repaired: bool
-    started: float
-
-
-@dataclass
-class Decision:
-    """What is to be done with the rows of a block; lists hold positions inside the block.
-
-    Attributes:
-        fit: to be fitted, with their pixels.
-        same: position -> position in ``fit`` of identical pixels.
-        kept: done before, unchanged.
-        changed: rows that held another content.
-        retried: rows that had failed.
-        failed: rows without a readable image, with the reason.
-        relabelled: kept rows whose label is new.
-    """
-
-    fit: list[int] = field(default_factory=list)
-    same: dict[int, int] = field(default_factory=dict)
-    kept: list[int] = field(default_factory=list)
-    changed: list[int] = field(default_factory=list)
-    retried: list[int] = field(default_factory=list)
-    failed: dict[int, str] = field(default_factory=dict)
-    relabelled: list[int] = field(default_factory=list)
-
-
-def decide(block: BlockInput, header: StoreHeader) -> tuple[Decision, NDArray[np.uint8]]:
-    """Compares the images with the rows; images that are identical to one another are fitted once.
-
-    Returns:
-        The decision, and uint8 [row, CONTENT_HASH_BYTES] of the images read (zeros where none was).
-    """
-    rows, decision = block.rows, Decision()
-    hashes = np.zeros_like(rows.content_hash)
-    first_with: dict[bytes, int] = {}
-    for position, image in enumerate(block.images):
-        if image is None:
-            continue
-        done = rows.state[position] == RowState.DONE
-        reason = _unreadable(image, header)
-        if reason or image.pixels is None:
-            decision.failed[position] = reason + ("; the splats fitted before are kept" if done else "")
-            continue
-        hashes[position] = content_hash(image.pixels)
-        if done and np.array_equal(hashes[position], rows.content_hash[position]):
-            decision.kept.append(position)
-            if rows.label[position] != image.label:
-                decision.relabelled.append(position)
-            continue
-        if done:
-            decision.changed.append(position)
-        elif rows.state[position] == RowState.FAILED:
-            decision.retried.append(position)
-        key = hashes[position].tobytes()
-        if key in first_with:
-            decision.same[position] = first_with[key]
-        else:
-            first_with[key] = position
-            decision.fit.append(position)
-    return decision, hashes
-
-
-def _unreadable(image: SourceImage, header: StoreHeader) -> str:
-    if image.pixels is None:
-        return image.failure or "the image could not be read"
-    expected = (header.height, header.width, header.channels)
-    if image.pixels.shape != expected or image.pixels.dtype != np.uint8:
-        return f"{image.pixels.dtype} image of shape {image.pixels.shape}, uint8 of {expected} is needed"
-    return ""
 
 
 class BlockEncoder:
@@ -267,8 +179,9 @@ class BlockEncoder:
         for name in ("splats", "psnr", "ssim", "steps", "dead"):
             getattr(rows, name)[position] = getattr(blank, name)[0]
         if rows.image is not None:
-            readable = image is not None and not _unreadable(image, self.header)
-            rows.image[position] = image.pixels if image is not None and readable else 0
+            rows.image[position] = 0
+            if image is not None and image.pixels is not None and not why_unreadable(image, self.header):
+                rows.image[position] = image.pixels
         rows.label[position] = -1 if image is None else image.label
         rows.content_hash[position] = digest
         rows.state[position] = RowState.FAILED

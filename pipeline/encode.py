@@ -24,7 +24,7 @@ from data_schemas.store import SplatStore
 from data_schemas.stores import open_store
 from encoders.base import Encoder
 from encoders.engines import create_encoder
-from pipeline.block_work import BlockInput
+from pipeline.block_decision import BlockInput
 from pipeline.download import Progress
 from pipeline.encode_records import BlockSummary, EncodePlan, EncodeProgress, EncodeSummary, FailedImage
 from pipeline.encode_session import EncodeSession

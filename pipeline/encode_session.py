@@ -18,7 +18,8 @@ from data_schemas.store import SplatStore, block_range, blocks
 from data_schemas.stores import open_store
 from encoders.base import Encoder
 from encoders.engines import create_encoder
-from pipeline.block_work import BlockEncoder, BlockInput
+from pipeline.block_decision import BlockInput
+from pipeline.block_work import BlockEncoder
 from pipeline.encode_records import BlockSummary, EncodePlan
 from pipeline.sources import open_source
 from pipeline.sources.base import ImageSource, SourceImage

@@ -16,7 +16,6 @@ from data_schemas.records import RowState
 from data_schemas.store import SplatStore
 from data_schemas.stores import open_store
 from encoders.decode import decode, to_uint8
-from pipeline.report.ellipses import draw_ellipses
 
 LARGEST_SIDE = 8192
 """Most pixels of the longer side."""
@@ -49,6 +48,9 @@ def render_image(
     longer = max(header.height, header.width)
     size = size or longer
     if ellipses:
+        # The report's package loads plotting libraries, which take longer than to decode a picture.
+        from pipeline.report.ellipses import draw_ellipses
+
         return draw_ellipses(splats, header.splat_layout, header.height, header.width, size), row
     height, width = (max(1, round(side * size / longer)) for side in (header.height, header.width))
     decoded = decode(

@@ -102,12 +102,13 @@ def encode(
     # Imports that take a second come after the options have been checked.
     from data_schemas.stores import open_store
     from pipeline.encode import encode as run
-    from pipeline.report import build_report, report_table
 
     with stop_on_signal() as should_stop, encode_progress() as progress, download_progress() as downloading:
         summary = run(job, progress=progress, should_stop=should_stop, downloading=downloading)
     built = None
     if report:
+        from pipeline.report import build_report
+
         with open_store(job.out, "r") as store:
             built = build_report(store, report_folder(job.out))
         summary = summary.model_copy(update={"report": built.html_path})
@@ -115,6 +116,8 @@ def encode(
         print_json(summary.model_dump(mode="json"))
     else:
         if built is not None:
+            from pipeline.report import report_table
+
             stdout().print(report_table(built.report))
         counts = {
             "fitted": summary.fitted,

@@ -99,7 +99,8 @@ def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
             if verbose:
                 traceback.print_exc()
             hint = "" if verbose else " Next: run splatspace --verbose with the same command to see where."
-            warn(f"Error: unexpected {type(error).__name__}: {error}.{hint}")
+            first_line = next(iter(str(error).splitlines()), "no message").rstrip(".")
+            warn(f"Error: unexpected {type(error).__name__}: {first_line}.{hint}")
             raise typer.Exit(1) from None
 
     return run

@@ -277,6 +277,7 @@ def test_the_page_of_the_command_line_names_every_option(repository: Path) -> No
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
             for option in getattr(parameter.annotation, "__metadata__", ()):
                 if isinstance(option, OptionInfo):
-                    names = option.param_decls or (f"--{parameter.name.replace('_', '-')}",)
-                    for name in "/".join(names).split("/"):
+                    # In Annotated, typer takes the first name for the default until it builds the command.
+                    names = [name for name in (option.default, *(option.param_decls or ())) if isinstance(name, str)]
+                    for name in "/".join(names or [f"--{parameter.name.replace('_', '-')}"]).split("/"):
                         assert f"`{name}" in page, f"{command.__name__}: {name} is not in docs/cli.md"

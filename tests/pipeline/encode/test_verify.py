@@ -104,7 +104,7 @@ def test_a_missing_store(tmp_path: Path) -> None:
 
 def test_bounds_hold_only_what_rounding_can_do() -> None:
     source = np.array([[[10], [20]], [[30], [40]]], np.uint8)
-    certain = (source + 0.1).astype(np.float32) / 255
+    certain = ((source + 0.1) / 255).astype(np.float32)
     low, high = psnr_bounds(certain, source)
     assert low == high == np.inf
     # One value lies on the boundary between 10 and 11: it may be right or wrong by 1.

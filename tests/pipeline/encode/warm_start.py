@@ -1,0 +1,10 @@
+"""Importing this module loads the compiled code: a fork of a process that has done so starts at full speed."""
+
+import tempfile
+from pathlib import Path
+
+from pipeline.encode import encode
+from pipeline.jobs import resolve_job
+
+with tempfile.TemporaryDirectory() as _folder:
+    encode(resolve_job("demo", Path(_folder, "warm.h5"), limit=1, steps=1, gaussians=4, workers=1))
