@@ -140,7 +140,7 @@ def encode(
     if summary.failed:
         names = [f"{image.source_id} ({image.reason})" for image in summary.failed]
         warn(f"Warning: {len(names):,} of {summary.images:,} images failed: {named(names)}")
-        if strict:
+        if strict or not summary.rows_done:
             raise typer.Exit(1)
 
 

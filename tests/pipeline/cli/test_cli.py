@@ -97,6 +97,19 @@ def test_one_bad_image_is_a_warning_and_strict_makes_it_an_error(folder: Path, t
     assert "4.png" in said(strict)
 
 
+def test_nothing_but_bad_images_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.sources.base import SourceImage
+    from pipeline.sources.demo import DemoSource
+
+    monkeypatch.setattr(
+        DemoSource, "read", lambda _self, indices: [SourceImage(str(i), None, failure="no disk") for i in indices]
+    )
+    result = splatspace("encode", "demo", "--out", tmp_path / "a.zarr", "--limit", 12, *FAST)
+    assert result.exit_code == 1
+    assert "12 of 12 images failed" in said(result)
+    assert "and 2 more" in said(result)
+
+
 def test_a_thousand_files_with_a_bad_one(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
