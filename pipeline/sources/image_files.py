@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,9 @@ from pipeline.sources.decode_image import SUFFIXES, ImageHeader, decode_image, r
 
 logger = logging.getLogger("splatspace.sources")
 
-_SCAN_CHUNK = 256
+_SCANNED_FIRST = 128
+_SLOW_SECONDS = 0.002  # for one header: such a disk is far away, and waiting for many at a time pays
+_SCAN_THREADS = 16
 _NAMED_IN_MESSAGES = 5
 
 
@@ -163,16 +165,12 @@ def _common_start(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def _scan_all(files: Sequence[ImageFile], where: str) -> list[_Scanned]:
-    with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 4), thread_name_prefix="scan") as threads:
-        scanned = list(
-            threads.map(_scan_chunk, [files[at : at + _SCAN_CHUNK] for at in range(0, len(files), _SCAN_CHUNK)])
-        )
     images: list[_Scanned] = []
     ignored: list[str] = []
     misnamed: list[str] = []
     animated: list[str] = []
     failed: list[str] = []
-    for entry in (entry for chunk in scanned for entry in chunk):
+    for entry in _scan_headers(files):
         promised = entry.file.promised_format
         if entry.header is None and promised is None:
             ignored.append(entry.file.identifier)
@@ -199,8 +197,15 @@ def _scan_all(files: Sequence[ImageFile], where: str) -> list[_Scanned]:
     return images
 
 
-def _scan_chunk(files: Sequence[ImageFile]) -> list[_Scanned]:
-    return [_scan(file) for file in files]
+def _scan_headers(files: Sequence[ImageFile]) -> list[_Scanned]:
+    """One after another on a quick disk, where threads would only wait for each other; else many at a time."""
+    started = time.perf_counter()
+    scanned = [_scan(file) for file in files[:_SCANNED_FIRST]]
+    rest = files[_SCANNED_FIRST:]
+    if time.perf_counter() - started < _SLOW_SECONDS * len(scanned):
+        return scanned + [_scan(file) for file in rest]
+    with ThreadPoolExecutor(max_workers=_SCAN_THREADS, thread_name_prefix="scan") as threads:
+        return scanned + list(threads.map(_scan, rest))
 
 
 def _scan(file: ImageFile) -> _Scanned:

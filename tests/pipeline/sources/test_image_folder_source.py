@@ -233,3 +233,12 @@ def test_natural_order_is_total():
     assert ordered.index("9") < ordered.index("10") < ordered.index("9" * 5000)
     assert ordered == sorted(reversed(names), key=natural_key)
     assert len({natural_key(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_a_slow_disk_and_a_quick_one_give_the_same(tmp_path, encoded, picture, monkeypatch, seconds):
+    write(tmp_path, {f"{n}.png": encoded(picture(n)) if n % 50 else b"" for n in range(200)})
+    monkeypatch.setattr("pipeline.sources.image_files._SLOW_SECONDS", seconds)
+    source = open_source(tmp_path)
+    assert list(source.identifiers()) == [f"{n}.png" for n in range(200)]
+    assert [index for index, image in enumerate(source.read(range(200))) if image.failure] == [0, 50, 100, 150]
