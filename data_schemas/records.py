@@ -164,6 +164,19 @@ class StoreHeader(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The fields that two runs must share to write into one store."""
-        keys = ("codec", "layout", "gaussians", "height", "width", "channels", "dtype", "images", "colours", "start",
-                "engine", "settings", "seed")
+        keys = (
+            "codec",
+            "layout",
+            "gaussians",
+            "height",
+            "width",
+            "channels",
+            "dtype",
+            "images",
+            "colours",
+            "start",
+            "engine",
+            "settings",
+            "seed",
+        )
         return {key: getattr(self, key) for key in keys}

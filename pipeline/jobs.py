@@ -45,7 +45,7 @@ class EncodeJob(BaseModel):
     colours: ColourRange = "bounded"
     start: StartName = "transport"
     codec: CodecName = ADDITIVE
-    dtype: SplatDtype = "float32"
+    dtype: SplatDtype = "float16"
     engine: EngineName = "auto"
     seed: int = Field(default=0, ge=0, lt=2**63)
     workers: int = Field(default=1, ge=1, le=4096, description="threads of the engine")

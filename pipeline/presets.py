@@ -45,7 +45,7 @@ class Preset:
     codec: CodecName = ADDITIVE
     start: StartName = "transport"
     colours: ColourRange = "bounded"
-    dtype: SplatDtype = "float32"
+    dtype: SplatDtype = "float16"
 
 
 PRESETS: dict[str, Preset] = {

@@ -48,7 +48,7 @@ def encode(
         Literal["additive", "normalised"] | None, typer.Option(help="How Gaussians make an image. Default: additive.")
     ] = None,
     dtype: Annotated[
-        Literal["float16", "float32"] | None, typer.Option(help="Type of the stored numbers. Default: float32.")
+        Literal["float16", "float32"] | None, typer.Option(help="Type of the stored numbers. Default: float16.")
     ] = None,
     engine: Annotated[
         EngineName, typer.Option(help="What fits: cpu is compiled, reference is plain autograd.")
