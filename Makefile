@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
-PYTEST_ARGS ?=
+# Files of tests run beside each other, one process a core; PYTEST_ARGS= runs them one after the other.
+PYTEST_ARGS ?= -n auto --dist loadfile
 DATA_DIR ?= ../shared/data
 
 BIN := $(VENV)/bin

@@ -21,9 +21,10 @@ EXPONENTIAL = 12
 
 
 @numba.njit(error_model="numpy")
-def _vectors(theta, derived, count, padded, width):
+def _vectors(theta, derived, count, padded, height, width):
     """Vector-rows and columns of the multiplication chains, and vectors of the row spans, of one image."""
     chain_rows, columns, spans = 0, 0, 0
+    layout = np.zeros(2 * (height + LANES), np.float32)
     for n in range(count):
         vectors, rows = int(derived[fit_sums.VECTORS * padded + n]), int(derived[fit_sums.ROWS * padded + n])
         if vectors == 0 or rows == 0:
@@ -32,11 +33,11 @@ def _vectors(theta, derived, count, padded, width):
             chain_rows += vectors * rows
             columns += vectors
             continue
-        top = int(derived[fit_sums.TOP * padded + n])
-        for row in range(top, top + rows):
-            dy = np.float32(row) + np.float32(0.5) - theta[padded + n]
-            centre = theta[n] - derived[fit_sums.SLOPE * padded + n] * dy
-            spans += fit_sums.span(centre, derived[fit_sums.HALF * padded + n], width)[1]
+        slope = derived[fit_sums.SLOPE * padded + n]
+        dy = np.float32(int(derived[fit_sums.TOP * padded + n])) + np.float32(0.5) - theta[padded + n]
+        fit_sums.lay_spans(layout, 0, theta[n] - slope * dy, slope, derived[fit_sums.HALF * padded + n], rows, width)
+        for row in range(rows):
+            spans += int(layout[len(layout) // 2 + row])
     return chain_rows, columns, spans
 
 
@@ -60,7 +61,7 @@ def operations_per_step(frames: NDArray[np.float32], height: int, width: int, *,
         table[:, :count] = frame.T
         derived = np.zeros(fit_sums.DERIVED * padded, np.float32)
         fit_sums.derive(table.ravel(), derived, padded, height, width, np.float32(fit_sums.CUT))
-        chain_rows, columns, spans = _vectors(table.ravel(), derived, count, padded, width)
+        chain_rows, columns, spans = _vectors(table.ravel(), derived, count, padded, height, width)
         # Forward and backward repeat the two multiplications of the chain; one plane needs no product per colour.
         gather = 2 if planes == 1 else 4 * channels + (planes > channels) + 1
         chain = (2 * planes + 2) + (gather + 2 + 2)

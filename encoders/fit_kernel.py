@@ -79,6 +79,7 @@ def fit_images(
     columns = (width + LANES - 1) // LANES + 1
     chains = np.zeros(count * columns * 2 * LANES, np.float32)
     spans = np.zeros(count * columns * height * LANES, np.float32)
+    layout = np.zeros(2 * count * (height + LANES), np.float32)
     needed = np.zeros(height * width, np.float32)
     steps = rates.shape[0]
     before = flush_denormals()
@@ -104,14 +105,16 @@ def fit_images(
         taken = 0
         for step in range(steps + 1):
             derive(theta, derived, padded, height, width, cut)
-            forward(theta, derived, planes, chains, spans, count, padded, height, width, tag, channels)
+            forward(theta, derived, planes, chains, spans, layout, count, padded, height, width, tag, channels)
             error = residual(planes, target, low, high, mask, height, width, tag, channels, epsilon)
             if error < least and (step >= tail or error <= target_error):
                 least = error
                 best[:] = theta
             if step == steps or error <= target_error:
                 break
-            backward(theta, derived, planes, chains, spans, moments, count, padded, height, width, tag, channels)
+            backward(
+                theta, derived, planes, chains, spans, layout, moments, count, padded, height, width, tag, channels
+            )
             adam(
                 theta,
                 first,

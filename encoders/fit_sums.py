@@ -94,17 +94,30 @@ def derive(theta, derived, padded, height, width, cut):  # pragma: no cover - co
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def span(centre, half, width):  # pragma: no cover - compiled
-    """First column and number of vectors of a row span around ``centre``; none where it misses the canvas."""
-    first = int(np.floor(max(centre - half, np.float32(0))))
-    last = int(np.ceil(min(centre + half, np.float32(width))))
-    if last <= first:
-        return 0, 0
-    return first, (last - first + LANES - 1) // LANES
+def lay_spans(layout, at, first_centre, slope, half, rows, width):  # pragma: no cover - compiled
+    """First column and number of vectors of the row spans of a thin Gaussian, eight rows at a time.
+
+    Args:
+        layout: float32, receives the columns from ``at`` and the numbers of vectors half its length later.
+        at: where in ``layout``; ``rows`` rounded up to full vectors are written.
+        first_centre: column of the ridge at the middle of the first row.
+        slope: columns that the ridge moves to the left per row.
+        half: columns on either side of the ridge that are summed.
+        rows: rows of the box.
+        width: columns of the image.
+    """
+    zero, wide, around = splat(0.0), splat(np.float32(width)), splat(half)
+    for row in range(0, rows, LANES):
+        centre = fused(splat(-slope), lanes() + splat(np.float32(row)), splat(first_centre))
+        first = floor(maximum(centre - around, zero))
+        last = ceil(minimum(centre + around, wide))
+        # None where the span misses the canvas: the last column lies before the first.
+        store(layout, at + row, first)
+        store(layout, at + len(layout) // 2 + row, ceil(maximum(last - first, zero) * splat(1 / LANES)))
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def forward(theta, derived, planes, chains, spans, count, padded, height, width, tag, channels):
+def forward(theta, derived, planes, chains, spans, layout, count, padded, height, width, tag, channels):
     # pragma: no cover - compiled
     """Adds every Gaussian to the planes; keeps what the backward pass repeats."""
     number = len(tag)
@@ -112,7 +125,7 @@ def forward(theta, derived, planes, chains, spans, count, padded, height, width,
     size = height * stride
     planes[: number * size] = np.float32(0)
     unbias = np.float32(np.exp(-BIAS))
-    chain_at, span_at = 0, 0
+    chain_at, span_at, layout_at, run = 0, 0, 0, len(layout) // 2
     for n in range(count):
         vectors = int(derived[VECTORS * padded + n])
         rows = int(derived[ROWS * padded + n])
@@ -154,13 +167,15 @@ def forward(theta, derived, planes, chains, spans, count, padded, height, width,
                     ratio = ratio * quotient
                     at += stride
         else:
-            half, slope = derived[HALF * padded + n], derived[SLOPE * padded + n]
+            slope = derived[SLOPE * padded + n]
+            dy = np.float32(top) + np.float32(0.5) - y
+            lay_spans(layout, layout_at, x - slope * dy, slope, derived[HALF * padded + n], rows, width)
             c0, c1, c2, c3 = splat(k0), splat(k1), splat(k2), splat(np.float32(1))
             for row in range(top, top + rows):
                 dy = np.float32(row) + np.float32(0.5) - y
                 v = c * dy
-                first, many = span(x - slope * dy, half, width)
-                for vector in range(many):
+                first = int(layout[layout_at + row - top])
+                for vector in range(int(layout[layout_at + run + row - top])):
                     start = first + vector * LANES
                     u = fused(splat(a), lanes() + splat(np.float32(start) + np.float32(0.5) - x), splat(b * dy))
                     weight = exponential(splat(np.float32(-0.5)) * fused(u, u, splat(v * v)))
@@ -174,6 +189,7 @@ def forward(theta, derived, planes, chains, spans, count, padded, height, width,
                         store(planes, at + 2 * size, fused(weight, c2, load(planes, at + 2 * size)))
                     if number > 3:
                         store(planes, at + 3 * size, fused(weight, c3, load(planes, at + 3 * size)))
+            layout_at += (rows + LANES - 1) // LANES * LANES
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -218,7 +234,7 @@ def residual(planes, target, low, high, mask, height, width, tag, channels, epsi
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def backward(theta, derived, planes, chains, spans, moments, count, padded, height, width, tag, channels):
+def backward(theta, derived, planes, chains, spans, layout, moments, count, padded, height, width, tag, channels):
     # pragma: no cover - compiled
     """Moments of the residual under every Gaussian.
 
@@ -230,7 +246,7 @@ def backward(theta, derived, planes, chains, spans, moments, count, padded, heig
     size = height * stride
     unbias = np.float32(np.exp(-BIAS))
     zero = splat(0.0)
-    chain_at, span_at = 0, 0
+    chain_at, span_at, layout_at, run = 0, 0, 0, len(layout) // 2
     for n in range(count):
         vectors = int(derived[VECTORS * padded + n])
         rows = int(derived[ROWS * padded + n])
@@ -306,12 +322,11 @@ def backward(theta, derived, planes, chains, spans, moments, count, padded, heig
                 sum_x = sum_x + along_x
                 sum_xx = fused(along_x, dx, sum_xx)
         else:
-            half, slope = derived[HALF * padded + n], derived[SLOPE * padded + n]
             for row in range(top, top + rows):
                 dy = np.float32(row) + np.float32(0.5) - y
                 height_y = splat(dy)
-                begin, many = span(x - slope * dy, half, width)
-                for vector in range(many):
+                begin = int(layout[layout_at + row - top])
+                for vector in range(int(layout[layout_at + run + row - top])):
                     start = begin + vector * LANES
                     weight = load(spans, span_at)
                     span_at += LANES
@@ -341,6 +356,7 @@ def backward(theta, derived, planes, chains, spans, moments, count, padded, heig
                     sum_x = sum_x + along_x
                     sum_xx = fused(along_x, dx, sum_xx)
                     sum_xy = fused(along_x, height_y, sum_xy)
+            layout_at += (rows + LANES - 1) // LANES * LANES
         scatter_totals(moments, n, padded, scale, sum_x, sum_y, sum_xx, sum_xy, sum_yy, gather0, gather1, gather2)
         if number == 1:
             colour = theta[COLOUR * padded + n]

@@ -48,6 +48,7 @@ class Workspace:
         columns = -(-self.width // LANES) + 1
         self.chains = np.zeros(self.count * columns * 2 * LANES, np.float32)
         self.spans = np.zeros(self.count * columns * self.height * LANES, np.float32)
+        self.layout = np.zeros(2 * self.count * (self.height + LANES), np.float32)
         padded_image = np.zeros((self.channels, self.height, self.stride), np.float32)
         padded_image[:, :, : self.width] = image.transpose(2, 0, 1) / 255
         tail = np.zeros(LANES, np.float32)
@@ -66,6 +67,7 @@ class Workspace:
             self.planes,
             self.chains,
             self.spans,
+            self.layout,
             self.count,
             self.padded,
             self.height,
@@ -97,6 +99,7 @@ class Workspace:
             self.planes,
             self.chains,
             self.spans,
+            self.layout,
             self.moments,
             self.count,
             self.padded,
