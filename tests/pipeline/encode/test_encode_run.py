@@ -308,7 +308,7 @@ def test_other_settings_are_refused_by_name(out: Path) -> None:
         (SamplingEncoder(FitSettings(GAUSSIANS, steps=4)), {}, "settings.steps"),
         (SamplingEncoder(FitSettings(GAUSSIANS, steps=3, start="grid")), {}, "start"),
         (SamplingEncoder(FitSettings(GAUSSIANS, steps=3, codec="normalised/1")), {}, "codec"),
-        (SamplingEncoder(), {"dtype": "float16"}, "dtype"),
+        (SamplingEncoder(), {"dtype": "float32"}, "dtype"),
         (SamplingEncoder(), {"images": False}, "images"),
     ):
         with pytest.raises(StoreMismatchError, match="--overwrite") as caught:
