@@ -10,12 +10,12 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import StoreMismatchError
 from data_schemas.splats import ADDITIVE, NORMALISED, NORMALISED_EPSILON, Layout
+from encoders.compiled import compiled
 from encoders.vector import (
     LANES,
     exponential,
@@ -41,7 +41,7 @@ _SMALLEST_SIGMA = 1e-6
 _GREATEST_RHO = 0.999999
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _accumulate(geometry, colours, height, width, planes, peaks):  # pragma: no cover - compiled
     """Adds all Gaussians of one image to the flat ``planes``; ``peaks`` [gaussian] receives each greatest weight."""
     stride = width + LANES
@@ -81,7 +81,7 @@ def _accumulate(geometry, colours, height, width, planes, peaks):  # pragma: no 
         peaks[n] = largest(best)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _decode(geometry, colours, normalised, height, width, result, peaks):  # pragma: no cover - compiled
     images = geometry.shape[0]
     channels = result.shape[3]

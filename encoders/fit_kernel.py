@@ -6,16 +6,16 @@ Gaussian (``encoders.fit_sums``), Adam (``encoders.fit_moves``). Nothing but num
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from encoders.compiled import compiled
 from encoders.fit_moves import adam, reseed
 from encoders.fit_sums import DERIVED, MOMENTS, backward, derive, forward, residual
 from encoders.frame import COLOUR, X
 from encoders.vector import LANES, flush_denormals, restore_denormals
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def fit_images(
     images,
     frames,

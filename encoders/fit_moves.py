@@ -7,9 +7,9 @@ v^2) under the residual.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from encoders.compiled import compiled
 from encoders.fit_sums import FACTOR_A, FACTOR_C
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
 from encoders.vector import LANES, exponential, fused, load, maximum, minimum, splat, square_root, store
@@ -21,7 +21,7 @@ RESEEDED_SIGMA = 0.7
 """Standard deviation in pixels with which a moved Gaussian begins."""
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def adam(theta, first, second, derived, moments, padded, height, width, channels, rates, betas, limits, bounded):
     # pragma: no cover - compiled
     """One step of Adam on all Gaussians, eight at a time.
@@ -80,7 +80,7 @@ def adam(theta, first, second, derived, moments, padded, height, width, channels
             store(theta, at, colour)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def reseed(
     theta, first, second, planes, needed, count, padded, height, width, channels, reach
 ):  # pragma: no cover - compiled

@@ -14,9 +14,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from encoders.compiled import compiled
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
 from encoders.vector import (
     LANES,
@@ -47,7 +47,7 @@ FACTOR_A, FACTOR_C, QUOTIENT, LEFT, VECTORS, TOP, ROWS, CHAIN, HALF, SLOPE = ran
 DERIVED = 10
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def derive(theta, derived, padded, height, width, cut):  # pragma: no cover - compiled
     """Factors and boxes of all Gaussians, eight at a time."""
     zero, half = splat(0.0), splat(0.5)
@@ -93,7 +93,7 @@ def derive(theta, derived, padded, height, width, cut):  # pragma: no cover - co
         store(derived, SLOPE * padded + n, b / a)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def lay_spans(layout, at, first_centre, slope, half, rows, width):  # pragma: no cover - compiled
     """First column and number of vectors of the row spans of a thin Gaussian, eight rows at a time.
 
@@ -116,7 +116,7 @@ def lay_spans(layout, at, first_centre, slope, half, rows, width):  # pragma: no
         store(layout, at + len(layout) // 2 + row, ceil(maximum(last - first, zero) * splat(1 / LANES)))
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def forward(theta, derived, planes, chains, spans, layout, count, padded, height, width, tag, channels):
     # pragma: no cover - compiled
     """Adds every Gaussian to the planes; keeps what the backward pass repeats."""
@@ -192,7 +192,7 @@ def forward(theta, derived, planes, chains, spans, layout, count, padded, height
             layout_at += (rows + LANES - 1) // LANES * LANES
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def residual(planes, target, low, high, mask, height, width, tag, channels, epsilon):  # pragma: no cover - compiled
     """Replaces the rendered planes by their residual and returns half the sum of squares.
 
@@ -233,7 +233,7 @@ def residual(planes, target, low, high, mask, height, width, tag, channels, epsi
     return np.float32(0.5) * total(error)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def backward(theta, derived, planes, chains, spans, layout, moments, count, padded, height, width, tag, channels):
     # pragma: no cover - compiled
     """Moments of the residual under every Gaussian.

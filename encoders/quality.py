@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.compiled import compiled
 from encoders.decode import count_dead
 
 __all__ = ["count_dead", "psnr", "psnr_of_mean_error", "squared_error", "ssim"]
@@ -70,7 +70,7 @@ def psnr_of_mean_error(values: NDArray[np.floating]) -> float:
     return float("inf") if mean_error == 0 else -10 * math.log10(mean_error)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _ssim(first, second, window, result):  # pragma: no cover - compiled
     images, height, width, channels = first.shape
     area = window * window

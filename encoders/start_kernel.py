@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from encoders.compiled import compiled
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
 from encoders.vector import LANES, flush_denormals, fused, load, restore_denormals, splat, store
 
@@ -12,7 +12,7 @@ _GREATEST_SPREAD = np.float32(1e28)
 """Scalings of Sinkhorn's iteration may spread this far before float32 would overflow."""
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def saliency(image, ink, edge, floor, density):  # pragma: no cover - compiled
     """How many Gaussians a pixel deserves: brightness and local contrast above a uniform floor, summing to 1.
 
@@ -48,7 +48,7 @@ def saliency(image, ink, edge, floor, density):  # pragma: no cover - compiled
             density[row, column] = scale * density[row, column] + rest * even
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _gather(density, by_column, by_row, sums, rows, count, padded):  # pragma: no cover - compiled
     """sums_i = sum over pixels of by_row[y, i] by_column[x, i] density[y, x]; lanes are anchors."""
     height, width = rows
@@ -66,7 +66,7 @@ def _gather(density, by_column, by_row, sums, rows, count, padded):  # pragma: n
         store(sums, n, result)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _spread(scales, by_anchor_column, by_row, sums, rows, count, padded):  # pragma: no cover - compiled
     """sums[y, x] = sum over anchors of scales_i by_row[y, i] by_anchor_column[i, x]; lanes are columns."""
     height, width = rows
@@ -91,7 +91,7 @@ def _spread(scales, by_anchor_column, by_row, sums, rows, count, padded):  # pra
             store(sums, row * wide + column, result0 + result1)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def transport(density, tables_column, tables_row, tables_anchor, epsilons, iterations, count, positions):
     # pragma: no cover - compiled
     """Entropic optimal transport from K anchors of equal mass to ``density``; barycentric projection.
@@ -163,7 +163,7 @@ def transport(density, tables_column, tables_row, tables_anchor, epsilons, itera
         positions[n, 1] = mass[2, n] / mass[0, n]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def stratify(density, curve, offset, positions):  # pragma: no cover - compiled
     """One point in each of K strata of equal mass along a space-filling curve.
 
@@ -192,7 +192,7 @@ def stratify(density, curve, offset, positions):  # pragma: no cover - compiled
         n += 1
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def relax(density, positions, rounds):  # pragma: no cover - compiled
     """Lloyd's iteration: every point moves to the centroid of the density that is nearest to it.
 
@@ -227,7 +227,7 @@ def relax(density, positions, rounds):  # pragma: no cover - compiled
                 positions[n, 1] = sums[n, 2] / sums[n, 0]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def spacings(positions, result):  # pragma: no cover - compiled
     """Mean distance of each point to its three nearest others.
 
@@ -253,7 +253,7 @@ def spacings(positions, result):  # pragma: no cover - compiled
         result[n] = (np.sqrt(first) + np.sqrt(second) + np.sqrt(third)) / np.float32(3)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def local_colours(image, positions, result):  # pragma: no cover - compiled
     """Bilinear sample of the 3x3 mean of the image at each point.
 
@@ -285,7 +285,7 @@ def local_colours(image, positions, result):  # pragma: no cover - compiled
 GRID, TRANSPORT, ADAPTIVE = range(3)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def begin_images(
     images,
     kind,
