@@ -46,9 +46,9 @@ class StartRecipe:
 
     ink: float = 1.0
     edge: float = 2.0
-    floor: float = 0.03
+    floor: float = 0.06
     adaptive_floor: float = 0.05
-    epsilons: tuple[float, ...] = (0.2, 0.06, 0.02)
+    epsilons: tuple[float, ...] = (0.2, 0.06, 0.03)
     iterations: int = 6
     lloyd_rounds: int = 4
     spread: float = 0.45
