@@ -10,7 +10,7 @@ import numpy as np
 
 from encoders.compiled import compiled
 from encoders.fit_moves import adam, reseed
-from encoders.fit_sums import DERIVED, MOMENTS, backward, derive, forward, residual
+from encoders.fit_sums import DERIVED, MOMENTS, backward, derive, forward, residual, room
 from encoders.frame import COLOUR, X
 from encoders.vector import LANES, flush_denormals, restore_denormals
 
@@ -45,7 +45,7 @@ def fit_images(
         errors: float32 [image], receives half the sum of squared residuals of the best iterate.
         rates: float32 [step, 3], steps of centre, shape and colour with Adam's bias corrections folded in.
         betas: float32 [3]: beta1, beta2, epsilon.
-        limits: float32 [4]: see ``_adam``.
+        limits: float32 [4]: see ``encoders.fit_moves.adam``.
         target_error: stop an image below this half sum of squares.
         tag: a tuple as long as there are planes (channels, and one more when normalised): a compile-time constant.
         bounded: whether colours are held in [0, 1].
@@ -76,10 +76,9 @@ def fit_images(
     high = np.zeros(channels * size + LANES, np.float32)
     mask = np.zeros(stride + LANES, np.float32)
     mask[:width] = np.float32(1)
-    columns = (width + LANES - 1) // LANES + 1
-    chains = np.zeros(count * columns * 2 * LANES, np.float32)
-    spans = np.zeros(count * columns * height * LANES, np.float32)
-    layout = np.zeros(2 * count * (height + LANES), np.float32)
+    chains = np.empty(0, np.float32)
+    spans = np.empty(0, np.float32)
+    layout = np.empty(0, np.float32)
     needed = np.zeros(height * width, np.float32)
     steps = rates.shape[0]
     before = flush_denormals()
@@ -105,6 +104,13 @@ def fit_images(
         taken = 0
         for step in range(steps + 1):
             derive(theta, derived, padded, height, width, cut)
+            chain_room, span_room, layout_room = room(derived, count, padded)
+            if chain_room > len(chains):
+                chains = np.empty(chain_room + chain_room // 2, np.float32)
+            if span_room > len(spans):
+                spans = np.empty(span_room + span_room // 2, np.float32)
+            if 2 * layout_room > len(layout):
+                layout = np.empty(4 * layout_room, np.float32)
             forward(theta, derived, planes, chains, spans, layout, count, padded, height, width, tag, channels)
             error = residual(planes, target, low, high, mask, height, width, tag, channels, epsilon)
             if error < least and (step >= tail or error <= target_error):

@@ -94,6 +94,27 @@ def derive(theta, derived, padded, height, width, cut):  # pragma: no cover - co
 
 
 @compiled
+def room(derived, count, padded):  # pragma: no cover - compiled
+    """How many numbers a forward pass keeps for the backward pass: of chains, of spans, of their layout.
+
+    Asked before every pass, since the room for the greatest possible boxes would be gigabytes for a photograph.
+    """
+    chains, spans, layout = 0, 0, 0
+    for n in range(count):
+        vectors, rows = int(derived[VECTORS * padded + n]), int(derived[ROWS * padded + n])
+        if vectors == 0 or rows == 0:
+            continue
+        if derived[CHAIN * padded + n] > np.float32(0):
+            chains += 2 * LANES * vectors
+        else:
+            # A span is at most two reaches and two rounded columns long, and no longer than its box.
+            columns = min(float(vectors * LANES), 2.0 * derived[HALF * padded + n] + 2.0)
+            spans += rows * (int(columns) // LANES + 1) * LANES
+            layout += (rows + LANES - 1) // LANES * LANES
+    return chains, spans, layout
+
+
+@compiled
 def lay_spans(layout, at, first_centre, slope, half, rows, width):  # pragma: no cover - compiled
     """First column and number of vectors of the row spans of a thin Gaussian, eight rows at a time.
 

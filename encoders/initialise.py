@@ -37,7 +37,8 @@ class StartRecipe:
         edge: weight of its contrast to its neighbours.
         floor: share of the Gaussians that is spread evenly over the image (``transport``).
         adaptive_floor: the same for ``adaptive``.
-        epsilons: regularisation of the transport, level by level, in normalised units squared.
+        epsilons: regularisation of the transport, level by level, in normalised units squared. Where anchors lie much
+            closer than the last level blurs (some hundreds of Gaussians), it is divided by 3 until they do not.
         iterations: Sinkhorn iterations of each level.
         lloyd_rounds: rounds of Lloyd's iteration (``adaptive``).
         spread: standard deviation of a Gaussian over the mean distance to its three nearest neighbours.
@@ -53,6 +54,14 @@ class StartRecipe:
     lloyd_rounds: int = 4
     spread: float = 0.45
     brightness: float = 0.5
+
+
+def _levels(epsilons: tuple[float, ...], gaussians: int) -> tuple[float, ...]:
+    """The levels of a transport for K anchors, which share the area 4 of normalised units."""
+    levels = list(epsilons)
+    while levels[-1] > 3 * 4 / gaussians:
+        levels.append(levels[-1] / 3)
+    return tuple(levels)
 
 
 _Tables = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
@@ -127,7 +136,8 @@ def begin(images: NDArray[np.uint8], settings: FitSettings, recipe: StartRecipe 
     kind = {"grid": GRID, "transport": TRANSPORT, "adaptive": ADAPTIVE}[settings.start]
     images = np.ascontiguousarray(images)
     # Only what the start needs: a table of 64x64 images and K=500 takes megabytes.
-    tables = _tables(gaussians, height, width, recipe.epsilons if kind == TRANSPORT else ())
+    levels = _levels(recipe.epsilons, gaussians) if kind == TRANSPORT else ()
+    tables = _tables(gaussians, height, width, levels)
     curve = _hilbert(height, width) if kind == ADAPTIVE else np.empty(0, np.int32)
     offsets = np.array([_offset(image, settings.seed) if kind == ADAPTIVE else 0.0 for image in images])
     frames = np.empty((count, gaussians, COLOUR + channels), np.float32)
@@ -137,7 +147,7 @@ def begin(images: NDArray[np.uint8], settings: FitSettings, recipe: StartRecipe 
         anchors(gaussians, height, width),
         np.array([recipe.ink, recipe.edge, recipe.adaptive_floor if kind == ADAPTIVE else recipe.floor]),
         *tables,
-        np.array(recipe.epsilons, np.float32),
+        np.array(levels, np.float32),
         recipe.iterations,
         curve,
         offsets,

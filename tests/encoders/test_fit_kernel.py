@@ -45,10 +45,6 @@ class Workspace:
         self.derived = np.zeros(10 * self.padded, np.float32)
         self.moments = np.zeros(8 * self.padded, np.float32)
         self.planes = np.zeros(len(self.tag) * size + LANES, np.float32)
-        columns = -(-self.width // LANES) + 1
-        self.chains = np.zeros(self.count * columns * 2 * LANES, np.float32)
-        self.spans = np.zeros(self.count * columns * self.height * LANES, np.float32)
-        self.layout = np.zeros(2 * self.count * (self.height + LANES), np.float32)
         padded_image = np.zeros((self.channels, self.height, self.stride), np.float32)
         padded_image[:, :, : self.width] = image.transpose(2, 0, 1) / 255
         tail = np.zeros(LANES, np.float32)
@@ -61,6 +57,11 @@ class Workspace:
 
     def forward(self):
         fit_sums.derive(self.theta, self.derived, self.padded, self.height, self.width, self.cut)
+        # Exactly the room that is asked for, so that a sum beyond it is caught below.
+        chains, spans, layout = fit_sums.room(self.derived, self.count, self.padded)
+        self.chains = np.full(chains + LANES, np.nan, np.float32)
+        self.spans = np.full(spans + LANES, np.nan, np.float32)
+        self.layout = np.full(2 * layout, np.nan, np.float32)
         fit_sums.forward(
             self.theta,
             self.derived,
@@ -75,6 +76,8 @@ class Workspace:
             self.tag,
             self.channels,
         )
+        assert np.isnan(self.chains[chains:]).all()
+        assert np.isnan(self.spans[spans:]).all()
         planes = self.planes[:-LANES].reshape(len(self.tag), self.height, self.stride)
         return planes[:, :, : self.width].copy()
 

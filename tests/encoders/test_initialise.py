@@ -80,3 +80,12 @@ def test_other_starts_hold_no_random_numbers(start):
     images = smooth_images(2)
     one, other = (begin(images, FitSettings(gaussians=20, start=start, seed=seed)) for seed in (1, 2))
     np.testing.assert_array_equal(one, other)
+
+
+def test_many_gaussians_reach_the_edges():
+    # A blunt last level would draw them inwards by its own width, five pixels here.
+    image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 1), dtype=np.uint8)
+    frame = begin(image, FitSettings(gaussians=1500, start="transport"))[0]
+    assert frame[:, X].min() < 2.5
+    assert frame[:, X].max() > 61.5
+    assert frame[:, Y].min() < 2.5
