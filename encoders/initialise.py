@@ -22,8 +22,7 @@ from data_schemas.splats import ADDITIVE
 from encoders.anchors import anchors
 from encoders.base import FitSettings
 from encoders.frame import COLOUR
-from encoders.start_kernel import ADAPTIVE, GRID, TRANSPORT, begin_images
-from encoders.vector import LANES
+from encoders.start_kernel import ADAPTIVE, BLOCK, GRID, TRANSPORT, begin_images
 
 __all__ = ["StartRecipe", "anchors", "begin"]
 
@@ -71,8 +70,8 @@ _Tables = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 def _tables(gaussians: int, height: int, width: int, epsilons: tuple[float, ...]) -> _Tables:
     """Gibbs kernels of every level along each axis, in the layouts of ``start_kernel.transport``."""
     points = anchors(gaussians, height, width).astype(np.float64)
-    padded = -(-gaussians // LANES) * LANES
-    wide = -(-width // LANES) * LANES
+    padded = -(-gaussians // BLOCK) * BLOCK
+    wide = -(-width // BLOCK) * BLOCK
     xs, ys = (2 * np.arange(width) + 1) / width - 1, (2 * np.arange(height) + 1) / height - 1
     column = np.zeros((len(epsilons), width, padded), np.float32)
     row = np.zeros((len(epsilons), height, padded), np.float32)

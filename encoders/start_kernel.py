@@ -11,6 +11,9 @@ from encoders.vector import LANES, flush_denormals, fused, load, restore_denorma
 _GREATEST_SPREAD = np.float32(1e28)
 """Scalings of Sinkhorn's iteration may spread this far before float32 would overflow."""
 
+BLOCK = 4 * LANES
+"""Tables are padded to four vectors, which are summed side by side: enough to hide the latency of an addition."""
+
 
 @compiled
 def saliency(image, ink, edge, floor, density):  # pragma: no cover - compiled
@@ -49,46 +52,50 @@ def saliency(image, ink, edge, floor, density):  # pragma: no cover - compiled
 
 
 @compiled
-def _gather(density, by_column, by_row, sums, rows, count, padded):  # pragma: no cover - compiled
-    """sums_i = sum over pixels of by_row[y, i] by_column[x, i] density[y, x]; lanes are anchors."""
+def _gather(density, by_column, by_row, sums, rows, padded):  # pragma: no cover - compiled
+    """sums_i = sum over pixels of by_row[y, i] by_column[x, i] density[y, x]; lanes are anchors, four vectors wide."""
     height, width = rows
-    for n in range(0, padded, LANES):
-        result = splat(0.0)
+    for n in range(0, padded, BLOCK):
+        result0, result1, result2, result3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
         for row in range(height):
-            inner0, inner1 = splat(0.0), splat(0.0)
-            at = row * width
-            for column in range(0, width - 1, 2):
-                inner0 = fused(splat(density[at + column]), load(by_column, column * padded + n), inner0)
-                inner1 = fused(splat(density[at + column + 1]), load(by_column, (column + 1) * padded + n), inner1)
-            if width % 2:
-                inner0 = fused(splat(density[at + width - 1]), load(by_column, (width - 1) * padded + n), inner0)
-            result = fused(inner0 + inner1, load(by_row, row * padded + n), result)
-        store(sums, n, result)
+            inner0, inner1, inner2, inner3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+            for column in range(width):
+                value = splat(density[row * width + column])
+                at = column * padded + n
+                inner0 = fused(value, load(by_column, at), inner0)
+                inner1 = fused(value, load(by_column, at + LANES), inner1)
+                inner2 = fused(value, load(by_column, at + 2 * LANES), inner2)
+                inner3 = fused(value, load(by_column, at + 3 * LANES), inner3)
+            at = row * padded + n
+            result0 = fused(inner0, load(by_row, at), result0)
+            result1 = fused(inner1, load(by_row, at + LANES), result1)
+            result2 = fused(inner2, load(by_row, at + 2 * LANES), result2)
+            result3 = fused(inner3, load(by_row, at + 3 * LANES), result3)
+        store(sums, n, result0)
+        store(sums, n + LANES, result1)
+        store(sums, n + 2 * LANES, result2)
+        store(sums, n + 3 * LANES, result3)
 
 
 @compiled
-def _spread(scales, by_anchor_column, by_row, sums, rows, count, padded):  # pragma: no cover - compiled
+def _spread(scales, by_anchor_column, by_row, sums, rows, count, padded, wide):  # pragma: no cover - compiled
     """sums[y, x] = sum over anchors of scales_i by_row[y, i] by_anchor_column[i, x]; lanes are columns."""
-    height, width = rows
-    wide = (width + LANES - 1) // LANES * LANES
+    height, _ = rows
     for row in range(height):
-        for column in range(0, wide, LANES):
-            result0, result1 = splat(0.0), splat(0.0)
-            for n in range(0, count - 1, 2):
-                result0 = fused(
-                    splat(scales[n] * by_row[row * padded + n]), load(by_anchor_column, n * wide + column), result0
-                )
-                result1 = fused(
-                    splat(scales[n + 1] * by_row[row * padded + n + 1]),
-                    load(by_anchor_column, (n + 1) * wide + column),
-                    result1,
-                )
-            if count % 2:
-                n = count - 1
-                result0 = fused(
-                    splat(scales[n] * by_row[row * padded + n]), load(by_anchor_column, n * wide + column), result0
-                )
-            store(sums, row * wide + column, result0 + result1)
+        for column in range(0, wide, BLOCK):
+            result0, result1, result2, result3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+            for n in range(count):
+                value = splat(scales[n] * by_row[row * padded + n])
+                at = n * wide + column
+                result0 = fused(value, load(by_anchor_column, at), result0)
+                result1 = fused(value, load(by_anchor_column, at + LANES), result1)
+                result2 = fused(value, load(by_anchor_column, at + 2 * LANES), result2)
+                result3 = fused(value, load(by_anchor_column, at + 3 * LANES), result3)
+            at = row * wide + column
+            store(sums, at, result0)
+            store(sums, at + LANES, result1)
+            store(sums, at + 2 * LANES, result2)
+            store(sums, at + 3 * LANES, result3)
 
 
 @compiled
@@ -111,8 +118,8 @@ def transport(density, tables_column, tables_row, tables_anchor, epsilons, itera
     """
     height, width = density.shape
     levels = len(epsilons)
-    padded = (count + LANES - 1) // LANES * LANES
-    wide = (width + LANES - 1) // LANES * LANES
+    padded = (count + BLOCK - 1) // BLOCK * BLOCK
+    wide = (width + BLOCK - 1) // BLOCK * BLOCK
     rows = (height, width)
     u = np.zeros(padded, np.float32)
     kept = np.zeros(padded, np.float32)
@@ -125,11 +132,11 @@ def transport(density, tables_column, tables_row, tables_anchor, epsilons, itera
     good = 0
     for level in range(levels):
         for _ in range(iterations):
-            _spread(u, tables_anchor[level], tables_row[level], spread, rows, count, padded)
+            _spread(u, tables_anchor[level], tables_row[level], spread, rows, count, padded, wide)
             for row in range(height):
                 for column in range(width):
                     v[row * width + column] = density[row, column] / spread[row * wide + column]
-            _gather(v, tables_column[level], tables_row[level], sums, rows, count, padded)
+            _gather(v, tables_column[level], tables_row[level], sums, rows, padded)
             for n in range(count):
                 u[n] = share / sums[n]
         low, high = u[0], u[0]
@@ -146,7 +153,7 @@ def transport(density, tables_column, tables_row, tables_anchor, epsilons, itera
             middle = np.sqrt(low) * np.sqrt(high)
             for n in range(count):
                 u[n] = np.float32((u[n] / middle) ** power)
-    _spread(kept, tables_anchor[good], tables_row[good], spread, rows, count, padded)
+    _spread(kept, tables_anchor[good], tables_row[good], spread, rows, count, padded, wide)
     moment = np.empty((3, height * width), np.float32)
     for row in range(height):
         for column in range(width):
@@ -157,7 +164,7 @@ def transport(density, tables_column, tables_row, tables_anchor, epsilons, itera
             moment[2, at] = value * np.float32((2 * row + 1) / height - 1)
     mass = np.empty((3, padded), np.float32)
     for axis in range(3):
-        _gather(moment[axis], tables_column[good], tables_row[good], mass[axis], rows, count, padded)
+        _gather(moment[axis], tables_column[good], tables_row[good], mass[axis], rows, padded)
     for n in range(count):
         positions[n, 0] = mass[1, n] / mass[0, n]
         positions[n, 1] = mass[2, n] / mass[0, n]
