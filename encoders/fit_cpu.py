@@ -92,6 +92,8 @@ class CpuEncoder:
             fit_images(batch, starts, frames[rows], steps_taken[rows], errors[rows], *fixed)
             return time.thread_time() - before
 
+        # No images: compiles, or loads what was compiled, before any time is taken and on one thread.
+        part(slice(0, 0))
         parts = [slice(first, first + _IMAGES_PER_CALL) for first in range(0, count, _IMAGES_PER_CALL)]
         if self.workers == 1 or len(parts) <= 1:
             core_seconds = sum(map(part, parts))

@@ -30,6 +30,19 @@ class TestCpuEngine(EncoderContract):
             assert one.splats.tobytes() == many.splats.tobytes()
             np.testing.assert_array_equal(one.steps, many.steps)
 
+    @pytest.mark.slow
+    def test_compilation_is_not_counted(self, repository, tmp_path):
+        script = (
+            "from tests.encoders.test_engines import *\n"
+            "encoder = create_encoder('cpu', FitSettings(gaussians=12, steps=30))\n"
+            "print(*(encoder.fit(smooth_images()).core_seconds for _ in range(3)))\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(repository), "NUMBA_CACHE_DIR": str(tmp_path)}
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)
+        # Compiling takes seconds; four small images take milliseconds.
+        assert max(map(float, done.stdout.split())) < 0.5
+
     @pytest.mark.parametrize("start", ["transport", "adaptive"])
     def test_dark_gaussians_are_moved_to_where_they_help(self, start):
         images = smooth_images(8, 24)
