@@ -18,13 +18,12 @@ import torch
 from data_schemas.errors import StoreError
 from data_schemas.published_layouts.detect import TORCH_FILE_PATTERN, TORCH_FOLDER
 from data_schemas.published_layouts.keyed import KeyedSource
-from data_schemas.published_layouts.options import AlphaUse, ConversionOptions, StampMatch, usual_image_size
+from data_schemas.published_layouts.options import AlphaUse, ConversionOptions, StampMatch
 from data_schemas.published_layouts.record import (
     MAX_RECORD_BYTES,
     AbsentRow,
     PublishedRecord,
     absent_rows,
-    header_of_published,
 )
 from data_schemas.published_layouts.rows import (
     MAX_GAUSSIANS_READ,
@@ -32,11 +31,10 @@ from data_schemas.published_layouts.rows import (
     Survey,
     UnreadableImageError,
     in_published_order,
-    usual_count,
     without_alpha,
 )
 from data_schemas.published_layouts.stamp import StampFrame, activate, deactivate, from_splats, to_splats
-from data_schemas.published_layouts.stamp_hdf5 import IMAGE_SIZES, USUAL_KERNEL_SIZE
+from data_schemas.published_layouts.stamp_hdf5 import USUAL_KERNEL_SIZE, stamp_header
 from data_schemas.published_layouts.stamp_kernel import holding_kernel_size, kernel_notes, refuse_outside_colours
 from data_schemas.records import RowBlock, RowState, StoreHeader
 from data_schemas.splats import layout_for
@@ -109,7 +107,11 @@ class TorchFolderSource(KeyedSource):
             raise StoreError(f"{path} has no file {TORCH_FILE_PATTERN}", next_step="check the path")
         self._record = self._read_record(path / RECORD_FILE)
         record = self._record
-        header = record.restored_header() if record else self._header(path, keys, options)
+        header = (
+            record.restored_header()
+            if record
+            else stamp_header(path.name, TORCH_FOLDER, [self._shape(key) for key in keys], options)
+        )
         super().__init__(keys, record, header)
         self.match: StampMatch = record.stamp if record else options.stamp
         self.alpha: AlphaUse = "ignored" if record else options.alpha
@@ -123,21 +125,6 @@ class TorchFolderSource(KeyedSource):
         if path.stat().st_size > MAX_RECORD_BYTES:
             raise StoreError(f"{path} has {path.stat().st_size} bytes", allowed=f"up to {MAX_RECORD_BYTES}")
         return PublishedRecord.parse(path.read_bytes(), str(path))
-
-    def _header(self, path: Path, keys: list[str], options: ConversionOptions) -> StoreHeader:
-        shapes = [self._shape(key) for key in keys]
-        gaussians = usual_count((shape[0] if shape else None for shape in shapes), options.gaussians)
-        columns = usual_count((shape[1] if shape else None for shape in shapes), None)
-        height, width = usual_image_size(gaussians, IMAGE_SIZES, options.image_size)
-        return header_of_published(
-            path.name,
-            layout=TORCH_FOLDER,
-            gaussians=gaussians,
-            height=height,
-            width=width,
-            channels=columns - 6,
-            bounded=options.stamp == "centres",
-        )
 
     def _shape(self, key: str) -> tuple[int, int] | None:
         try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from data_schemas.errors import StoreError
 from data_schemas.published_layouts import rotated
+from data_schemas.published_layouts.group_sink import GroupSink
 from data_schemas.published_layouts.hdf5_access import (
     attribute,
     numbers,
@@ -16,27 +19,19 @@ from data_schemas.published_layouts.hdf5_access import (
     read_record,
     subgroup,
     table,
-    write_record,
 )
-from data_schemas.published_layouts.hdf5_writing import NewHdf5File
 from data_schemas.published_layouts.keyed import KeyedSource
 from data_schemas.published_layouts.options import AngleSense, ConversionOptions, PixelCentre, usual_image_size
-from data_schemas.published_layouts.record import (
-    AbsentRow,
-    PublishedRecord,
-    absent_rows,
-    header_of_published,
-)
+from data_schemas.published_layouts.record import header_of_published
 from data_schemas.published_layouts.rows import (
     PublishedImage,
     Survey,
     UnreadableImageError,
     in_published_order,
     usual_count,
-    without_alpha,
 )
-from data_schemas.records import RowBlock, RowState, StoreHeader
-from data_schemas.splats import layout_for
+from data_schemas.records import StoreHeader
+from data_schemas.splats import Layout
 
 LAYOUT_NAME = "hdf5-rotated"
 FIELDS = {"scaling": 2, "rotation": 1, "opacity": 1, "features": 3, "xyz": 2}
@@ -117,7 +112,7 @@ class RotatedSource(KeyedSource):
         self._file.close()
 
 
-class RotatedSink:
+class RotatedSink(GroupSink):
     """Writes a file of the rotated layout; rows without Gaussians are named in its record."""
 
     def __init__(self, path: Path, header: StoreHeader, rows: int, found: Survey, options: ConversionOptions) -> None:
@@ -130,57 +125,24 @@ class RotatedSink:
             found: what was seen of them; this layout can hold any.
             options: key prefix and conventions.
         """
-        self.notes: list[str] = []
+        notes: list[str] = []
         if found.outside_centres:
-            self.notes.append(
+            notes.append(
                 f"{found.outside_centres} images have centres outside the frame; "
                 "programs that undo a tanh of the published centres will move those to its edge"
             )
-        self._header, self._rows, self._options = header, rows, options
-        self._new = NewHdf5File(path)
-        self._images = self._new.file.create_group("W")
-        self._absent: list[AbsentRow] = []
-        self._next = 0
+        self._options = options
+        conventions = {"layout": LAYOUT_NAME, "pixel_centre": options.pixel_centre, "angle": options.angle}
+        super().__init__(path, header, rows, options.key_prefix, conventions, notes)
 
-    def write(self, rows: RowBlock) -> None:
-        """Adds one group per row that is done."""
-        with self._new.checked():
-            self._write(rows)
-        self._absent += absent_rows(self._next, rows)
-        self._next += len(rows)
-
-    def _write(self, rows: RowBlock) -> None:
-        layout = layout_for(self._header.channels)
-        values = without_alpha(rows.splats, self._header.splat_layout)
-        for row in np.flatnonzero(rows.state == RowState.DONE):
-            fields = rotated.from_splats(
-                values[row],
-                layout,
-                self._header.height,
-                self._header.width,
-                pixel_centre=self._options.pixel_centre,
-                angle=self._options.angle,
-            )
-            group = self._images.create_group(f"{self._options.key_prefix}_{self._next + row}")
-            for name, field in fields.items():
-                group.create_dataset(name, data=field.astype(np.float32))
-            group.attrs["source_id"] = str(rows.source_id[row])
-            group.attrs["label"] = int(rows.label[row])
-
-    def finish(self) -> None:
-        """Writes the record and closes the file."""
-        record = PublishedRecord(
-            layout=LAYOUT_NAME,
+    def tables(self, splats: NDArray[Any], layout: Layout) -> dict[str, NDArray[Any]]:
+        """The five tables of one image."""
+        fields = rotated.from_splats(
+            splats,
+            layout,
+            self._header.height,
+            self._header.width,
             pixel_centre=self._options.pixel_centre,
             angle=self._options.angle,
-            header=self._header,
-            rows=self._rows,
-            absent=tuple(self._absent),
         )
-        with self._new.checked() as file:
-            write_record(file, record)
-        self._new.finish()
-
-    def abandon(self) -> None:
-        """Closes the file as it is."""
-        self._new.abandon()
+        return {name: field.astype(np.float32) for name, field in fields.items()}

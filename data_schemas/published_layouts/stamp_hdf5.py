@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
-import numpy as np
+from numpy.typing import NDArray
 
 from data_schemas.errors import StoreError
+from data_schemas.published_layouts.group_sink import GroupSink
 from data_schemas.published_layouts.hdf5_access import (
     RECORD_NAME,
     attribute,
@@ -16,24 +19,21 @@ from data_schemas.published_layouts.hdf5_access import (
     read_record,
     subgroup,
     table,
-    write_record,
 )
-from data_schemas.published_layouts.hdf5_writing import NewHdf5File
 from data_schemas.published_layouts.keyed import KeyedSource
 from data_schemas.published_layouts.options import AlphaUse, ConversionOptions, StampMatch, usual_image_size
-from data_schemas.published_layouts.record import AbsentRow, PublishedRecord, absent_rows, header_of_published
+from data_schemas.published_layouts.record import header_of_published
 from data_schemas.published_layouts.rows import (
     PublishedImage,
     Survey,
     UnreadableImageError,
     in_published_order,
     usual_count,
-    without_alpha,
 )
 from data_schemas.published_layouts.stamp import StampFrame, activate, deactivate, from_splats, to_splats
 from data_schemas.published_layouts.stamp_kernel import holding_kernel_size, kernel_notes, refuse_outside_colours
-from data_schemas.records import RowBlock, RowState, StoreHeader
-from data_schemas.splats import layout_for
+from data_schemas.records import StoreHeader
+from data_schemas.splats import Layout
 
 LAYOUT_NAME = "hdf5-stamp"
 IMAGE_SIZES = {70: (28, 28), 150: (32, 32), 200: (32, 32), 300: (32, 32), 500: (64, 64)}
@@ -43,6 +43,34 @@ USUAL_KERNEL_SIZE = 17
 def published_kernel_size(height: int, width: int) -> int:
     """The stamp with which the published scripts draw images of this size."""
     return {(32, 32): 18, (64, 64): 25}.get((height, width), USUAL_KERNEL_SIZE)
+
+
+def stamp_header(
+    name: str, layout: str, shapes: Sequence[tuple[int, int] | None], options: ConversionOptions
+) -> StoreHeader:
+    """The header of images that are tables of raw stamp numbers, from what most of them hold.
+
+    Args:
+        name: of the source.
+        layout: name of its layout.
+        shapes: (Gaussians, columns) of each image, None where it cannot be read.
+        options: what the shapes do not say.
+
+    Raises:
+        JobError: the image size is neither given nor known.
+    """
+    gaussians = usual_count((shape[0] if shape else None for shape in shapes), options.gaussians)
+    columns = usual_count((shape[1] if shape else None for shape in shapes), None)
+    height, width = usual_image_size(gaussians, IMAGE_SIZES, options.image_size)
+    return header_of_published(
+        name,
+        layout=layout,
+        gaussians=gaussians,
+        height=height,
+        width=width,
+        channels=columns - 6,
+        bounded=options.stamp == "centres",
+    )
 
 
 class StampHdf5Source(KeyedSource):
@@ -65,7 +93,11 @@ class StampHdf5Source(KeyedSource):
             record = read_record(self._file)
             self._record = record
             keys = in_published_order(str(key) for key in self._images if key != RECORD_NAME)
-            header = record.restored_header() if record else self._header(path, keys, options)
+            header = (
+                record.restored_header()
+                if record
+                else stamp_header(path.name, LAYOUT_NAME, [self._shape(key) for key in keys], options)
+            )
             super().__init__(keys, record, header)
             self.match: StampMatch = record.stamp if record else options.stamp
             self.alpha: AlphaUse = "ignored" if record else options.alpha
@@ -76,21 +108,6 @@ class StampHdf5Source(KeyedSource):
         except BaseException:
             self._file.close()
             raise
-
-    def _header(self, path: Path, keys: list[str], options: ConversionOptions) -> StoreHeader:
-        shapes = [self._shape(key) for key in keys]
-        gaussians = usual_count((shape[0] if shape else None for shape in shapes), options.gaussians)
-        columns = usual_count((shape[1] if shape else None for shape in shapes), None)
-        height, width = usual_image_size(gaussians, IMAGE_SIZES, options.image_size)
-        return header_of_published(
-            path.name,
-            layout=LAYOUT_NAME,
-            gaussians=gaussians,
-            height=height,
-            width=width,
-            channels=columns - 6,
-            bounded=options.stamp == "centres",
-        )
 
     def _shape(self, key: str) -> tuple[int, int] | None:
         try:
@@ -135,7 +152,7 @@ def images_group(file: h5py.File) -> h5py.Group:
     return file
 
 
-class StampHdf5Sink:
+class StampHdf5Sink(GroupSink):
     """Writes raw stamp numbers as ``/W/img_{row}/W``."""
 
     def __init__(self, path: Path, header: StoreHeader, rows: int, found: Survey, options: ConversionOptions) -> None:
@@ -154,43 +171,10 @@ class StampHdf5Sink:
         refuse_outside_colours(found)
         usual = published_kernel_size(header.height, header.width)
         kernel_size = holding_kernel_size(header, found, options.kernel_size, usual - 1 + usual % 2, bounded=True)
-        self.notes = kernel_notes(header, kernel_size)
         self._frame = StampFrame(header.height, header.width, kernel_size)
-        self._header, self._rows, self._prefix = header, rows, options.key_prefix
-        self._new = NewHdf5File(path)
-        self._images = self._new.file.create_group("W")
-        self._absent: list[AbsentRow] = []
-        self._next = 0
+        conventions = {"layout": LAYOUT_NAME, "kernel_size": kernel_size}
+        super().__init__(path, header, rows, options.key_prefix, conventions, kernel_notes(header, kernel_size))
 
-    def write(self, rows: RowBlock) -> None:
-        """Adds one group per row that is done."""
-        with self._new.checked():
-            self._write(rows)
-        self._absent += absent_rows(self._next, rows)
-        self._next += len(rows)
-
-    def _write(self, rows: RowBlock) -> None:
-        layout = layout_for(self._header.channels)
-        values = without_alpha(rows.splats, self._header.splat_layout)
-        for row in np.flatnonzero(rows.state == RowState.DONE):
-            group = self._images.create_group(f"{self._prefix}_{self._next + row}")
-            group.create_dataset("W", data=deactivate(from_splats(values[row], layout, self._frame)))
-            group.attrs["source_id"] = str(rows.source_id[row])
-            group.attrs["label"] = int(rows.label[row])
-
-    def finish(self) -> None:
-        """Writes the record and closes the file."""
-        record = PublishedRecord(
-            layout=LAYOUT_NAME,
-            kernel_size=self._frame.kernel_size,
-            header=self._header,
-            rows=self._rows,
-            absent=tuple(self._absent),
-        )
-        with self._new.checked() as file:
-            write_record(file, record)
-        self._new.finish()
-
-    def abandon(self) -> None:
-        """Closes the file as it is."""
-        self._new.abandon()
+    def tables(self, splats: NDArray[Any], layout: Layout) -> dict[str, NDArray[Any]]:
+        """The one table of an image."""
+        return {"W": deactivate(from_splats(splats, layout, self._frame))}
