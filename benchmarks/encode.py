@@ -25,7 +25,7 @@ from benchmarks.operations import operations_per_step, peak_of_eight_lanes, peak
 from data_schemas.records import SourceRecord, StoreHeader
 from data_schemas.splats import ADDITIVE, NORMALISED, CodecName, ColourRange, SplatDtype, StartName, layout_for
 from encoders.base import FitSettings
-from encoders.decode import count_dead, decode, to_uint8
+from encoders.decode import decode_with_dead, to_uint8
 from encoders.fit_cpu import CpuEncoder
 from encoders.fit_reference import ReferenceEncoder
 from encoders.frame import from_splats
@@ -97,13 +97,14 @@ def fit(
     stored, problems = quantise(result.splats, header)
     if any(problems):
         raise SystemExit(f"not storable: {next(filter(None, problems))}")
-    values = psnr(to_uint8(decode(stored, **shape)), images)
+    decoded, dead = decode_with_dead(stored, **shape)
+    values = psnr(to_uint8(decoded), images)
     return Fit(
         mean_error_db=psnr_of_mean_error(values),
         p1=float(np.percentile(values, 1)),
         mean=float(np.minimum(values, 100).mean()),
         core_ms=1e3 * result.core_seconds / len(images),
-        dead=float(count_dead(stored, **shape).mean()),
+        dead=float(dead.mean()),
         splats=result.splats,
     )
 
@@ -122,6 +123,13 @@ def markdown(rows: list[list[str]]) -> str:
     """Rows as a Markdown table, the first one as the header."""
     head, *body = (" | ".join(row) for row in rows)
     return "\n".join(f"| {line} |" for line in (head, " | ".join("---" for _ in rows[0]), *body))
+
+
+def show(tables: dict[str, list[dict[str, str]]], title: str, rows: list[list[str]]) -> None:
+    """Prints a table under its title and keeps it, row by row, for ``--json``."""
+    print(f"\n## {title}\n")
+    print(markdown(rows))
+    tables[title] = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
 
 
 def curve_plot(curves: dict[str, list[tuple[int, float, float, float]]], path: Path) -> None:
@@ -164,7 +172,7 @@ def main(
     """Prints the tables of docs/results.md."""
     names = only or list(SETS)
     sets = {name: load(name, data_dir, images) for name in names}
-    results: dict[str, object] = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    tables: dict[str, list[dict[str, str]]] = {}
 
     starts = [["set", "K", "codec", "start", "PSNR of mean error", "p1", "mean", "core-ms/image", "dead", "R2"]]
     best: dict[str, Fit] = {}
@@ -190,8 +198,7 @@ def main(
                 )
                 if codec == ADDITIVE and start == "transport":
                     best[name] = done
-    print(f"\n## Starts: {STEPS} steps, bounded colours, stored as float16, first {images} images\n")
-    print(markdown(starts))
+    show(tables, f"Starts: {STEPS} steps, bounded colours, stored as float16, first {images} images", starts)
 
     curves: dict[str, list[tuple[int, float, float, float]]] = {}
     rows = [["set", "steps", "PSNR of mean error", "p1", "core-ms/image"]]
@@ -200,8 +207,7 @@ def main(
             done = best[name] if steps == STEPS else fit(pixels, SETS[name], steps=steps)
             curves.setdefault(name, []).append((steps, done.mean_error_db, done.p1, done.core_ms))
             rows.append([name, str(steps), f"{done.mean_error_db:.2f} dB", f"{done.p1:.2f} dB", f"{done.core_ms:.2f}"])
-    print("\n## Steps: start transport, bounded colours, stored as float16\n")
-    print(markdown(rows))
+    show(tables, "Steps: start transport, bounded colours, stored as float16", rows)
 
     rows = [["set", "colours", "stored as", "PSNR of mean error", "p1"]]
     for name, pixels in sets.items():
@@ -211,8 +217,7 @@ def main(
             for dtype in dtypes:
                 done = fit(pixels, SETS[name], colours=colours, dtype=dtype)
                 rows.append([name, colours, dtype, f"{done.mean_error_db:.2f} dB", f"{done.p1:.2f} dB"])
-    print(f"\n## Colours and stored type: {STEPS} steps, start transport\n")
-    print(markdown(rows))
+    show(tables, f"Colours and stored type: {STEPS} steps, start transport", rows)
 
     eight, widest = peak_of_eight_lanes(), peak_of_matrix_product()
     rows = [
@@ -250,16 +255,16 @@ def main(
                 f"{rate / widest:.0%}",
             ]
         )
-    print(
-        f"\n## One core: peak of 8-lane multiply-adds {eight:.0f} GFLOP/s, of a matrix product {widest:.0f} GFLOP/s\n"
-    )
-    print(markdown(rows))
+    peaks = f"peak of 8-lane multiply-adds {eight:.0f} GFLOP/s, of a matrix product {widest:.0f} GFLOP/s"
+    show(tables, f"One core: {peaks}", rows)
 
     if plot is not None:
         curve_plot(curves, plot)
     if json_out is not None:
-        results["curves"] = curves
-        json_out.write_text(json.dumps(results, indent=2) + "\n")
+        machine = platform.processor() or platform.machine()
+        json_out.write_text(
+            json.dumps({"machine": machine, "cores": os.cpu_count(), "tables": tables}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

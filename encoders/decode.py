@@ -42,7 +42,7 @@ _GREATEST_RHO = 0.999999
 
 
 @compiled
-def _accumulate(geometry, colours, height, width, planes, peaks):  # pragma: no cover - compiled
+def _accumulate(geometry, colours, height, width, planes, peaks):
     """Adds all Gaussians of one image to the flat ``planes``; ``peaks`` [gaussian] receives each greatest weight."""
     stride = width + LANES
     plane_size = height * stride
@@ -82,7 +82,7 @@ def _accumulate(geometry, colours, height, width, planes, peaks):  # pragma: no 
 
 
 @compiled
-def _decode(geometry, colours, normalised, height, width, result, peaks):  # pragma: no cover - compiled
+def _decode(geometry, colours, normalised, height, width, result, peaks):
     images = geometry.shape[0]
     channels = result.shape[3]
     stride = width + LANES
@@ -103,9 +103,28 @@ def _decode(geometry, colours, normalised, height, width, result, peaks):  # pra
     restore_denormals(before)
 
 
-def _run(
-    splats: NDArray[Any], layout: Layout, codec: str, height: int, width: int, workers: int | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def decode_with_dead(
+    splats: NDArray[Any], *, layout: Layout, codec: str, height: int, width: int, workers: int | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Decodes splats and counts those that cannot be seen, in one rendering.
+
+    A Gaussian is dead where its greatest contribution to a pixel is below half an 8-bit step. For ``normalised/1`` the
+    weight before the division counts as a contribution.
+
+    Args:
+        splats: float16 or float32 [image, gaussian, parameter] in ``layout``.
+        layout: the columns of ``splats``.
+        codec: ``additive/1`` or ``normalised/1``.
+        height: rows of the decoded image.
+        width: columns of the decoded image.
+        workers: threads; None takes every core. The result does not depend on it.
+
+    Returns:
+        float32 [image, height, width, channel] in [0, 1], and int32 [image].
+
+    Raises:
+        StoreMismatchError: an unknown codec, or splats of another shape than the layout's.
+    """
     if codec not in (ADDITIVE, NORMALISED):
         raise StoreMismatchError(f"Codec {codec!r} cannot be decoded", allowed=f"{ADDITIVE}, {NORMALISED}")
     if splats.ndim != 3 or splats.shape[2] != layout.width:
@@ -137,7 +156,8 @@ def _run(
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(part, [slice(first, first + size) for first in range(0, images, size)]))
     # The plane of weights counts too: in a normalised sum a black Gaussian darkens its place.
-    return result, peaks * np.abs(summed).max(axis=-1, initial=0)
+    contributions = peaks * np.abs(summed).max(axis=-1, initial=0)
+    return result, (contributions < DEAD_BELOW).sum(axis=1, dtype=np.int32)
 
 
 def decode(
@@ -159,32 +179,7 @@ def decode(
     Raises:
         StoreMismatchError: an unknown codec, or splats of another shape than the layout's.
     """
-    return _run(splats, layout, codec, height, width, workers)[0]
-
-
-def count_dead(
-    splats: NDArray[Any], *, layout: Layout, codec: str, height: int, width: int, workers: int | None = None
-) -> NDArray[np.int32]:
-    """Gaussians of each image whose greatest contribution to a pixel is below half an 8-bit step.
-
-    For ``normalised/1`` the weight before the division counts as a contribution.
-
-    Args:
-        splats: float16 or float32 [image, gaussian, parameter] in ``layout``.
-        layout: the columns of ``splats``.
-        codec: ``additive/1`` or ``normalised/1``.
-        height: rows of the image.
-        width: columns of the image.
-        workers: threads; None takes every core.
-
-    Returns:
-        int32 [image].
-
-    Raises:
-        StoreMismatchError: an unknown codec, or splats of another shape than the layout's.
-    """
-    contributions = _run(splats, layout, codec, height, width, workers)[1]
-    return (contributions < DEAD_BELOW).sum(axis=1, dtype=np.int32)
+    return decode_with_dead(splats, layout=layout, codec=codec, height=height, width=width, workers=workers)[0]
 
 
 def to_uint8(image: NDArray[np.floating]) -> NDArray[np.uint8]:

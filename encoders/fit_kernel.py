@@ -34,7 +34,7 @@ def fit_images(
     reseed_every,
     reseed_until,
     reseed_reach,
-):  # pragma: no cover - compiled
+):
     """Fits a range of images, one after the other.
 
     Args:

@@ -23,7 +23,6 @@ RESEEDED_SIGMA = 0.7
 
 @compiled
 def adam(theta, first, second, derived, moments, padded, height, width, channels, rates, betas, limits, bounded):
-    # pragma: no cover - compiled
     """One step of Adam on all Gaussians, eight at a time.
 
     ``rates`` = steps of (centre, shape, colour) with the bias corrections folded in; ``betas`` = (beta1, beta2,
@@ -81,9 +80,7 @@ def adam(theta, first, second, derived, moments, padded, height, width, channels
 
 
 @compiled
-def reseed(
-    theta, first, second, planes, needed, count, padded, height, width, channels, reach
-):  # pragma: no cover - compiled
+def reseed(theta, first, second, planes, needed, count, padded, height, width, channels, reach):
     """Moves every dark Gaussian to the pixel that lacks most light, and takes that pixel out of the running.
 
     ``planes`` hold the residual of the step before. Dark: every colour below half an 8-bit step.

@@ -48,7 +48,7 @@ DERIVED = 10
 
 
 @compiled
-def derive(theta, derived, padded, height, width, cut):  # pragma: no cover - compiled
+def derive(theta, derived, padded, height, width, cut):
     """Factors and boxes of all Gaussians, eight at a time."""
     zero, half = splat(0.0), splat(0.5)
     wide, high = splat(np.float32(width)), splat(np.float32(height))
@@ -94,7 +94,7 @@ def derive(theta, derived, padded, height, width, cut):  # pragma: no cover - co
 
 
 @compiled
-def room(derived, count, padded):  # pragma: no cover - compiled
+def room(derived, count, padded):
     """How many numbers a forward pass keeps for the backward pass: of chains, of spans, of their layout.
 
     Asked before every pass, since the room for the greatest possible boxes would be gigabytes for a photograph.
@@ -115,7 +115,7 @@ def room(derived, count, padded):  # pragma: no cover - compiled
 
 
 @compiled
-def lay_spans(layout, at, first_centre, slope, half, rows, width):  # pragma: no cover - compiled
+def lay_spans(layout, at, first_centre, slope, half, rows, width):
     """First column and number of vectors of the row spans of a thin Gaussian, eight rows at a time.
 
     Args:
@@ -139,7 +139,6 @@ def lay_spans(layout, at, first_centre, slope, half, rows, width):  # pragma: no
 
 @compiled
 def forward(theta, derived, planes, chains, spans, layout, count, padded, height, width, tag, channels):
-    # pragma: no cover - compiled
     """Adds every Gaussian to the planes; keeps what the backward pass repeats."""
     number = len(tag)
     stride = width + LANES
@@ -214,7 +213,7 @@ def forward(theta, derived, planes, chains, spans, layout, count, padded, height
 
 
 @compiled
-def residual(planes, target, low, high, mask, height, width, tag, channels, epsilon):  # pragma: no cover - compiled
+def residual(planes, target, low, high, mask, height, width, tag, channels, epsilon):
     """Replaces the rendered planes by their residual and returns half the sum of squares.
 
     One-sided: where the target is 0 the sum may be negative, where it is 1 it may exceed 1, as clipping hides it.
@@ -256,7 +255,6 @@ def residual(planes, target, low, high, mask, height, width, tag, channels, epsi
 
 @compiled
 def backward(theta, derived, planes, chains, spans, layout, moments, count, padded, height, width, tag, channels):
-    # pragma: no cover - compiled
     """Moments of the residual under every Gaussian.
 
     ``moments`` [8, gaussian] receives the sums of g dx, g dy, g dx^2, g dx dy, g dy^2 and of residual * weight per
@@ -310,13 +308,12 @@ def backward(theta, derived, planes, chains, spans, layout, moments, count, padd
                     else:
                         gather0 = fused(weight, r0, gather0)
                         pull = r0 * c0
-                        if number > 1:
-                            r1 = load(planes, at + size)
-                            if channels > 1:
-                                gather1 = fused(weight, r1, gather1)
-                                pull = fused(r1, c1, pull)
-                            else:
-                                pull = pull + r1
+                        r1 = load(planes, at + size)
+                        if channels > 1:
+                            gather1 = fused(weight, r1, gather1)
+                            pull = fused(r1, c1, pull)
+                        else:
+                            pull = pull + r1
                         if number > 2:
                             r2 = load(planes, at + 2 * size)
                             gather2 = fused(weight, r2, gather2)

@@ -16,7 +16,7 @@ BLOCK = 4 * LANES
 
 
 @compiled
-def saliency(image, ink, edge, floor, density):  # pragma: no cover - compiled
+def saliency(image, ink, edge, floor, density):
     """How many Gaussians a pixel deserves: brightness and local contrast above a uniform floor, summing to 1.
 
     Args:
@@ -52,7 +52,7 @@ def saliency(image, ink, edge, floor, density):  # pragma: no cover - compiled
 
 
 @compiled
-def _gather(density, by_column, by_row, sums, rows, padded):  # pragma: no cover - compiled
+def _gather(density, by_column, by_row, sums, rows, padded):
     """sums_i = sum over pixels of by_row[y, i] by_column[x, i] density[y, x]; lanes are anchors, four vectors wide."""
     height, width = rows
     for n in range(0, padded, BLOCK):
@@ -78,7 +78,7 @@ def _gather(density, by_column, by_row, sums, rows, padded):  # pragma: no cover
 
 
 @compiled
-def _spread(scales, by_anchor_column, by_row, sums, rows, count, padded, wide):  # pragma: no cover - compiled
+def _spread(scales, by_anchor_column, by_row, sums, rows, count, padded, wide):
     """sums[y, x] = sum over anchors of scales_i by_row[y, i] by_anchor_column[i, x]; lanes are columns."""
     height, _ = rows
     for row in range(height):
@@ -100,7 +100,6 @@ def _spread(scales, by_anchor_column, by_row, sums, rows, count, padded, wide): 
 
 @compiled
 def transport(density, tables_column, tables_row, tables_anchor, epsilons, iterations, count, positions):
-    # pragma: no cover - compiled
     """Entropic optimal transport from K anchors of equal mass to ``density``; barycentric projection.
 
     Sinkhorn's scaling with annealed regularisation (Cuturi 2013, arXiv:1306.0895). The Gibbs kernel of the squared
@@ -171,7 +170,7 @@ def transport(density, tables_column, tables_row, tables_anchor, epsilons, itera
 
 
 @compiled
-def stratify(density, curve, offset, positions):  # pragma: no cover - compiled
+def stratify(density, curve, offset, positions):
     """One point in each of K strata of equal mass along a space-filling curve.
 
     Args:
@@ -200,7 +199,7 @@ def stratify(density, curve, offset, positions):  # pragma: no cover - compiled
 
 
 @compiled
-def relax(density, positions, rounds):  # pragma: no cover - compiled
+def relax(density, positions, rounds):
     """Lloyd's iteration: every point moves to the centroid of the density that is nearest to it.
 
     Points that share a place are told apart by index, and a point without any mass stays.
@@ -235,7 +234,7 @@ def relax(density, positions, rounds):  # pragma: no cover - compiled
 
 
 @compiled
-def spacings(positions, result):  # pragma: no cover - compiled
+def spacings(positions, result):
     """Mean distance of each point to its three nearest others.
 
     Args:
@@ -261,7 +260,7 @@ def spacings(positions, result):  # pragma: no cover - compiled
 
 
 @compiled
-def local_colours(image, positions, result):  # pragma: no cover - compiled
+def local_colours(image, positions, result):
     """Bilinear sample of the 3x3 mean of the image at each point.
 
     Args:
@@ -309,7 +308,7 @@ def begin_images(
     spread,
     brightness,
     frames,
-):  # pragma: no cover - compiled
+):
     """Starts of a range of images; see ``encoders.initialise.begin``.
 
     Args (beyond those of the functions above): ``kind`` = GRID, TRANSPORT or ADAPTIVE; ``points`` = anchors float32

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from data_schemas.records import RowBlock, RowState, StoreHeader
 from encoders.base import Encoder
-from encoders.decode import decode, to_uint8
-from encoders.quality import count_dead, psnr, ssim
+from encoders.decode import decode_with_dead, to_uint8
+from encoders.quality import psnr, ssim
 from pipeline.block_decision import BlockInput, Decision, decide, why_unreadable
 from pipeline.encode_records import BlockSummary, FailedImage
 from pipeline.quantise import quantise
@@ -134,13 +134,14 @@ class BlockEncoder:
             "width": header.width,
             "workers": self.workers,
         }
-        decoded = to_uint8(decode(stored, **view))
+        decoded, dead = decode_with_dead(stored, **view)
+        decoded = to_uint8(decoded)
         at = np.asarray(part)
         rows.splats[at] = stored
         rows.psnr[at] = psnr(decoded, pixels)
         rows.ssim[at] = ssim(decoded, pixels)
         rows.steps[at] = steps
-        rows.dead[at] = count_dead(stored, **view)
+        rows.dead[at] = dead
         rows.state[at] = RowState.DONE
         rows.failure[at] = ""
         if rows.image is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from data_schemas.errors import JobError
 from data_schemas.published_layouts import RowSource
 from data_schemas.records import RowBlock, RowState, StoreHeader, content_hash
-from encoders.decode import count_dead, decode, to_uint8
+from encoders.decode import decode_with_dead, to_uint8
 from encoders.quality import psnr, ssim
 from pipeline.sources.base import ImageSource
 
@@ -86,9 +86,9 @@ class MeasuredSource:
             "layout": header.splat_layout, "codec": header.codec, "height": header.height, "width": header.width
         }  # fmt: skip
         splats = rows.splats[part]
-        rows.dead[part] = count_dead(splats, **frame)
+        decoded, rows.dead[part] = decode_with_dead(splats, **frame)
         if rows.image is not None:
-            decoded = to_uint8(decode(splats, **frame))
+            decoded = to_uint8(decoded)
             rows.psnr[part] = psnr(decoded, rows.image[part])
             rows.ssim[part] = ssim(decoded, rows.image[part])
 

@@ -6,7 +6,7 @@ import torch
 
 from data_schemas.errors import StoreMismatchError
 from data_schemas.splats import ADDITIVE, GREY, LAYOUTS, NORMALISED, OVER, RGB
-from encoders.decode import count_dead, decode, to_uint8
+from encoders.decode import decode, decode_with_dead, to_uint8
 from encoders.render import render
 from tests.encoders.splat_examples import random_splats
 
@@ -68,7 +68,7 @@ def test_dead_gaussians_are_those_that_no_pixel_shows():
     splats[0, 3, 3] = -0.5  # negative light is a contribution
     splats[0, 4, :2] = 1e-5  # between pixel centres
     splats[0, 4, 4:] = 0.123
-    assert count_dead(splats, layout=GREY, codec=ADDITIVE, height=8, width=8).tolist() == [3]
+    assert decode_with_dead(splats, layout=GREY, codec=ADDITIVE, height=8, width=8)[1].tolist() == [3]
 
 
 def test_rounding_is_half_up():

@@ -10,7 +10,7 @@ import pytest
 from data_schemas.errors import JobError
 from data_schemas.splats import ADDITIVE, NORMALISED, RGB
 from encoders.base import FitSettings
-from encoders.decode import count_dead
+from encoders.decode import decode_with_dead
 from encoders.engines import create_encoder
 from encoders.fit_cpu import CpuEncoder
 from encoders.quality import psnr_of_mean_error
@@ -50,7 +50,7 @@ class TestCpuEngine(EncoderContract):
         dead, error = [], []
         for recipe in (Recipe(), Recipe(reseed_every=0)):
             result = CpuEncoder(settings, recipe=recipe).fit(images)
-            dead.append(count_dead(result.splats, layout=RGB, codec=ADDITIVE, height=24, width=24).sum())
+            dead.append(decode_with_dead(result.splats, layout=RGB, codec=ADDITIVE, height=24, width=24)[1].sum())
             error.append(psnr_of_mean_error(quality(result, images)))
         assert dead[0] < dead[1]
         assert error[0] > error[1]

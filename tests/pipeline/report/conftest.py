@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from data_schemas.records import RowBlock, RowState, RunRecord, SourceRecord, StoreHeader, content_hash
 from data_schemas.splats import layout_for
 from data_schemas.store import ARRAYS, SplatStore, block_range
-from encoders.decode import count_dead, decode, to_uint8
+from encoders.decode import decode, decode_with_dead, to_uint8
 from encoders.quality import psnr, ssim
 
 START = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -157,7 +157,7 @@ def make_memory_store(
         added = np.rint(rng.uniform(-1, 1, decoded.shape) * level).astype(np.int64)
         source = np.clip(decoded + added, 0, 255).astype(np.uint8)
         block.psnr[:], block.ssim[:] = psnr(decoded, source), ssim(decoded, source)
-        block.dead[:] = count_dead(block.splats, layout=layout, codec=header.codec, **shape, workers=1)
+        block.dead[:] = decode_with_dead(block.splats, layout=layout, codec=header.codec, **shape, workers=1)[1]
         block.steps[:] = 200
         block.label[:] = np.arange(images) % len(labels) if labels else -1
         block.source_id[:] = [f"{index:05d}.png" for index in range(images)]
