@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -34,8 +35,9 @@ class RedoLog:
         self._order = order
 
     def begin(self) -> Path:
-        """A new, empty folder for one change."""
-        change = self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}"
+        """A new, empty folder for one change; it sorts after every change that is there, whatever the clock says."""
+        stamp = max([time.time_ns(), *(_stamp(name) + 1 for name in self._names())])
+        change = self.folder / f"{stamp:020d}-{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}"
         change.mkdir(parents=True)
         return change
 
@@ -57,7 +59,11 @@ class RedoLog:
         return ready
 
     def apply(self, ready: Path) -> None:
-        """Moves the files of a valid change into the store. Repeating it after a kill finishes it."""
+        """Moves the files of a valid change into the store. Repeating it after a kill finishes it.
+
+        Two processes may apply one change at once: a worker that outlived its run, and the next run, which finishes
+        what it finds. What the other has moved is where it belongs.
+        """
         moves = sorted(
             (path.relative_to(ready).as_posix() for path in ready.rglob("*") if path.is_file()), key=self._order
         )
@@ -65,23 +71,20 @@ class RedoLog:
         for relative in moves:
             target = self.root / relative
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(ready / relative, target)
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(ready / relative, target)
             folder = target.parent
             while folder not in touched and folder != self.root.parent:
                 touched.add(folder)
                 folder = folder.parent
         for folder in touched:
             sync_folder(folder)
-        shutil.rmtree(ready)
+        shutil.rmtree(ready, ignore_errors=True)
         self._remove_if_empty()
 
     def ready(self) -> list[Path]:
         """Valid changes that are not wholly in the store yet, oldest first."""
-        try:
-            names = os.listdir(self.folder)
-        except FileNotFoundError:
-            return []
-        return [self.folder / name for name in sorted(names) if name.endswith(_READY_SUFFIX)]
+        return [self.folder / name for name in sorted(self._names()) if name.endswith(_READY_SUFFIX)]
 
     def recover(self) -> int:
         """Finishes what is valid and deletes the rest; for the holder of the writer lock.
@@ -102,8 +105,19 @@ class RedoLog:
         """Forgets everything, valid or not (the store that it belonged to is gone)."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(self.folder)
+        except FileNotFoundError:
+            return []
+
     def _remove_if_empty(self) -> None:
         try:
             self.folder.rmdir()
         except OSError:  # not there, or another writer has a change in it: both are fine
             return
+
+
+def _stamp(name: str) -> int:
+    digits = name.partition("-")[0]
+    return int(digits) if digits.isdecimal() else 0

@@ -264,8 +264,11 @@ class ZarrStore(RowStore):
 
     def _change(self, fill: Callable[[Path], object], accept: Callable[[], None] | None = None) -> None:
         """Prepares files with ``fill``, makes them valid, and moves them in; nothing happens unless all succeeds."""
-        for ready in self._log.ready() if self._lock is not None else ():
-            self._log.apply(ready)
+        if self._lock is None:
+            self._require_same_store()
+        else:
+            for ready in self._log.ready():
+                self._log.apply(ready)
         change = self._log.begin()
         try:
             fill(change)
@@ -276,6 +279,17 @@ class ZarrStore(RowStore):
         if accept is not None:
             accept()
         self._log.apply(ready)
+
+    def _require_same_store(self) -> None:
+        """A shard writer may outlive its run: what it has must not enter a store that was made anew since."""
+        group, _ = self._document(self.path, "")
+        found = str(group.get("attributes", {}).get("store_id", ""))
+        if found != self._store_id:
+            raise StoreError(
+                f"{self.path} was replaced while it was being written",
+                allowed="the store that was opened",
+                next_step="run the same command again",
+            )
 
     def _commit(self) -> None:
         """Every change was made durable as it happened; nothing is left to do."""

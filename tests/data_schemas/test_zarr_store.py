@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,53 @@ class TestZarrStore(StoreContract):
             for change in (lambda: store.append(["x"]), lambda: store.set_header(store.header)):
                 with pytest.raises(StoreError, match="without its lock"):
                     change()
+
+    def test_writer_without_the_lock_keeps_out_of_a_store_made_anew(self, filled: tuple[Path, Any]) -> None:
+        path, _ = filled
+        with open_store(path, "a", lock=False) as late:
+            with create_store(path, late.header, overwrite=True) as anew:
+                anew.append([str(number) for number in range(40)])
+            with pytest.raises(StoreError, match="was replaced while it was being written"):
+                late.write_block(1, example_rows(late.header, 16, 1))
+        with open_store(path) as store:
+            assert (store.read(["state"])["state"] == RowState.EMPTY).all()
+
+    def test_two_processes_finish_one_change(self, filled: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        path, wanted = filled
+        rows = example_rows(example_header(), 16, 60)
+        real_replace = os.replace
+        taken: list[str] = []
+
+        def replaced_by_the_other(source: Any, target: Any) -> None:
+            if ".ready" in str(source) and not taken:  # the other process is a moment ahead with the first file
+                taken.append(str(target))
+                real_replace(source, target)
+            real_replace(source, target)
+
+        with open_store(path, "a", lock=False) as store:
+            monkeypatch.setattr(os, "replace", replaced_by_the_other)
+            store.write_block(1, rows)
+        assert taken
+        with open_store(path) as store:
+            expected = {name: values.copy() for name, values in wanted.items()}
+            for name, values in expected.items():
+                values[16:32] = getattr(rows, name)
+            assert_same(content_of(store), expected)
+            assert verify_checksums(store) == []
+
+    def test_a_clock_that_jumps_back_keeps_the_order_of_changes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        log = RedoLog(tmp_path / "store.zarr", lambda relative: relative)
+        (tmp_path / "store.zarr").mkdir()
+        times = iter((2_000, 1_000))
+        monkeypatch.setattr("data_schemas.redo_log.time.time_ns", lambda: next(times))
+        for content in ("first", "second"):
+            change = log.begin()
+            (change / "file").write_text(content)
+            log.seal(change)
+        assert log.recover() == 2
+        assert (tmp_path / "store.zarr" / "file").read_text() == "second"
 
     def test_one_file_per_array_and_block(self, filled: tuple[Path, Any]) -> None:
         path = filled[0]
