@@ -47,6 +47,7 @@ class EncodePlan(BaseModel):
         removed: rows whose image is no longer in the source; they stay as they are.
         blocks: numbers of the blocks that hold images of this job, ascending.
         exists: whether the store was there before.
+        aligned: whether row n of the store is image n of the source, so that names need not be looked up.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,6 +65,7 @@ class EncodePlan(BaseModel):
     removed: int
     blocks: tuple[int, ...]
     exists: bool
+    aligned: bool
 
     @property
     def pending(self) -> int:

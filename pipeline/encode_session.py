@@ -10,17 +10,18 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data_schemas.errors import SourceError, StoreCorruptError
-from data_schemas.records import CONTENT_HASH_BYTES, RowBlock, RowState
-from data_schemas.store import SplatStore, block_range, blocks
+from data_schemas.records import RowBlock, RowState
+from data_schemas.store import SplatStore, block_range
 from data_schemas.stores import open_store
 from encoders.base import Encoder
 from encoders.engines import create_encoder
 from pipeline.block_decision import BlockInput
 from pipeline.block_work import BlockEncoder
+from pipeline.content_index import ContentIndex
 from pipeline.encode_records import BlockSummary, EncodePlan
+from pipeline.row_matching import RowMatch, match_rows
 from pipeline.sources import open_source
 from pipeline.sources.base import ImageSource, SourceImage
 
@@ -63,8 +64,12 @@ class EncodeSession:
         try:
             self._lock = threading.RLock()
             self._unwritten: dict[int, RowBlock] = {}
-            self._source_index, self._source_ids = self._match_rows()
-            self._row_with_content = self._index_content()
+            self._names = source.identifiers()
+            self._match = self._match_rows()
+            # Nothing is looked up where nothing was done before this run.
+            self._contents = (
+                ContentIndex.of_store(self.store, header.block_rows) if plan.done or plan.removed else ContentIndex()
+            )
         except BaseException:
             self.store.close()
             raise
@@ -85,12 +90,14 @@ class EncodeSession:
                 logger.warning("block %d is damaged and is encoded again: %s", block, error)
                 repaired = True
                 rows = RowBlock.empty(len(span), self.plan.header)
-                rows.source_id[:] = self._source_ids[span.start : span.stop]
-        indices = self._source_index[span.start : span.stop]
-        wanted = np.flatnonzero(indices >= 0)
+                rows.source_id[:] = self._names_of(span)
+        indices = self._match.of(span.start, span.stop)
+        wanted = np.flatnonzero((indices >= 0) & (indices < self.plan.images))
         images: list[SourceImage | None] = [None] * len(span)
         read = self.source.read([int(index) for index in indices[wanted]])
         for position, image in zip(wanted, read, strict=True):
+            if image.identifier != rows.source_id[position]:
+                raise self._changed_source(f"{image.identifier!r} where {rows.source_id[position]!r} was planned")
             images[position] = image
         return BlockInput(block, span.start, rows, images, repaired, started)
 
@@ -107,9 +114,7 @@ class EncodeSession:
             with self._lock:
                 self._unwritten[block.block] = rows
                 for position in np.flatnonzero(rows.state == RowState.DONE):
-                    self._row_with_content.setdefault(
-                        rows.content_hash[position].tobytes(), block.first_row + int(position)
-                    )
+                    self._contents.add(rows.content_hash[position].tobytes(), block.first_row + int(position))
             summary = summary.model_copy(update={"written": True})
         return rows, summary
 
@@ -139,57 +144,59 @@ class EncodeSession:
     ) -> None:
         self.close()
 
-    def _match_rows(self) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
-        """int64 [row]: index in the source of each row's image, -1 for rows outside the job; and their names."""
-        names = list(self.source.identifiers())[: self.plan.images]
-        index_of = {name: index for index, name in enumerate(names)}
-        source_ids = self.store.read(["source_id"])["source_id"]
-        indices = np.array([index_of.get(str(name), -1) for name in source_ids], np.int64)
-        found = int((indices >= 0).sum())
+    def _match_rows(self) -> RowMatch:
+        """Which image belongs to which row; names are compared only where the plan says that they differ in order."""
+        if len(self._names) < self.plan.images:
+            raise self._changed_source(f"{len(self._names)} of the {self.plan.images} images that were planned")
+        if self.plan.aligned:
+            return RowMatch(len(self.store), None)
+        match = match_rows(self.store, self._names)
+        found = sum(int(of_job.sum()) for _, of_job in match.portions(self.plan.images))
         if found != self.plan.images:
-            raise SourceError(
-                f"{self.plan.job.dataset} has {found} of the {self.plan.images} images that were planned",
-                allowed="a data set that stays as it is while it is encoded",
-                next_step="run the same command again",
-            )
-        return indices, source_ids
+            raise self._changed_source(f"{found} of the {self.plan.images} images that were planned")
+        return match
 
-    def _index_content(self) -> dict[bytes, int]:
-        """Content hash of every done row to its row number; damaged blocks are left out."""
-        index: dict[bytes, int] = {}
-        size = self.plan.header.block_rows
-        for block in blocks(len(self.store), size):
-            span = block_range(block, size, len(self.store))
-            try:
-                content = self.store.read(["state", "content_hash"], slice(span.start, span.stop))
-            except StoreCorruptError:
-                continue  # the block is reported and encoded again when its turn comes
-            for position in np.flatnonzero(content["state"] == RowState.DONE):
-                index.setdefault(content["content_hash"][position].tobytes(), span.start + int(position))
-        index.pop(bytes(CONTENT_HASH_BYTES), None)  # rows that were imported without their images
-        return index
+    def _changed_source(self, what: str) -> SourceError:
+        return SourceError(
+            f"{self.plan.job.dataset} has {what}",
+            allowed="a data set that stays as it is while it is encoded",
+            next_step="run the same command again",
+        )
+
+    def _names_of(self, span: range) -> list[str]:
+        """The names that belong to the rows of a damaged block, from the source where the store has lost them."""
+        try:
+            return [str(name) for name in self.store.read(["source_id"], slice(span.start, span.stop))["source_id"]]
+        except StoreCorruptError:
+            if not self._match.aligned or span.stop > len(self._names):
+                raise
+            return list(self._names[span.start : span.stop])
 
     def _copy_of(self, digest: bytes) -> RowBlock | None:
         """A block of the one row that holds this content, or None."""
         with self._lock:
-            row = self._row_with_content.get(digest)
-            if row is None:
-                return None
-            size = self.plan.header.block_rows
-            unwritten = self._unwritten.get(row // size)
-            names = ("splats", "psnr", "ssim", "steps", "dead", "content_hash", "state")
-            try:
-                content = (
-                    {name: getattr(unwritten, name)[row % size : row % size + 1] for name in names}
-                    if unwritten is not None
-                    else self.store.read(names, [row])
-                )
-            except StoreCorruptError:
-                return None  # fitted again instead
-            # A row may have been given another image since the index was made.
-            if content["state"][0] != RowState.DONE or content["content_hash"][0].tobytes() != digest:
-                return None
-            found = RowBlock.empty(1, self.plan.header)
-            for name in names:
-                setattr(found, name, content[name])
-            return found
+            for row in self._contents.candidates(digest):
+                found = self._read_copy(row, digest)
+                if found is not None:
+                    return found
+        return None
+
+    def _read_copy(self, row: int, digest: bytes) -> RowBlock | None:
+        size = self.plan.header.block_rows
+        unwritten = self._unwritten.get(row // size)
+        names = ("splats", "psnr", "ssim", "steps", "dead", "content_hash", "state")
+        try:
+            content = (
+                {name: getattr(unwritten, name)[row % size : row % size + 1] for name in names}
+                if unwritten is not None
+                else self.store.read(names, [row])
+            )
+        except StoreCorruptError:
+            return None  # fitted again instead
+        # Hashes are remembered in part, and a row may have been given another image since.
+        if content["state"][0] != RowState.DONE or content["content_hash"][0].tobytes() != digest:
+            return None
+        found = RowBlock.empty(1, self.plan.header)
+        for name in names:
+            setattr(found, name, content[name])
+        return found

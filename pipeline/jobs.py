@@ -51,6 +51,7 @@ class EncodeJob(BaseModel):
     workers: int = Field(default=1, ge=1, le=4096, description="threads of the engine")
     images: bool = Field(default=True, description="keep the source pixels in the store")
     overwrite: bool = Field(default=False, description="replace a store that is there")
+    versions: bool = Field(default=False, description="another setting makes another store, NAME.v2.zarr and so on")
     download: bool = Field(default=True, description="fetch a data set that is not there")
     block_rows: int | None = Field(default=None, ge=1, le=1_000_000, description="rows written together")
 
@@ -104,6 +105,8 @@ def resolve_job(dataset: str, out: str | Path, **options: Any) -> EncodeJob:
             allowed="--data-dir for a named data set (" + ", ".join(PRESETS) + ")",
             next_step="give the path alone",
         )
+    if given.get("versions") and given.get("overwrite"):
+        raise JobError("--versions together with --overwrite", allowed="one of them", next_step="leave one out")
     defaults: dict[str, Any] = {
         "split": preset.split,
         "gaussians": preset.gaussians or None,

@@ -25,13 +25,20 @@ from encoders.engines import create_encoder
 from pipeline.download import Progress
 from pipeline.encode_records import EncodePlan
 from pipeline.jobs import EncodeJob
+from pipeline.row_matching import NameIndex, RowMatch, match_rows
 from pipeline.sources import open_source
 from pipeline.sources.base import ImageSource
+from pipeline.store_versions import version_for
 
 logger = logging.getLogger("splatspace.encode")
 
-SMALL_SET, SMALL_BLOCK, LARGE_BLOCK = 8192, 256, 1024
-"""Sets of fewer images get smaller blocks, so that a stopped run loses less."""
+SMALL_SET, SMALL_BLOCK = 8192, 256
+LARGE_BLOCK = 1024
+HUGE_SET, HUGE_BLOCK = 1_000_000, 8192
+"""Small sets get small blocks, so that a stopped run loses less; huge sets large ones, since each is eleven files."""
+
+ROWS_PER_APPEND = 262_144
+"""Rows added to a store at once: bounds the names in memory."""
 
 BLOCK_BYTES = 64 * 2**20
 """Most bytes of pixels or of splats in one block: what a run keeps in memory is a few of them."""
@@ -94,9 +101,9 @@ def survey(
     if encoder is None:
         encoder = create_encoder(job.engine, settings, workers=job.workers)
     settings = encoder.settings
-    names = list(source.identifiers())
+    names = source.identifiers()
     _require_unique(names, source)
-    wanted = names[: job.limit]
+    images = min(len(names), job.limit or len(names))
     job = job.model_copy(update={"gaussians": settings.gaussians})
     header = StoreHeader(
         codec=settings.codec,
@@ -116,36 +123,39 @@ def survey(
         settings=json.loads(json.dumps({**settings.as_dict(), "recipe": encoder.recipe()})),
         seed=settings.seed,
         source=source.record,
-        block_rows=job.block_rows or _block_rows(len(wanted), height * width * channels, settings.gaussians),
+        block_rows=job.block_rows or _block_rows(images, height * width * channels, settings.gaussians),
     )
+    if job.versions:
+        job = job.model_copy(update={"out": version_for(job.out, header)})
     exists = job.out.exists() and not job.overwrite
-    stored_names: list[str] = []
-    states: NDArray[np.uint8] = np.zeros(0, np.uint8)
+    match, done, failed = RowMatch(0, None), 0, 0
     if exists:
         with open_store(job.out, "r") as store:
-            stored_names, states = _stored(store)
-            header = _continued(store, header, names, stored_names, job)
-    row_of = {name: row for row, name in enumerate(stored_names)}
-    new = [name for name in wanted if name not in row_of]
+            match = match_rows(store, names)
+            header = _continued(store, header, match, job)
+            done, failed = _count(store, match, images)
+    new = match.new(images)
     if write:
-        _make_room(job, header, new, exists)
-    rows = [row_of[name] for name in wanted if name in row_of]
-    rows_of_job = np.concatenate([np.array(rows, np.int64), len(stored_names) + np.arange(len(new))])
-    in_source = set(names)
+        _make_room(job, header, names, new, exists)
+    blocks = np.zeros(-(-(match.rows + len(new)) // header.block_rows), bool)
+    blocks[match.rows // header.block_rows :] = len(new) > 0
+    for rows, of_job in match.portions(images):
+        blocks[(rows.start + np.flatnonzero(of_job)) // header.block_rows] = True
     plan = EncodePlan(
         job=job,
         store=job.out,
         header=header,
         started=started,
-        images=len(wanted),
+        images=images,
         images_in_source=len(names),
-        rows=len(stored_names) + len(new),
+        rows=match.rows + len(new),
         new=len(new),
-        done=int((states[rows] == RowState.DONE).sum()),
-        failed_before=int((states[rows] == RowState.FAILED).sum()),
-        removed=sum(name not in in_source for name in stored_names),
-        blocks=tuple(int(block) for block in np.unique(rows_of_job // header.block_rows)),
+        done=done,
+        failed_before=failed,
+        removed=match.removed(),
+        blocks=tuple(int(block) for block in np.flatnonzero(blocks)),
         exists=exists,
+        aligned=match.aligned,
     )
     logger.info("%d images, %d done, %d new, %d blocks", plan.images, plan.done, plan.new, len(plan.blocks))
     return Survey(plan, source, encoder)
@@ -156,18 +166,25 @@ def attribution_path(store: Path) -> Path:
     return store.with_name(store.stem + ".attribution.txt")
 
 
-def _make_room(job: EncodeJob, header: StoreHeader, new: Sequence[str], exists: bool) -> None:
+def _make_room(
+    job: EncodeJob, header: StoreHeader, names: Sequence[str], new: NDArray[np.int64] | range, exists: bool
+) -> None:
     """Creates the store or continues it, and appends a row for each new image."""
     if exists:
-        with open_store(job.out, "a") as store:
-            store.append(new)
-            if store.header.source != header.source:
-                store.set_header(store.header.model_copy(update={"source": header.source}))
+        opened = open_store(job.out, "a")
     else:
         with explained("create the folder of", job.out):
             job.out.parent.mkdir(parents=True, exist_ok=True)
-        with create_store(job.out, header, overwrite=job.overwrite) as store:
-            store.append(new)
+        opened = create_store(job.out, header, overwrite=job.overwrite)
+    with opened as store:
+        for first in range(0, len(new), ROWS_PER_APPEND):
+            part = new[first : first + ROWS_PER_APPEND]
+            if isinstance(part, range):
+                store.append(list(names[part.start : part.stop]))
+            else:
+                store.append([names[int(index)] for index in part])
+        if store.header.source != header.source:
+            store.set_header(store.header.model_copy(update={"source": header.source}))
     record = header.source
     if record.attribution:
         lines = [f"Source: {record.name}", f"Licence: {record.licence}", "", record.attribution.strip(), ""]
@@ -175,14 +192,17 @@ def _make_room(job: EncodeJob, header: StoreHeader, new: Sequence[str], exists: 
             write_file(attribution_path(job.out), "\n".join(lines).encode())
 
 
-def _stored(store: SplatStore) -> tuple[list[str], NDArray[np.uint8]]:
-    arrays = store.read(["source_id", "state"])
-    return [str(name) for name in arrays["source_id"]], arrays["state"]
+def _count(store: SplatStore, match: RowMatch, images: int) -> tuple[int, int]:
+    """Rows of the job that are done, and that have failed."""
+    done = failed = 0
+    for rows, of_job in match.portions(images):
+        states = store.read(["state"], rows)["state"][of_job]
+        done += int((states == RowState.DONE).sum())
+        failed += int((states == RowState.FAILED).sum())
+    return done, failed
 
 
-def _continued(
-    store: SplatStore, wanted: StoreHeader, names: Sequence[str], stored_names: Sequence[str], job: EncodeJob
-) -> StoreHeader:
+def _continued(store: SplatStore, wanted: StoreHeader, match: RowMatch, job: EncodeJob) -> StoreHeader:
     """The header with which a store that is there goes on.
 
     Raises:
@@ -195,10 +215,10 @@ def _continued(
         raise StoreMismatchError(
             error.got,
             allowed="the settings of the store that is there",
-            next_step="give another --out, or --overwrite to replace it",
+            next_step="give another --out, --versions to keep both, or --overwrite to replace it",
         ) from None
     same_name = header.source.name == wanted.source.name
-    if stored_names and not same_name and set(stored_names).isdisjoint(names):
+    if match.rows and not same_name and match.removed() == match.rows:
         raise StoreMismatchError(
             f"{job.out} holds images of {header.source.name!r}, none of which is in {wanted.source.name!r}",
             allowed="the same data set, grown or changed",
@@ -210,15 +230,14 @@ def _continued(
 def _require_unique(names: Sequence[str], source: ImageSource) -> None:
     if not names:
         raise SourceError(f"{source.record.name} holds no images", next_step="check the path and --split")
-    if len(set(names)) != len(names):
-        seen: set[str] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))
+    twice = NameIndex(names).repeated()
+    if twice is not None:
         raise SourceError(f"{source.record.name} names two images {twice!r}", allowed="a name for each image")
 
 
 def _block_rows(images: int, image_bytes: int, gaussians: int) -> int:
     """Rows of a block: a power of two, bounded by the number of images and by memory."""
-    rows = SMALL_BLOCK if images < SMALL_SET else LARGE_BLOCK
+    rows = SMALL_BLOCK if images < SMALL_SET else LARGE_BLOCK if images < HUGE_SET else HUGE_BLOCK
     largest = max(image_bytes, gaussians * 9 * 4)
     while rows > 1 and rows * largest > BLOCK_BYTES:
         rows //= 2

@@ -1,0 +1,37 @@
+"""Stores of one name with different settings: NAME.zarr, NAME.v2.zarr, NAME.v3.zarr. Rows of two settings never mix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_schemas.errors import StoreMismatchError
+from data_schemas.headers import require_identity
+from data_schemas.records import StoreHeader
+from data_schemas.stores import open_store
+
+
+def version_path(path: Path, version: int) -> Path:
+    """Where a version of a store is kept: ``path`` itself is version 1."""
+    return path if version == 1 else path.with_name(f"{path.stem}.v{version}{path.suffix}")
+
+
+def version_for(path: Path, header: StoreHeader) -> Path:
+    """The newest version with these settings, or the next free one.
+
+    Args:
+        path: the store as the user named it.
+        header: what is about to be written.
+
+    Raises:
+        StoreError: a version cannot be read; it is not passed over, since its settings are unknown.
+    """
+    version, found = 1, None
+    while (candidate := version_path(path, version)).exists():
+        with open_store(candidate) as store:
+            try:
+                require_identity(store.header, header)
+                found = candidate
+            except StoreMismatchError:
+                pass  # another setting: it stays as it is
+        version += 1
+    return found or candidate
