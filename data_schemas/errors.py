@@ -7,6 +7,7 @@ traceback and leaves with the class's ``exit_code``; flows let it fail the task.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class SplatSpaceError(Exception):
@@ -34,6 +35,16 @@ class SplatSpaceError(Exception):
             parts.append(f"Next: {self.next_step.rstrip('.')}.")
         return " ".join(parts)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles as it is: errors travel back from worker processes."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[SplatSpaceError], args: tuple[Any, ...], state: dict[str, Any]) -> SplatSpaceError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class JobError(SplatSpaceError, ValueError):
     """An option or a combination of options that cannot be run."""
@@ -55,6 +66,10 @@ class ArchiveError(SourceError):
 
 class DownloadError(SourceError):
     """A download that failed on every mirror or whose checksum differs."""
+
+
+class ComputeError(SplatSpaceError):
+    """Dask workers that cannot be started, reached or used, or that were lost."""
 
 
 class StoppedError(SplatSpaceError):

@@ -30,6 +30,9 @@ _ENGINES: dict[str, Callable[[FitSettings, int | None], Encoder]] = {"cpu": _cpu
 ENGINES: tuple[str, ...] = ("auto", *_ENGINES)
 """Names that ``create_encoder`` knows."""
 
+GPU_ENGINES: frozenset[str] = frozenset()
+"""Engines that need a graphics card for themselves: one process for each card."""
+
 
 def create_encoder(engine: str, settings: FitSettings, *, workers: int | None = None) -> Encoder:
     """An engine by name.

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from data_schemas.errors import JobError
 from data_schemas.splats import ADDITIVE, NORMALISED, CodecName, ColourRange, SplatDtype, StartName
 from encoders.base import MAX_GAUSSIANS, FitSettings
+from pipeline.compute_choice import LOCAL, check_compute
 from pipeline.presets import PRESETS, Split, gaussians_for, preset_for
 
 EngineName = Literal["auto", "cpu", "reference"]
@@ -48,11 +49,12 @@ class EncodeJob(BaseModel):
     dtype: SplatDtype = "float16"
     engine: EngineName = "auto"
     seed: int = Field(default=0, ge=0, lt=2**63)
-    workers: int = Field(default=1, ge=1, le=4096, description="threads of the engine")
+    workers: int = Field(default=1, ge=1, le=4096, description="threads of the engine; worker processes with Dask")
     images: bool = Field(default=True, description="keep the source pixels in the store")
     overwrite: bool = Field(default=False, description="replace a store that is there")
     versions: bool = Field(default=False, description="another setting makes another store, NAME.v2.zarr and so on")
     download: bool = Field(default=True, description="fetch a data set that is not there")
+    compute: str = Field(default="local", description="local, dask, or tcp://HOST:PORT of a Dask scheduler")
     block_rows: int | None = Field(default=None, ge=1, le=1_000_000, description="rows written together")
 
     def fit_settings(self, height: int, width: int) -> FitSettings:
@@ -105,6 +107,7 @@ def resolve_job(dataset: str, out: str | Path, **options: Any) -> EncodeJob:
             allowed="--data-dir for a named data set (" + ", ".join(PRESETS) + ")",
             next_step="give the path alone",
         )
+    check_compute(str(given.get("compute", LOCAL)), path)
     if given.get("versions") and given.get("overwrite"):
         raise JobError("--versions together with --overwrite", allowed="one of them", next_step="leave one out")
     defaults: dict[str, Any] = {

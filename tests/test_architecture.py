@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 
 PACKAGES = ("data_schemas", "encoders", "flows", "models", "pipeline")
 
-NEVER_IMPORTED = {"fastapi", "sqlalchemy"}
-"""Declared to keep Prefect working, never imported (the reason stands in pyproject.toml)."""
+NEVER_IMPORTED = {"cryptography", "fastapi", "sqlalchemy"}
+"""Declared to keep Dask and Prefect working, never imported (the reason stands in pyproject.toml)."""
 
 IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn", "scikit-image": "skimage", "pyyaml": "yaml"}
 

@@ -16,6 +16,7 @@ EXAMPLES = (
     "splatspace encode mnist --out mnist.h5 --split test --limit 1000",
     "splatspace encode sprites --data-dir data/sprites --out sprites.zarr",
     "splatspace encode photos/ --size 64 --gaussians 300 --out photos.zarr",
+    "splatspace encode sprites --out sprites.zarr --compute dask --workers 8",
     "splatspace encode cifar10 --out cifar10.zarr --codec normalised --target-psnr 40 --dry-run",
 )
 
@@ -55,8 +56,20 @@ def encode(
     ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the adaptive start.")] = 0,
     workers: Annotated[
-        int | None, typer.Option(min=1, envvar="SPLATSPACE_WORKERS", help="Threads. Default: every processor.")
+        int | None,
+        typer.Option(
+            min=1,
+            envvar="SPLATSPACE_WORKERS",
+            help="Threads, or processes with --compute dask. Default: one a processor.",
+        ),
     ] = None,
+    compute: Annotated[
+        str,
+        typer.Option(
+            envvar="SPLATSPACE_COMPUTE",
+            help="local; dask: worker processes of this machine; tcp://HOST:PORT: those of a Dask scheduler.",
+        ),
+    ] = "local",
     images: Annotated[bool, typer.Option("--images/--no-images", help="Keep the source pixels in the store.")] = True,
     block_rows: Annotated[
         int | None, typer.Option(min=1, help="Rows written together (one zarr shard). Default: by number of images.")
@@ -92,6 +105,7 @@ def encode(
         engine=engine,
         seed=seed,
         workers=workers,
+        compute=compute,
         images=images,
         block_rows=block_rows,
         overwrite=overwrite,

@@ -1,0 +1,94 @@
+"""The end of a run: its record in the store's header, and what is said of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import numpy as np
+
+from data_schemas.records import RowState, RunRecord
+from data_schemas.store import SplatStore
+from encoders.base import Encoder
+from pipeline.encode_records import BlockSummary, EncodePlan, EncodeSummary
+from pipeline.planning import attribution_path
+
+logger = logging.getLogger("splatspace.encode")
+
+RECORDED_PACKAGES = ("splatspace", "numpy", "numba", "torch", "zarr", "h5py")
+
+
+def finish_run(
+    store: SplatStore, plan: EncodePlan, summaries: Iterable[BlockSummary], encoder: Encoder
+) -> EncodeSummary:
+    """Records a run and commits.
+
+    Args:
+        store: open for writing, with its lock.
+        plan: of the run.
+        summaries: of its blocks, in any order.
+        encoder: the engine, for its name and device.
+    """
+    total = BlockSummary.merge(summaries)
+    record = _record_run(store, plan, total, encoder)
+    psnr = total.psnr
+    attribution = attribution_path(plan.store)
+    return EncodeSummary(
+        store=plan.store,
+        rows=len(store),
+        rows_done=int(np.count_nonzero(store.read(["state"])["state"] == RowState.DONE)),
+        images=plan.images,
+        kept=total.kept,
+        fitted=total.fitted,
+        reused=total.reused,
+        changed=total.changed,
+        retried=total.retried,
+        repaired=total.repaired,
+        removed=plan.removed,
+        removed_duplicates=plan.header.source.removed_duplicates,
+        failed=total.failed,
+        psnr=None if psnr is None or not np.isfinite(psnr) else psnr,
+        wall_seconds=record.wall_seconds,
+        fit_seconds=record.fit_seconds,
+        core_seconds=record.core_seconds,
+        core_seconds_per_image=record.core_seconds / total.fitted if total.fitted else None,
+        engine=record.engine,
+        attribution=attribution if plan.header.source.attribution else None,
+    )
+
+
+def _record_run(store: SplatStore, plan: EncodePlan, total: BlockSummary, encoder: Encoder) -> RunRecord:
+    """Makes the record of this run; it enters the header where the run changed a row."""
+    finished = datetime.now(UTC)
+    record = RunRecord(
+        started=plan.started,
+        finished=finished,
+        images=total.fitted,
+        failed=len(total.failed),
+        reused=total.reused,
+        wall_seconds=max((finished - plan.started).total_seconds(), 0.0),
+        fit_seconds=total.fit_seconds,
+        core_seconds=total.core_seconds,
+        workers=plan.job.workers,
+        engine=encoder.name,
+        device=encoder.device,
+        versions=_versions(),
+    )
+    if total.written:
+        header = store.header
+        store.set_header(header.model_copy(update={"updated": finished, "runs": (*header.runs, record)}))
+    store.commit()
+    return record
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            logger.debug("%s is not installed as a package: its version is not recorded", package)
+    return versions
