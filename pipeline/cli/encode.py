@@ -75,6 +75,12 @@ def encode(
         int | None, typer.Option(min=1, help="Rows written together (one zarr shard). Default: by number of images.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that is there.")] = False,
+    versions: Annotated[
+        bool,
+        typer.Option(
+            "--versions", help="With other settings than the store's, write NAME.v2.zarr and so on beside it."
+        ),
+    ] = False,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write NAME-report/report.html beside the store.")
     ] = True,
@@ -109,6 +115,7 @@ def encode(
         images=images,
         block_rows=block_rows,
         overwrite=overwrite,
+        versions=versions,
     )
     if dry_run:
         print_json(_planned(job))
@@ -123,8 +130,8 @@ def encode(
     if report:
         from pipeline.report import build_report
 
-        with open_store(job.out, "r") as store:
-            built = build_report(store, report_folder(job.out))
+        with open_store(summary.store, "r") as store:
+            built = build_report(store, report_folder(summary.store))
         summary = summary.model_copy(update={"report": built.html_path})
     if as_json:
         print_json(summary.model_dump(mode="json"))
@@ -146,7 +153,7 @@ def encode(
         }
         said = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
         say(f"{summary.images:,} images in {duration(summary.wall_seconds)}: {said}")
-        say(f"store:  {job.out}")
+        say(f"store:  {summary.store}")
         if summary.attribution is not None:
             say(f"credit: {summary.attribution}")
         if built is not None:

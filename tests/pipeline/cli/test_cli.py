@@ -157,6 +157,20 @@ def test_other_settings_are_refused_with_a_way_out(stores: Path) -> None:
     assert result.exit_code == 1
     assert "gaussians: 12 stored, 13 wanted" in said(result)
     assert "--overwrite" in said(result)
+    assert "--versions" in said(result)
+
+
+def test_other_settings_make_a_version_beside_the_store(tmp_path: Path) -> None:
+    for gaussians, name in ((12, "a"), (13, "a.v2"), (12, "a")):
+        result = splatspace(
+            "encode", "demo", "--out", tmp_path / "a.zarr", "--limit", 8, *FAST, "--gaussians", gaussians, "--versions"
+        )
+        assert result.exit_code == 0, result.output
+        assert f"{name}.zarr\n" in result.stdout
+    assert sorted(path.name for path in tmp_path.glob("*.zarr")) == ["a.v2.zarr", "a.zarr"]
+    both = splatspace("encode", "demo", "--out", tmp_path / "a.zarr", "--versions", "--overwrite")
+    assert both.exit_code == 2
+    assert "--versions together with --overwrite" in said(both)
 
 
 def test_unexpected_errors_show_a_traceback_only_when_asked(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
