@@ -33,6 +33,18 @@ _CONFIG: dict[str, Any] = {
 }
 
 
+def scheduler_spec(security: Security | None = None) -> dict[str, Any]:
+    """A scheduler for ``SpecCluster``: on loopback, without a dashboard.
+
+    Args:
+        security: of the cluster.
+    """
+    options: dict[str, Any] = {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
+    if security is not None:
+        options |= {"security": security, "protocol": "tls://"}
+    return {"cls": Scheduler, "options": options}
+
+
 def worker_specs(workers: int, devices: Sequence[str] = (), *, security: Security | None = None) -> dict[int, Any]:
     """Worker processes for ``SpecCluster``: one thread each, on loopback, without a dashboard.
 
@@ -86,22 +98,11 @@ def local_workers(plan: EncodePlan) -> Iterator[Client]:
     security = Security.temporary()
     cards = graphics_cards(plan.job.engine)
     count = 1 if plan.job.engine in GPU_ENGINES else max(1, min(plan.job.workers, len(plan.blocks)))
-    scheduler = {
-        "cls": Scheduler,
-        "options": {
-            "host": LOOPBACK,
-            "port": 0,
-            "protocol": "tls://",
-            "security": security,
-            "dashboard": False,
-            "dashboard_address": f"{LOOPBACK}:0",
-        },
-    }
     with config.set(_CONFIG):
         _quiet()
         try:
             cluster = SpecCluster(
-                scheduler=scheduler,
+                scheduler=scheduler_spec(security),
                 workers=worker_specs(count, cards, security=security),
                 security=security,
                 silence_logs=cast(bool, logging.WARNING),  # a level, whatever its annotation says
