@@ -10,6 +10,7 @@ import typer
 from pipeline.cli.progress_bar import download_progress, duration, encode_progress
 from pipeline.cli.terminal import named, print_json, say, stdout, stop_on_signal, warn
 from pipeline.jobs import EncodeJob, EngineName, resolve_job
+from pipeline.report_folder import report_folder
 
 EXAMPLES = (
     "splatspace encode demo --out demo.zarr",
@@ -163,11 +164,6 @@ def encode(
         warn(f"Warning: {len(names):,} of {summary.images:,} images failed: {named(names)}")
         if strict or not summary.rows_done:
             raise typer.Exit(1)
-
-
-def report_folder(store: Path) -> Path:
-    """Where the report of a store goes when nothing else is said: beside it."""
-    return store.with_name(store.stem + "-report")
 
 
 def _planned(job: EncodeJob) -> dict[str, Any]:

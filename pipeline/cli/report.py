@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.encode import report_folder
 from pipeline.cli.terminal import print_json, say, stdout
+from pipeline.report_folder import report_folder
 
 EXAMPLES = ("splatspace report demo.zarr", "splatspace report demo.zarr --out reports/demo")
 
