@@ -1,0 +1,255 @@
+"""The deployments of the catalogue on a server: made, served until somebody says stop, paused and resumed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterNextScheduledStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import construct_schedule
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
+from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.runner import Runner
+from prefect.types.entrypoint import EntrypointType
+
+from data_schemas.errors import SplatSpaceError
+from flows.catalogue import BY_NAME, CONCURRENCY, DEPLOYMENTS, Deployment, Schedule
+
+logger = logging.getLogger("splatspace.flows.serving")
+
+HEARTBEAT_SECONDS = 30
+"""Between two signs of life of a run; ``automations/zombie.yaml`` marks a run as crashed after three without one."""
+
+SECONDS_TO_STOP = 20.0
+"""A run that is told to stop ends within five seconds; one that does not is killed after these."""
+
+
+def flow_of(deployment: Deployment) -> Flow[..., Any]:
+    """The flow of a deployment."""
+    return load_flow_from_entrypoint(deployment.entrypoint, use_placeholder_flow=False)
+
+
+def _existing(client: SyncPrefectClient, full_name: str) -> DeploymentResponse | None:
+    try:
+        return client.read_deployment_by_name(full_name)
+    except ObjectNotFound:
+        return None
+
+
+def refuse_those_of_workers(client: SyncPrefectClient) -> None:
+    """Deployments belong to workers or to ``python -m flows``, never to both.
+
+    Raises:
+        SplatSpaceError: some were made for a work pool.
+    """
+    owned = {
+        deployment.full_name: found.work_pool_name
+        for deployment in DEPLOYMENTS
+        if (found := _existing(client, deployment.full_name)) is not None and found.work_pool_name
+    }
+    if owned:
+        pool = next(iter(owned.values()))
+        raise SplatSpaceError(
+            f"{len(owned)} deployments of this server belong to workers of the pool {pool!r}: {', '.join(owned)}",
+            allowed="workers or `python -m flows`, not both",
+            next_step=f"prefect worker start --pool {pool}; or, to serve them here, prefect deployment delete NAME for "
+            "each of them; or another server: python -m flows --port 4201 with another PREFECT_HOME",
+        )
+
+
+def planned_schedule(schedule: Schedule) -> DeploymentScheduleCreate:
+    """A schedule of the catalogue in Prefect's form."""
+    return DeploymentScheduleCreate(
+        slug=schedule.slug,
+        active=schedule.active,
+        schedule=construct_schedule(cron=schedule.cron, interval=schedule.interval, timezone=schedule.timezone),
+    )
+
+
+def runner_deployment(deployment: Deployment, existing: DeploymentResponse | None = None) -> RunnerDeployment:
+    """What ``Runner.add_deployment`` takes.
+
+    Args:
+        deployment: of the catalogue.
+        existing: the same on the server. What people have changed there about its schedules is kept: which are
+            active, when they run, and schedules of their own.
+    """
+    kept = [
+        DeploymentScheduleCreate(
+            slug=schedule.slug, active=schedule.active, schedule=schedule.schedule, parameters=schedule.parameters
+        )
+        for schedule in (existing.schedules if existing else [])
+    ]
+    # Prefect replaces all schedules, and wants them to have slugs.
+    for number, schedule in enumerate(kept, 1):
+        schedule.slug = schedule.slug or f"schedule-{number}"
+    slugs = {schedule.slug for schedule in kept}
+    made = flow_of(deployment).to_deployment(
+        name=deployment.name,
+        description=deployment.description,
+        tags=deployment.tags,
+        parameters=dict(deployment.parameters),
+        paused=False,
+        concurrency_limit=ConcurrencyLimitConfig.model_validate(CONCURRENCY),
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    assert isinstance(made, RunnerDeployment)  # to_deployment is a coroutine in an event loop only
+    made.schedules = [*kept, *(planned_schedule(new) for new in deployment.schedules if new.slug not in slugs)]
+    return made
+
+
+def forget_missed(client: SyncPrefectClient, found: DeploymentResponse) -> int:
+    """Deletes runs that a schedule has planned and that nobody was there to do; the newest of them is kept.
+
+    Ten nights without power are one night's work: the store knows what is new.
+
+    Returns:
+        how many were deleted.
+    """
+    a_minute_ago = datetime.now(UTC) - timedelta(minutes=1)
+    missed = client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[found.id])),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+            next_scheduled_start_time=FlowRunFilterNextScheduledStartTime.model_validate({"before_": a_minute_ago}),
+        ),
+    )
+    planned = sorted(
+        (run for run in missed if run.auto_scheduled),
+        key=lambda run: run.next_scheduled_start_time or a_minute_ago,
+    )
+    for run in planned[:-1]:
+        client.delete_flow_run(run.id)
+    return len(planned[:-1])
+
+
+def set_schedules(name: str, *, active: bool) -> list[str]:
+    """Resumes or pauses all schedules of a deployment.
+
+    Args:
+        name: short or full.
+        active: whether they run from now on.
+
+    Returns:
+        what was changed, for people.
+
+    Raises:
+        SplatSpaceError: no such deployment on the server, or one without a schedule.
+    """
+    full_name = BY_NAME[name].full_name if name in BY_NAME else name
+    with get_client(sync_client=True) as client:
+        found = _existing(client, full_name) if full_name.count("/") == 1 else None
+        if found is None:
+            raise SplatSpaceError(
+                f"The server has no deployment {name!r}",
+                allowed=", ".join(BY_NAME),
+                next_step="start `python -m flows` in another terminal, or see `prefect deployment ls`",
+            )
+        if not found.schedules:
+            raise SplatSpaceError(
+                f"{full_name} has no schedule",
+                next_step=f'make one: prefect deployment schedule create {full_name} --cron "0 3 * * *"',
+            )
+        for schedule in found.schedules:
+            client.update_deployment_schedule(found.id, schedule.id, active=active)
+    word = "resumed" if active else "paused"
+    return [f"{full_name}: schedule {schedule.slug or schedule.id} {word}" for schedule in found.schedules]
+
+
+@contextmanager
+def serving_alone(api_url: str, home: Path) -> Iterator[None]:
+    """Makes sure that no other process of this user serves the same server from this machine.
+
+    Raises:
+        SplatSpaceError: one does.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^A-Za-z0-9]+", "-", api_url.partition("://")[2])
+    lock = FileLock(home / f"splatspace-serving-{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SplatSpaceError(
+            f"Another `python -m flows` serves the deployments of {api_url} already",
+            next_step="stop it, or use it: prefect deployment run encode/encode-demo --watch",
+        ) from None
+    with lock:
+        yield
+
+
+@contextmanager
+def served(ended: Callable[[], None]) -> Iterator[None]:
+    """Makes the deployments and runs what is asked of them, one run at a time, until the block ends.
+
+    At the end runs are cancelled (what they have encoded is kept) and the deployments are paused, so that nothing is
+    planned while nobody is there.
+
+    Args:
+        ended: called where serving ends by itself, that is, by an error.
+
+    Raises:
+        SplatSpaceError: the deployments belong to workers.
+        Exception: what ended serving by itself, at the end of the block.
+    """
+    # One run at a time: the engine uses every core.
+    runner = Runner(name="splatspace", limit=1, pause_on_shutdown=True, heartbeat_seconds=HEARTBEAT_SECONDS)
+    with get_client(sync_client=True) as client:
+        refuse_those_of_workers(client)
+        for deployment in DEPLOYMENTS:
+            existing = _existing(client, deployment.full_name)
+            if existing is not None and (deleted := forget_missed(client, existing)):
+                logger.info("%s: %d missed runs are left out", deployment.full_name, deleted)
+            runner.add_deployment(runner_deployment(deployment, existing))
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(runner.start())
+    failures: list[BaseException] = []
+
+    def serve() -> None:
+        # In a thread of its own Prefect leaves the signals alone, and they stay with the main thread.
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            pass  # asked for below
+        except BaseException as error:  # whatever it is, the main thread raises it
+            failures.append(error)
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            ended()
+
+    thread = threading.Thread(target=serve, name="runner")
+    thread.start()
+    try:
+        yield
+    finally:
+        if thread.is_alive() and runner.started:
+            stopping = asyncio.run_coroutine_threadsafe(runner.astop(), loop)
+            thread.join(SECONDS_TO_STOP)
+            stopping.cancel()
+        if thread.is_alive():
+            loop.call_soon_threadsafe(task.cancel)
+            thread.join()
+        loop.close()
+    if failures:
+        raise failures[0]
