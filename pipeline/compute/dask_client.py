@@ -131,6 +131,8 @@ class DaskCompute:
             if client.status != "running":
                 raise self._lost()
             if self._no_worker_since is not None:
+                if self._stopping.is_set():
+                    return BlockSummary(stopped=True)
                 alone = time.monotonic() - self._no_worker_since
                 if alone > WITHOUT_WORKERS_SECONDS:
                     raise ComputeError(

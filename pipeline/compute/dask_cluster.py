@@ -14,6 +14,7 @@ from distributed import Client, Nanny, Scheduler, Security, SpecCluster
 
 from data_schemas.errors import ComputeError
 from encoders.engines import GPU_ENGINES
+from pipeline.compute import dask_signals
 from pipeline.encode_records import EncodePlan
 
 LOOPBACK = "127.0.0.1"
@@ -60,6 +61,7 @@ def worker_specs(workers: int, devices: Sequence[str] = (), *, security: Securit
         "dashboard": False,
         "dashboard_address": f"{LOOPBACK}:0",
         "silence_logs": logging.WARNING,
+        "preload": [dask_signals.__name__],
     }
     if security is not None:
         options |= {"security": security, "protocol": "tls://"}
@@ -114,16 +116,21 @@ def local_workers(plan: EncodePlan) -> Iterator[Client]:
                 next_step="guard the script that way, or compute locally",
             ) from error
         with cluster, Client(cluster, set_as_default=False, name="splatspace") as client:
-            client.wait_for_workers(len(cluster.worker_spec), timeout=WORKERS_WAITED_FOR)
+            try:
+                client.wait_for_workers(len(cluster.worker_spec), timeout=WORKERS_WAITED_FOR)
+            except TimeoutError as error:
+                raise ComputeError(
+                    f"Dask's worker processes did not all start within {WORKERS_WAITED_FOR:.0f} seconds",
+                    next_step="give fewer --workers, or compute locally",
+                ) from error
             yield client
 
 
-def connect(address: str, *, waited_for: float = WORKERS_WAITED_FOR) -> Client:
+def connect(address: str) -> Client:
     """A client of a scheduler that is there.
 
     Args:
         address: ``tcp://HOST:PORT``, or ``tls://HOST:PORT`` with the certificates of Dask's own configuration.
-        waited_for: seconds for which a worker is waited for.
 
     Raises:
         ComputeError: nobody answers, there are no workers, or one has another version of this program, or none.
@@ -138,12 +145,12 @@ def connect(address: str, *, waited_for: float = WORKERS_WAITED_FOR) -> Client:
             next_step="start one, or give --compute dask for worker processes of this machine",
         ) from error
     try:
-        client.wait_for_workers(1, timeout=waited_for)
+        client.wait_for_workers(1, timeout=WORKERS_WAITED_FOR)
         require_version(client)
     except TimeoutError as error:
         client.close(timeout=_CONNECT_SECONDS)
         raise ComputeError(
-            f"The Dask scheduler at {address} has no workers after {waited_for:.0f} seconds",
+            f"The Dask scheduler at {address} has no workers after {WORKERS_WAITED_FOR:.0f} seconds",
             next_step=f"start some: dask worker {address} --nthreads 1 --nworkers 4",
         ) from error
     except BaseException:
