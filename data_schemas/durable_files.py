@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_schemas.errors import StoreError
+from data_schemas.locations import Location
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -78,7 +79,7 @@ def sync_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def explained(action: str, path: Path) -> Iterator[None]:
+def explained(action: str, path: Location) -> Iterator[None]:
     """Turns operating system errors into StoreError with the cause and the remedy.
 
     Args:

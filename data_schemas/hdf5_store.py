@@ -41,6 +41,8 @@ logger = logging.getLogger("splatspace.store")
 class Hdf5Store(RowStore):
     """One row per image in an HDF5 file with a journal folder beside it (docs/store-format.md)."""
 
+    path: Path
+
     def __init__(self, path: Path, *, writable: bool, lock: WriterLock | None) -> None:
         """Opens a store; ``create_store`` and ``open_store`` are the way in.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from data_schemas.errors import StoreError, StoreMismatchError
+from data_schemas.locations import Location
 from data_schemas.records import SCHEMA_VERSION, StoreHeader
 from data_schemas.splats import CODECS, layout_named
 
@@ -38,7 +38,7 @@ def header_to_json(header: StoreHeader) -> dict[str, Any]:
     return content
 
 
-def header_from_json(content: Any, path: Path) -> StoreHeader:
+def header_from_json(content: Any, path: Location) -> StoreHeader:
     """A header from JSON types, fully checked.
 
     Raises:
@@ -87,7 +87,7 @@ def check_header(header: StoreHeader) -> None:
         )
 
 
-def require_known_version(version: Any, path: Path) -> None:
+def require_known_version(version: Any, path: Location) -> None:
     """Refuses a store that a newer SplatSpace wrote.
 
     Raises:
@@ -163,7 +163,7 @@ def require_identity(header: StoreHeader, wanted: StoreHeader) -> None:
         )
 
 
-def require_parameter_names(stored: Sequence[str], header: StoreHeader, path: Path) -> None:
+def require_parameter_names(stored: Sequence[str], header: StoreHeader, path: Location) -> None:
     """Checks the coordinate ``parameter`` against the layout.
 
     Raises:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import StoreError
+from data_schemas.locations import Location
 from data_schemas.store import block_range
 
 
-def row_numbers(rows: slice | Sequence[int], total: int, path: Path) -> range | NDArray[np.intp]:
+def row_numbers(rows: slice | Sequence[int], total: int, path: Location) -> range | NDArray[np.intp]:
     """Row numbers as asked for.
 
     Args:
@@ -41,7 +41,7 @@ def row_numbers(rows: slice | Sequence[int], total: int, path: Path) -> range | 
     return np.where(numbers < 0, numbers + total, numbers)
 
 
-def block_span(block: int, block_rows: int, total: int, path: Path) -> range:
+def block_span(block: int, block_rows: int, total: int, path: Location) -> range:
     """Row numbers of a block that the store has.
 
     Raises:

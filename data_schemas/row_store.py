@@ -6,7 +6,6 @@ import errno
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,10 +16,11 @@ from data_schemas.array_specs import ArraySpec, array_specs, check_block, check_
 from data_schemas.durable_files import explained
 from data_schemas.errors import StoreCorruptError, StoreError
 from data_schemas.headers import check_header, require_same_shapes
+from data_schemas.locations import Location
 from data_schemas.records import RowBlock, StoreHeader
 from data_schemas.row_selection import block_span, chunk_groups, row_numbers, spans
 from data_schemas.store import ARRAYS
-from data_schemas.writer_lock import WriterLock
+from data_schemas.writer_lock import HeldLock
 
 logger = logging.getLogger("splatspace.store")
 
@@ -36,7 +36,9 @@ class RowStore(ABC):
         lock: the writer lock, or None for readers and for shard writers without the lock.
     """
 
-    def __init__(self, path: Path, header: StoreHeader, rows: int, *, writable: bool, lock: WriterLock | None) -> None:
+    def __init__(
+        self, path: Location, header: StoreHeader, rows: int, *, writable: bool, lock: HeldLock | None
+    ) -> None:
         self.path = path
         self._header = header
         self._rows = rows

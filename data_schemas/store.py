@@ -10,12 +10,12 @@ specification for other programs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from numpy.typing import NDArray
 
+from data_schemas.locations import Location
 from data_schemas.records import RowBlock, StoreHeader
 
 ARRAYS = ("splats", "image", "label", "psnr", "ssim", "steps", "dead", "source_id", "content_hash", "state", "failure")
@@ -25,7 +25,7 @@ ARRAYS = ("splats", "image", "label", "psnr", "ssim", "steps", "dead", "source_i
 class SplatStore(Protocol):
     """One row per image. Rows are written in blocks of ``header.block_rows`` and become visible at once."""
 
-    path: Path
+    path: Location
 
     @property
     def header(self) -> StoreHeader:

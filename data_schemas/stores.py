@@ -6,19 +6,25 @@ with open_store("sprites.zarr") as store:
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
+
+from upath import UPath
 
 from data_schemas.durable_files import explained, remove_leftovers
 from data_schemas.errors import StoreError
 from data_schemas.hdf5_store import Hdf5Store
 from data_schemas.headers import check_header, header_to_json, require_identity
+from data_schemas.locations import Location, location
 from data_schemas.records import StoreHeader
+from data_schemas.remote_lock import RemoteLock
+from data_schemas.remote_zarr_store import RemoteZarrStore, store_place
 from data_schemas.row_store import RowStore
 from data_schemas.writer_lock import WriterLock
 from data_schemas.zarr_store import ZarrStore
 
-__all__ = ["BACKENDS", "create_store", "open_store", "require_identity", "verify_checksums"]
+__all__ = ["BACKENDS", "create_store", "open_store", "require_identity", "store_exists", "verify_checksums"]
 
 BACKENDS: dict[str, type[ZarrStore] | type[Hdf5Store]] = {
     ".zarr": ZarrStore,
@@ -28,11 +34,11 @@ BACKENDS: dict[str, type[ZarrStore] | type[Hdf5Store]] = {
 """Suffix of the path to the class that reads and writes it."""
 
 
-def create_store(path: str | Path, header: StoreHeader, *, overwrite: bool = False) -> RowStore:
+def create_store(path: str | os.PathLike[str] | UPath, header: StoreHeader, *, overwrite: bool = False) -> RowStore:
     """Makes an empty store and opens it for writing.
 
     Args:
-        path: ends in ``.zarr``, ``.h5`` or ``.hdf5``; missing parent folders are made.
+        path: ends in ``.zarr``, ``.h5`` or ``.hdf5``; missing parent folders are made. A URL ends in ``.zarr``.
         header: what the numbers will mean.
         overwrite: replace a SplatSpace store that is there (never anything else).
 
@@ -43,27 +49,19 @@ def create_store(path: str | Path, header: StoreHeader, *, overwrite: bool = Fal
         StoreError: another suffix, something is there already, or the place cannot be written.
         StoreLockedError: another process writes there.
     """
-    backend = _backend(Path(path))
-    path = Path(path).expanduser().resolve()
+    place = location(path)
+    backend = _backend(place)
     check_header(header)
     header_to_json(header)
+    if not isinstance(place, Path):
+        return _create_remote(place, header, overwrite=overwrite)
+    path = place.expanduser().resolve()
     with explained("create", path):
         path.parent.mkdir(parents=True, exist_ok=True)
     lock = WriterLock(path)
     try:
         if path.exists() or path.is_symlink():
-            if not backend.is_ours(path):
-                raise StoreError(
-                    f"{path} exists and is not a SplatSpace store",
-                    allowed="a new path",
-                    next_step="choose another path; what is there is never deleted",
-                )
-            if not overwrite:
-                raise StoreError(
-                    f"{path} exists already",
-                    allowed="a new path, or overwrite=True",
-                    next_step="open it with open_store(path, 'a') to continue it",
-                )
+            _require_free(path, ours=backend.is_ours(path), overwrite=overwrite)
         with explained("create", path):
             remove_leftovers(path)
             return backend.create(path, header, lock)
@@ -72,11 +70,11 @@ def create_store(path: str | Path, header: StoreHeader, *, overwrite: bool = Fal
         raise
 
 
-def open_store(path: str | Path, mode: Literal["r", "a"] = "r", *, lock: bool = True) -> RowStore:
+def open_store(path: str | os.PathLike[str] | UPath, mode: Literal["r", "a"] = "r", *, lock: bool = True) -> RowStore:
     """Opens a store that exists.
 
     Args:
-        path: ends in ``.zarr``, ``.h5`` or ``.hdf5``.
+        path: ends in ``.zarr``, ``.h5`` or ``.hdf5``; or a URL that ends in ``.zarr`` (docs/remote-stores.md).
         mode: ``r`` to read, ``a`` to write too; ``a`` also finishes what a killed run left.
         lock: hold the exclusive writer lock (mode ``a``). ``False`` is for parallel shard writers of one zarr store:
             each writes blocks that no other writes, with ``write_block`` only, while the process that holds the lock
@@ -89,18 +87,17 @@ def open_store(path: str | Path, mode: Literal["r", "a"] = "r", *, lock: bool = 
         StoreError: missing, damaged, newer than this program, not a SplatSpace store, or another mode or suffix.
         StoreLockedError: mode ``a`` while another process writes.
     """
-    backend = _backend(Path(path))
-    path = Path(path).expanduser().resolve()
+    place = location(path)
+    backend = _backend(place)
     if mode not in ("r", "a"):
         raise StoreError(
             f"Mode {mode!r}", allowed="'r' to read, 'a' to read and write", next_step="create_store makes a new store"
         )
+    if not isinstance(place, Path):
+        return _open_remote(place, writable=mode == "a", lock=lock)
+    path = place.expanduser().resolve()
     if not path.exists():
-        raise StoreError(
-            f"{path} does not exist",
-            allowed="a store made by 'splatspace encode'",
-            next_step="check the path, or encode it first",
-        )
+        raise _absent(path)
     if mode == "a" and not lock and backend is not ZarrStore:
         raise StoreError(
             f"{path}: an HDF5 store has one writer",
@@ -128,12 +125,79 @@ def verify_checksums(store: RowStore) -> list[int]:
     return store.verify_checksums()
 
 
-def _backend(path: Path) -> type[ZarrStore] | type[Hdf5Store]:
+def store_exists(path: str | os.PathLike[str] | UPath) -> bool:
+    """Whether something stands where a store is to be: a store, or what must not be replaced by one.
+
+    Raises:
+        StoreError: a URL that cannot be reached.
+    """
+    place = location(path)
+    if isinstance(place, Path):
+        return place.expanduser().exists()
+    return store_place(place) in ("store", "strange")
+
+
+def _create_remote(path: UPath, header: StoreHeader, *, overwrite: bool) -> RowStore:
+    lock = RemoteLock(path)
     try:
-        return BACKENDS[path.suffix.lower()]
+        found = store_place(path)
+        if found in ("store", "strange"):
+            _require_free(path, ours=found == "store", overwrite=overwrite)
+        return RemoteZarrStore.create(path, header, lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _open_remote(path: UPath, *, writable: bool, lock: bool) -> RowStore:
+    if store_place(path) in ("nothing", "unfinished"):
+        raise _absent(path)
+    held = RemoteLock(path) if writable and lock else None
+    try:
+        return RemoteZarrStore(path, writable=writable, lock=held)
+    except BaseException:
+        if held is not None:
+            held.release()
+        raise
+
+
+def _absent(path: Location) -> StoreError:
+    return StoreError(
+        f"{path} does not exist",
+        allowed="a store made by 'splatspace encode'",
+        next_step="check the path, or encode it first",
+    )
+
+
+def _require_free(path: Location, *, ours: bool, overwrite: bool) -> None:
+    """Refuses to replace what is not ours, and what is ours unless that was asked for."""
+    if not ours:
+        raise StoreError(
+            f"{path} exists and is not a SplatSpace store",
+            allowed="a new path",
+            next_step="choose another path; what is there is never deleted",
+        )
+    if not overwrite:
+        raise StoreError(
+            f"{path} exists already",
+            allowed="a new path, or overwrite=True",
+            next_step="open it with open_store(path, 'a') to continue it",
+        )
+
+
+def _backend(path: Location) -> type[ZarrStore] | type[Hdf5Store]:
+    try:
+        backend = BACKENDS[path.suffix.lower()]
     except KeyError:
         raise StoreError(
             f"{path} has suffix {path.suffix!r}",
             allowed=", ".join(BACKENDS),
             next_step=f"call it {path.stem}.zarr or {path.stem}.h5",
         ) from None
+    if not isinstance(path, Path) and backend is not ZarrStore:
+        raise StoreError(
+            f"{path}: an HDF5 file cannot be written piece by piece on an object store",
+            allowed="a URL that ends in .zarr",
+            next_step=f"call it {path.stem}.zarr; splatspace convert makes an HDF5 file of it",
+        )
+    return backend

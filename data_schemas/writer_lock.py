@@ -8,11 +8,20 @@ import os
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from filelock import FileLock, Timeout
 
 from data_schemas.durable_files import explained
 from data_schemas.errors import StoreLockedError
+
+
+class HeldLock(Protocol):
+    """The exclusive right to write one store."""
+
+    def release(self) -> None:
+        """Lets the next writer in. Safe to call twice."""
+        ...
 
 
 class WriterLock:

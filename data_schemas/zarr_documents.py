@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec, ZstdCodec
-from zarr.storage import LocalStore
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore, StorePath
 
 from data_schemas.array_specs import ArraySpec, array_attributes, array_specs
 from data_schemas.durable_files import checksum
 from data_schemas.errors import StoreError
-from data_schemas.headers import SCHEMA_NAME, attributes, header_to_json
+from data_schemas.headers import (
+    SCHEMA_NAME,
+    attributes,
+    header_from_json,
+    header_to_json,
+    require_known_version,
+    require_parameter_names,
+)
+from data_schemas.locations import Location
 from data_schemas.records import StoreHeader
 
 DOCUMENT = "zarr.json"
+
+ALWAYS_WRITTEN = ("source_id", "state")
+"""Arrays that have a file for every block, also where no row was written."""
 
 # Bit planes across images, one column at a time: neighbouring images have similar numbers in the same slot. Measured on
 # float16 splats against plain zstd: 1.23 instead of 1.13 times smaller, and faster to write and to read.
@@ -26,16 +41,52 @@ _SPLAT_COMPRESSOR = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
 _COMPRESSOR = ZstdCodec(level=3)
 
 
-def make_group(folder: Path, header: StoreHeader, store_id: str) -> None:
-    """Writes an empty store (no rows) into an existing, empty folder.
+def write_order(relative: str) -> tuple[int, str]:
+    """Order in which files enter a store: numbers, then lengths, then ``state`` (rows appear), then the header.
 
     Args:
-        folder: where.
+        relative: path of a file below the store.
+
+    Returns:
+        Rank, and place within it; files of one rank may enter in any order.
+    """
+    parts = relative.split("/")
+    if len(parts) == 1:
+        return 4, relative
+    return (2 if parts[0] == "state" else 0) + (1 if parts[-1] == DOCUMENT else 0), relative
+
+
+def shard_path(spec: ArraySpec, block: int) -> str:
+    """Path below the store of the file that holds one block of an array."""
+    return "/".join((spec.name, "c", str(block), *("0" for _ in spec.tail)))
+
+
+def array_over(store: Store, name: str, document: dict[str, Any]) -> Any:
+    """A zarr array whose metadata is ``document`` and whose chunks are in ``store``; nothing is read yet."""
+    # Every chunk is written, empty or not, so that an absent one is always a fault.
+    array = zarr.Array(zarr.AsyncArray.from_dict(StorePath(store, name), document))
+    return array.with_config({"write_empty_chunks": True})
+
+
+def native(values: Any) -> Any:
+    """What zarr has read as a numpy array, text as objects."""
+    array = np.asarray(values)
+    return array.astype(object) if array.dtype.kind == "T" else array
+
+
+def group_files(header: StoreHeader, store_id: str) -> dict[str, bytes]:
+    """The files of an empty store (no rows).
+
+    Args:
         header: decides arrays, shapes and attributes.
         store_id: random name that ties a journal to its store.
+
+    Returns:
+        Content by path below the store.
     """
     layout = header.splat_layout
-    group = zarr.create_group(LocalStore(folder), zarr_format=3, attributes=group_attributes(header, store_id))
+    files: dict[str, Buffer] = {}
+    group = zarr.create_group(MemoryStore(files), zarr_format=3, attributes=group_attributes(header, store_id))
     for spec in array_specs(header).values():
         wide = spec.name == "splats"
         group.create_array(
@@ -62,8 +113,19 @@ def make_group(folder: Path, header: StoreHeader, store_id: str) -> None:
         attributes={"long_name": "column of splats"},
     )
     names[:] = np.array(layout.names, dtype=object)
-    for path in folder.rglob(DOCUMENT):
-        path.write_bytes(sealed(json.loads(path.read_bytes())))
+    content = {path: data.to_bytes() for path, data in files.items()}
+    return {
+        path: sealed(json.loads(data)) if path.rpartition("/")[2] == DOCUMENT else data
+        for path, data in content.items()
+    }
+
+
+def make_group(folder: Path, header: StoreHeader, store_id: str) -> None:
+    """Writes an empty store (no rows) into an existing, empty folder; see :func:`group_files`."""
+    for path, data in group_files(header, store_id).items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
 
 
 def group_attributes(header: StoreHeader, store_id: str) -> dict[str, Any]:
@@ -86,9 +148,26 @@ def read_document(path: Path) -> dict[str, Any]:
         StoreError: missing or not JSON.
     """
     try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} is missing", next_step="restore the store from a copy") from error
+        data = path.read_bytes()
+    except FileNotFoundError:
+        data = None
+    return parse_document(data, path)
+
+
+def parse_document(data: bytes | None, path: Location) -> dict[str, Any]:
+    """As :func:`read_document`, of bytes that were read already.
+
+    Args:
+        data: None where there is no such file.
+        path: for messages.
+
+    Raises:
+        StoreError: missing or not JSON.
+    """
+    if data is None:
+        raise StoreError(f"{path} is missing", next_step="restore the store from a copy")
+    try:
+        document = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not JSON ({error})", next_step="restore the store from a copy") from error
     if not isinstance(document, dict) or not isinstance(document.get("attributes", {}), dict):
@@ -96,7 +175,71 @@ def read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def require_ours(document: dict[str, Any], where: Path) -> None:
+@dataclass(frozen=True)
+class StoreDocuments:
+    """The metadata of a store, all of it checked.
+
+    Attributes:
+        header: of the store.
+        store_id: its random name.
+        arrays: ``zarr.json`` by array, ``parameter`` left out.
+        group: ``zarr.json`` of the group.
+        rows: the length of ``state``.
+    """
+
+    header: StoreHeader
+    store_id: str
+    arrays: dict[str, dict[str, Any]]
+    group: dict[str, Any]
+    rows: int
+
+
+def checked_documents(
+    path: Location, read: Callable[[str], tuple[dict[str, Any], Location]], names: Callable[[dict[str, Any]], Any]
+) -> StoreDocuments:
+    """Reads and checks the metadata of a store.
+
+    Args:
+        path: of the store, for messages.
+        read: the document of an array ("" for the group) and where it stands.
+        names: reads the coordinate ``parameter``, given its document.
+
+    Raises:
+        StoreError: damaged, newer, or not a SplatSpace store.
+    """
+    group, where = read("")
+    require_ours(group, where)
+    require_known_version(group["attributes"].get("schema_version"), path)
+    require_sealed(group, where)
+    header = header_from_json(group["attributes"].get("header"), path)
+    arrays: dict[str, dict[str, Any]] = {}
+    for spec in array_specs(header).values():
+        document, where = read(spec.name)
+        require_sealed(document, where)
+        require_spec(document, spec, header.block_rows, where)
+        arrays[spec.name] = document
+    rows = int(arrays["state"]["shape"][0])
+    for name, document in arrays.items():
+        if int(document["shape"][0]) < rows:
+            raise StoreError(
+                f"{path}: array {name!r} has {document['shape'][0]} rows",
+                allowed=f"at least {rows}, the length of 'state'",
+                next_step="restore the store from a copy",
+            )
+    document, where = read("parameter")
+    require_sealed(document, where)
+    try:
+        stored = native(names(document)).tolist()
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise StoreError(
+            f"{path}: the coordinate 'parameter' has bad bytes ({error})", next_step="restore the store from a copy"
+        ) from error
+    require_parameter_names(stored, header, path)
+    store_id = str(group["attributes"].get("store_id", ""))
+    return StoreDocuments(header, store_id, arrays, group, rows)
+
+
+def require_ours(document: dict[str, Any], where: Location) -> None:
     """Refuses zarr groups of other programs.
 
     Raises:
@@ -110,7 +253,7 @@ def require_ours(document: dict[str, Any], where: Path) -> None:
         )
 
 
-def require_sealed(document: dict[str, Any], path: Path) -> None:
+def require_sealed(document: dict[str, Any], path: Location) -> None:
     """Checks the document's own checksum.
 
     Raises:
@@ -126,7 +269,7 @@ def require_sealed(document: dict[str, Any], path: Path) -> None:
         )
 
 
-def require_spec(document: dict[str, Any], spec: ArraySpec, block_rows: int, path: Path) -> None:
+def require_spec(document: dict[str, Any], spec: ArraySpec, block_rows: int, path: Location) -> None:
     """Checks that an array's metadata is what the header calls for.
 
     Raises:

@@ -11,45 +11,38 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.storage import LocalStore, StorePath
+from zarr.storage import LocalStore
 
-from data_schemas.array_specs import array_specs
 from data_schemas.durable_files import partial_name, sync_folder
 from data_schemas.errors import StoreError
-from data_schemas.headers import SCHEMA_NAME, header_from_json, require_known_version, require_parameter_names
+from data_schemas.headers import SCHEMA_NAME
 from data_schemas.records import RowBlock, RowState, StoreHeader
 from data_schemas.redo_log import RedoLog
 from data_schemas.row_store import RowStore
 from data_schemas.store import block_range
 from data_schemas.writer_lock import WriterLock
 from data_schemas.zarr_documents import (
+    ALWAYS_WRITTEN,
     DOCUMENT,
+    array_over,
+    checked_documents,
     group_attributes,
     make_group,
+    native,
     read_document,
-    require_ours,
-    require_sealed,
-    require_spec,
     sealed,
+    shard_path,
+    write_order,
 )
 
 logger = logging.getLogger("splatspace.store")
 
-_ALWAYS_WRITTEN = ("source_id", "state")
-
-
-def _apply_order(relative: str) -> tuple[int, str]:
-    """Order in which files enter the store: numbers, then lengths, then ``state`` (rows appear), then the header."""
-    parts = relative.split("/")
-    if len(parts) == 1:
-        return 4, relative
-    return (2 if parts[0] == "state" else 0) + (1 if parts[-1] == DOCUMENT else 0), relative
-
 
 class ZarrStore(RowStore):
     """One row per image in a zarr v3 group (docs/store-format.md)."""
+
+    path: Path
 
     def __init__(self, path: Path, *, writable: bool, lock: WriterLock | None) -> None:
         """Opens a store; ``create_store`` and ``open_store`` are the way in.
@@ -57,36 +50,22 @@ class ZarrStore(RowStore):
         Raises:
             StoreError: damaged, newer, or not a SplatSpace store.
         """
-        self._log = RedoLog(path, _apply_order)
+        self._log = RedoLog(path, write_order)
         if lock is not None:
             finished = self._log.recover()
             if finished:
                 logger.info("%s: finished %d changes of a stopped run", path.name, finished)
         # A valid change that is not in place yet wins over the files in the store, here as in every read.
         self._pending = self._log.ready()
-        group, where = self._document(path, "")
-        require_ours(group, where)
-        require_known_version(group["attributes"].get("schema_version"), path)
-        require_sealed(group, where)
-        header = header_from_json(group["attributes"].get("header"), path)
-        self._store_id = str(group["attributes"].get("store_id", ""))
-        self._documents: dict[str, dict[str, Any]] = {"": group}
-        for spec in array_specs(header).values():
-            document, where = self._document(path, spec.name)
-            require_sealed(document, where)
-            require_spec(document, spec, header.block_rows, where)
-            self._documents[spec.name] = document
-        rows = int(self._documents["state"]["shape"][0])
-        for name in array_specs(header):
-            if int(self._documents[name]["shape"][0]) < rows:
-                raise StoreError(
-                    f"{path}: array {name!r} has {self._documents[name]['shape'][0]} rows",
-                    allowed=f"at least {rows}, the length of 'state'",
-                    next_step="restore the store from a copy",
-                )
-        self._live = {name: self._array_in(path, name, self._documents[name]) for name in array_specs(header)}
-        self._require_parameter(path, header)
-        super().__init__(path, header, rows, writable=writable, lock=lock)
+        found = checked_documents(
+            path,
+            lambda name: self._document(path, name),
+            lambda document: self._array_in(path, "parameter", document)[:],
+        )
+        self._store_id = found.store_id
+        self._documents: dict[str, dict[str, Any]] = {"": found.group, **found.arrays}
+        self._live = {name: self._array_in(path, name, document) for name, document in found.arrays.items()}
+        super().__init__(path, found.header, found.rows, writable=writable, lock=lock)
 
     @classmethod
     def create(cls, path: Path, header: StoreHeader, lock: WriterLock) -> Self:
@@ -95,7 +74,7 @@ class ZarrStore(RowStore):
         partial.mkdir()
         try:
             make_group(partial, header, uuid.uuid4().hex)
-            RedoLog(path, _apply_order).clear()
+            RedoLog(path, write_order).clear()
             if path.exists():
                 old = partial_name(path)
                 os.rename(path, old)
@@ -148,12 +127,12 @@ class ZarrStore(RowStore):
 
     def _read_live(self, name: str, start: int, stop: int) -> NDArray[Any]:
         self._require_shards(name, start, stop)
-        return _native(self._live[name][start:stop])
+        return native(self._live[name][start:stop])
 
     def _read_staged(self, name: str, block: int, start: int, stop: int) -> NDArray[Any]:
         folder = self._staged(name, block)
         if folder is not None:
-            values = _native(self._array_in(folder, name, self._documents[name])[start:stop])
+            values = native(self._array_in(folder, name, self._documents[name])[start:stop])
             if self._shard(folder, name, block).is_file():  # still there, so it was there while it was read
                 return values
         return self._read_live(name, start, stop)
@@ -170,7 +149,7 @@ class ZarrStore(RowStore):
             if stored > 0:
                 continue
             span = block_range(block, size, self._rows)
-            expected = stored == 0 or name in _ALWAYS_WRITTEN
+            expected = stored == 0 or name in ALWAYS_WRITTEN
             if expected or (self._read_range("state", span.start, span.stop) != RowState.EMPTY).any():
                 rows = [row for row in span if start <= row < stop]
                 raise self._corrupt(name, rows, f"shard {shard.relative_to(self.path)} is missing or empty")
@@ -182,7 +161,7 @@ class ZarrStore(RowStore):
         return None
 
     def _shard(self, folder: Path, name: str, block: int) -> Path:
-        return folder.joinpath(name, "c", str(block), *("0" for _ in self._specs[name].tail))
+        return folder / shard_path(self._specs[name], block)
 
     def _document(self, path: Path, name: str) -> tuple[dict[str, Any], Path]:
         for change in reversed(self._pending):
@@ -199,21 +178,7 @@ class ZarrStore(RowStore):
 
     @staticmethod
     def _array_in(folder: Path, name: str, document: dict[str, Any]) -> Any:
-        store_path = StorePath(LocalStore(folder), name)
-        # Every chunk is written, empty or not, so that an absent one is always a fault.
-        array = zarr.Array(zarr.AsyncArray.from_dict(store_path, document))
-        return array.with_config({"write_empty_chunks": True})
-
-    def _require_parameter(self, path: Path, header: StoreHeader) -> None:
-        document, where = self._document(path, "parameter")
-        require_sealed(document, where)
-        try:
-            names = _native(self._array_in(path, "parameter", document)[:]).tolist()
-        except (ValueError, RuntimeError, TypeError) as error:
-            raise StoreError(
-                f"{path}: the coordinate 'parameter' has bad bytes ({error})", next_step="restore the store from a copy"
-            ) from error
-        require_parameter_names(names, header, path)
+        return array_over(LocalStore(folder), name, document)
 
     # Writing -----------------------------------------------------------------------------------------------------
 
@@ -236,7 +201,7 @@ class ZarrStore(RowStore):
             if name
         }
         start = first // size * size
-        kept = self.read(_ALWAYS_WRITTEN, slice(start, first))
+        kept = self.read(ALWAYS_WRITTEN, slice(start, first))
         names = np.array([*kept["source_id"], *source_ids], dtype=object)
         states = np.concatenate([kept["state"], np.zeros(len(source_ids), np.uint8)])
 
@@ -296,8 +261,3 @@ class ZarrStore(RowStore):
 
     def _close(self) -> None:
         self._live = {}
-
-
-def _native(values: Any) -> NDArray[Any]:
-    array = np.asarray(values)
-    return array.astype(object) if array.dtype.kind == "T" else array

@@ -21,7 +21,13 @@ PACKAGES = ("data_schemas", "encoders", "flows", "models", "pipeline")
 NEVER_IMPORTED = {"cryptography", "fastapi", "sqlalchemy"}
 """Declared to keep Dask and Prefect working, never imported (the reason stands in pyproject.toml)."""
 
-IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn", "scikit-image": "skimage", "pyyaml": "yaml"}
+IMPORTED_AS = {
+    "pillow": "PIL",
+    "universal-pathlib": "upath",
+    "scikit-learn": "sklearn",
+    "scikit-image": "skimage",
+    "pyyaml": "yaml",
+}
 
 
 def _project(repository: Path) -> dict:

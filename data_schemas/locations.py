@@ -1,0 +1,114 @@
+"""Where a store is: a local path, or a URL of an object store (``s3://``, ``gs://``, any that fsspec knows).
+
+A URL never becomes a ``pathlib.Path``, which would turn ``s3://b/x`` into ``s3:/b/x`` in the current folder; it is a
+``UPath``, which has the same methods.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import fsspec
+from fsspec.registry import known_implementations
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+from upath import UPath
+
+from data_schemas.errors import StoreError
+
+__all__ = ["Location", "LocationField", "location", "shown"]
+
+Location = Path | UPath
+"""A place where a store or a file beside it is kept."""
+
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/(?P<second>/?)(?P<rest>.*)", re.DOTALL)
+_LOCAL = ("file", "local")
+_WITHOUT_BUCKET = ("memory",)
+_OURS = ("s3", "s3a", "gs", "gcs")
+"""Schemes whose libraries the extra ``remote`` installs."""
+
+
+def location(given: str | os.PathLike[str] | UPath) -> Location:
+    """The place that a user, a job or a program means.
+
+    Args:
+        given: a path, or a URL; also one that went through ``pathlib`` and lost a slash (``s3:/bucket/x.zarr``), or a
+            ``UPath``, whose options (an endpoint, for example) are kept.
+
+    Returns:
+        A ``Path`` as it was given (neither resolved nor expanded), or a ``UPath`` for a URL.
+
+    Raises:
+        StoreError: a URL with a password, a query or ``..``, without a bucket, of an unknown scheme, or one whose
+            library is not installed.
+    """
+    # A UPath of an object store is no os.PathLike.
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else str(given)
+    match = _URL.fullmatch(text)
+    if match is None:
+        return Path(text)
+    scheme = match["scheme"].lower()
+    if scheme in _LOCAL:
+        return Path("/" + match["rest"].lstrip("/"))
+    if scheme not in known_implementations:
+        if not match["second"]:
+            return Path(text)  # a local folder whose name ends in a colon
+        raise StoreError(
+            f"{shown(text)}: no file system {scheme!r} is known",
+            allowed="a path, s3://BUCKET/NAME.zarr, gs://BUCKET/NAME.zarr, or another URL of fsspec",
+            next_step="check the URL",
+        )
+    options = {} if isinstance(given, str | os.PathLike) else dict(given.storage_options)
+    return _remote(scheme, match["rest"].strip("/"), options)
+
+
+def shown(text: str) -> str:
+    """A URL as it may appear in messages: what stands before ``@`` and after ``?`` is hidden."""
+    hidden = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*:/+)[^/]*@", r"\1***@", text)
+    return re.sub(r"[?#].*", "?***", hidden, flags=re.DOTALL) if "://" in hidden else hidden
+
+
+def _remote(scheme: str, rest: str, options: dict[str, Any]) -> UPath:
+    url = f"{scheme}://{rest}"
+    user, at, _ = rest.partition("/")[0].rpartition("@")
+    if (at and ":" in user) or "?" in rest or "#" in rest:
+        raise StoreError(
+            f"{shown(url)} carries a password, a key or a query",
+            allowed="a URL without credentials",
+            next_step="give them in the environment or the configuration of the provider (docs/remote-stores.md)",
+        )
+    if "::" in rest or set(rest) & set("*[]") or any(part in ("", ".", "..") for part in rest.split("/")):
+        raise StoreError(
+            f"{url} is not the name of one object",
+            allowed="scheme://BUCKET/FOLDER/NAME, without .., //, ::, * and brackets",
+        )
+    if scheme not in _WITHOUT_BUCKET and "/" not in rest:
+        raise StoreError(f"{url} names no object in a bucket", allowed=f"{scheme}://BUCKET/NAME")
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except ImportError as error:
+        extra = scheme in _OURS
+        raise StoreError(
+            f"{url}: the library for {scheme}:// is not installed ({error})",
+            allowed='the extra "remote"' if extra else "the library that fsspec names",
+            next_step='pip install "splatspace[remote]"' if extra else "install it",
+        ) from error
+    # Other processes change what is there, so nothing that was listed once may be believed.
+    return UPath(url, **{**options, "use_listings_cache": False})
+
+
+def _field(given: object) -> Location:
+    if not isinstance(given, str | os.PathLike | UPath):
+        raise ValueError("Input should be a path or a URL")
+    return location(given)
+
+
+LocationField = Annotated[
+    Path | UPath,
+    PlainValidator(_field),
+    PlainSerializer(str, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "path"}),
+]
+"""A place as a field of a pydantic model: text in JSON."""

@@ -1,0 +1,185 @@
+"""One writer per store on an object store: a lock object that is created once and renewed while its holder lives.
+
+Object stores have no lock that ends with its process. So the object is written again every minute; one that was not
+for a quarter of an hour, by the store's own clock, may be taken, and so may one whose process is known to be dead.
+Before each change the holder looks whether the lock is still its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from upath import UPath
+
+from data_schemas.errors import StoreError, StoreLockedError
+from data_schemas.remote_objects import create_object, modified, read_object, remove_objects, write_object
+
+logger = logging.getLogger("splatspace.store")
+
+LEASE_SECONDS = 15 * 60.0
+"""A lock that was not renewed for so long may be taken."""
+
+RENEWED_SECONDS = 60.0
+"""How often a holder renews its lock."""
+
+SETTLE_SECONDS = 2.0
+"""How long one who took an abandoned lock waits for others who may have taken it at the same instant."""
+
+
+class RemoteLock:
+    """The exclusive right to write one store, held from creation to ``release``.
+
+    The lock is the object ``NAME.lock`` beside the store.
+
+    Args:
+        store: URL of the store.
+
+    Raises:
+        StoreLockedError: another writer holds it; the message names process and host, and how to remove the lock.
+        StoreError: the place cannot be written.
+    """
+
+    def __init__(self, store: UPath) -> None:
+        self.path = store.with_name(store.name + ".lock")
+        self._store = store
+        self._token = uuid.uuid4().hex
+        self._content = json.dumps(
+            {
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "since": datetime.now(UTC).isoformat(timespec="seconds"),
+                "machine": _machine(),
+                "started": _process_start(os.getpid()),
+                "token": self._token,
+            }
+        ).encode()
+        self._acquire()
+        self._released = threading.Event()
+        self._renewing = threading.Thread(target=self._renew, name=f"lock of {store.name}", daemon=True)
+        self._renewing.start()
+
+    def require(self) -> None:
+        """Makes sure that the lock is still held.
+
+        Raises:
+            StoreLockedError: another writer has taken it, or somebody has deleted it.
+        """
+        held = self._read()
+        if held is None or held.get("token") != self._token:
+            by = "deleted" if held is None else f"taken over by {_holder(held)}"
+            raise StoreLockedError(
+                f"The lock of {self._store} was {by} while it was being written",
+                allowed="one writer at a time",
+                next_step="let the other writer finish, then run the same command again",
+            )
+
+    def release(self) -> None:
+        """Lets the next writer in. Safe to call twice."""
+        if self._released.is_set():
+            return
+        self._released.set()
+        self._renewing.join(timeout=RENEWED_SECONDS)
+        try:
+            held = self._read()
+            if held is not None and held.get("token") == self._token:
+                remove_objects(self.path, [""])
+        except StoreError as error:
+            logger.warning("the lock %s stays until its lease ends: %s", self.path, error)
+
+    def _acquire(self) -> None:
+        taken = False
+        while not create_object(self.path, self._content):
+            held = self._read()
+            if held is None:
+                if read_object(self.path) is None:
+                    continue  # let go of since
+                held = {}
+            if held.get("token") == self._token:
+                break  # written, but the answer was lost on its way and the library asked again
+            if taken or not self._is_abandoned(held):
+                raise StoreLockedError(
+                    f"{self._store} is being written by {_holder(held)}",
+                    allowed="one writer at a time",
+                    next_step=f"wait for it to finish; if it is dead, its lock lapses {LEASE_SECONDS / 60:.0f} minutes "
+                    f"after it died, or delete the object {self.path}",
+                )
+            logger.warning("%s: the lock of %s is abandoned and is taken", self._store.name, _holder(held))
+            remove_objects(self.path, [""])
+            taken = True
+        if taken:
+            time.sleep(SETTLE_SECONDS)
+        # Some stores ignore the condition of a conditional write: the last writer has won there.
+        self.require()
+
+    def _is_abandoned(self, held: dict[str, Any]) -> bool:
+        pid = held.get("pid")
+        if isinstance(pid, int) and held.get("machine") and held.get("machine") == _machine():
+            started = _process_start(pid)
+            if started is None or started != held.get("started"):
+                return True
+        # Both times are the store's own: the clocks of the writers may say what they like.
+        probe = self.path.with_name(f"{self.path.name}.{self._token}.probe")
+        write_object(probe, b"")
+        try:
+            now, renewed = modified(probe), modified(self.path)
+        except StoreError:
+            return False  # let go of in this moment; the next try will tell
+        finally:
+            remove_objects(probe, [""])
+        return now is not None and renewed is not None and (now - renewed).total_seconds() > LEASE_SECONDS
+
+    def _renew(self) -> None:
+        while not self._released.wait(RENEWED_SECONDS):
+            try:
+                held = self._read()
+                if held is None or held.get("token") != self._token:
+                    logger.warning("the lock %s is no longer ours", self.path)
+                    return
+                if not self._released.is_set():
+                    write_object(self.path, self._content)
+            except StoreError as error:
+                logger.warning("the lock %s could not be renewed: %s", self.path, error)
+
+    def _read(self) -> dict[str, Any] | None:
+        """What the lock says; None where there is none or it is not readable."""
+        data = read_object(self.path)
+        with contextlib.suppress(ValueError):
+            content = json.loads(data or b"")
+            return content if isinstance(content, dict) else None
+        return None
+
+
+def _holder(held: dict[str, Any]) -> str:
+    if "pid" not in held:
+        return "another process"
+    return f"process {held['pid']} on {held.get('host')} (since {held.get('since')})"
+
+
+def _machine() -> str:
+    """Names this boot of this machine (or container); "" where the system does not tell."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        processes = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+    return hashlib.blake2b(f"{socket.gethostname()} {boot} {processes}".encode(), digest_size=8).hexdigest()
+
+
+def _process_start(pid: int) -> int | None:
+    """When a process of this machine began, in clock ticks since boot; None where there is no such process."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else int(fields[19])

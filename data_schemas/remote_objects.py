@@ -1,0 +1,181 @@
+"""Whole objects of an object store: each is written at once or not at all, and errors say what to mend."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from fsspec import AbstractFileSystem
+from upath import UPath
+
+from data_schemas.errors import SplatSpaceError, StoreError
+from data_schemas.locations import shown
+
+logger = logging.getLogger("splatspace.store")
+
+_NOT_FIRST = ("PreconditionFailed", "ConditionalRequestConflict", "pre-condition")
+
+
+@contextlib.contextmanager
+def explained_remote(action: str, place: UPath) -> Iterator[None]:
+    """Turns whatever an object store's library raises into StoreError.
+
+    Args:
+        action: what was being done, as in "read".
+        place: of the object or the store.
+
+    Raises:
+        StoreError: instead of any other error but those of this program.
+    """
+    try:
+        yield
+    except (SplatSpaceError, MemoryError):
+        raise
+    except Exception as error:
+        # The libraries have no common class of errors; some are OSError, some are not.
+        got = f"Could not {action} {place}: {type(error).__name__}: {shown(str(error))}".rstrip(": ")
+        if isinstance(error, FileNotFoundError):
+            raise StoreError(
+                got, allowed="a bucket and an object that exist", next_step="check the URL and the endpoint"
+            ) from error
+        if isinstance(error, PermissionError) or "credential" in str(error).lower():
+            raise StoreError(
+                got,
+                allowed="credentials with the right to read, and to write where that is asked",
+                next_step="check the provider's environment variables or configuration files",
+            ) from error
+        if isinstance(error, NotImplementedError):
+            raise StoreError(
+                got, allowed="a store that can be written, such as s3:// or gs://", next_step="choose another place"
+            ) from error
+        raise StoreError(
+            got, next_step="check the network and the endpoint, then run the same command again"
+        ) from error
+
+
+def read_objects(root: UPath, keys: Iterable[str]) -> dict[str, bytes]:
+    """Reads several objects at once.
+
+    Args:
+        root: what the keys are below.
+        keys: such as ``state/zarr.json``.
+
+    Returns:
+        Bytes by key; keys without an object are left out.
+    """
+    keys = list(keys)
+    with explained_remote("read", root):
+        answers = _system(root).cat_ranges([_path(root, key) for key in keys], None, None, on_error="return")
+        found: dict[str, bytes] = {}
+        for key, answer in zip(keys, answers, strict=True):
+            if isinstance(answer, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+                continue
+            if isinstance(answer, BaseException):
+                raise answer
+            found[key] = bytes(answer)
+        return found
+
+
+def write_objects(root: UPath, objects: Mapping[str, bytes], order: Callable[[str], tuple[int, str]]) -> None:
+    """Replaces objects, those of one rank side by side, one rank after the other.
+
+    Args:
+        root: what the keys are below.
+        objects: bytes by key.
+        order: rank of a key, and its place within the rank.
+    """
+    system = _system(root)
+    with explained_remote("write", root):
+        for _, keys in itertools.groupby(sorted(objects, key=order), key=lambda key: order(key)[0]):
+            system.pipe({_path(root, key): objects[key] for key in keys})
+
+
+def read_object(place: UPath) -> bytes | None:
+    """The bytes of one object, or None where there is none."""
+    return read_objects(place, [""]).get("")
+
+
+def write_object(place: UPath, data: bytes) -> None:
+    """Replaces one object."""
+    with explained_remote("write", place):
+        _system(place).pipe_file(place.path, data)
+
+
+def create_object(place: UPath, data: bytes) -> bool:
+    """Writes an object unless there is one.
+
+    Returns:
+        Whether it was written. Exact where the store has conditional writes (S3, Google, memory); elsewhere two
+        writers at the same instant may both be told so.
+    """
+    with explained_remote("write", place):
+        try:
+            _system(place).pipe_file(place.path, data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            # Two conditional writes under way at once: S3 answers one of them so.
+            if any(
+                word in str(error) for word in ("PreconditionFailed", "ConditionalRequestConflict", "pre-condition")
+            ):
+                return False
+            raise
+    return True
+
+
+def remove_objects(root: UPath, keys: Iterable[str]) -> None:
+    """Deletes objects; those that are not there are left out."""
+    system = _system(root)
+    for batch in _batches([_path(root, key) for key in keys], 1000):
+        with explained_remote("delete objects of", root):
+            try:
+                system.rm(batch)
+            except FileNotFoundError:
+                for path in batch:
+                    with contextlib.suppress(FileNotFoundError):
+                        system.rm_file(path)
+
+
+def object_sizes(root: UPath) -> dict[str, int]:
+    """Bytes of every object below ``root``, by key."""
+    prefix = root.path.rstrip("/") + "/"
+    with explained_remote("list", root):
+        found: Any = _system(root).find(root.path, detail=True)
+        return {
+            path.removeprefix(prefix): int(entry["size"] or 0)
+            for path, entry in found.items()
+            if path.startswith(prefix)
+        }
+
+
+def has_objects(root: UPath) -> bool:
+    """Whether there is an object named ``root`` or any below it."""
+    with explained_remote("look for", root):
+        return bool(_system(root).exists(root.path))
+
+
+def modified(place: UPath) -> datetime | None:
+    """When an object was last written, by the clock of the store; None where the store does not say."""
+    with explained_remote("look at", place):
+        try:
+            return _system(place).modified(place.path)
+        except (NotImplementedError, IsADirectoryError):
+            return None
+
+
+def _system(place: UPath) -> AbstractFileSystem:
+    with explained_remote("reach", place):
+        return place.fs
+
+
+def _path(root: UPath, key: str) -> str:
+    return f"{root.path.rstrip('/')}/{key}" if key else root.path
+
+
+def _batches(paths: list[str], size: int) -> Iterator[list[str]]:
+    for first in range(0, len(paths), size):
+        yield paths[first : first + size]
