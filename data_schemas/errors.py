@@ -107,3 +107,7 @@ class StoreCorruptError(StoreError):
 
 class ReportError(SplatSpaceError):
     """A report or a comparison that cannot be made, written or read."""
+
+
+class QualityError(SplatSpaceError):
+    """A store whose PSNR is below the floor that was set; everything is written."""

@@ -1,4 +1,4 @@
-"""The PSNR report as Prefect artifacts.
+"""The PSNR report as a Prefect artifact.
 
 An artifact is a view: ``report.json`` and ``report.html`` beside the store are the record. So nothing here can fail
 a run: what goes wrong while an artifact is made or sent is logged as a warning.
@@ -8,59 +8,63 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
-from uuid import UUID
 
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from PIL import Image
+from prefect.artifacts import create_markdown_artifact
 
 from data_schemas.errors import SplatSpaceError
-from pipeline.report.figures import Report
+from data_schemas.locations import Location
+from pipeline.report import Report, ReportSummary
+from pipeline.sources import SOURCES
 
 logger = logging.getLogger("splatspace.flows.artifacts")
 
-LARGEST_PANEL_BYTES = 200_000
-"""A larger picture is named, not shown: every view of the artifact loads it from the database."""
+LARGEST_SHEET_BYTES = 200_000
+"""Every view of the artifact loads the picture from the database."""
 
+SMALLEST_SHEET_PIXELS = 32
 MOST_FAILED_LISTED = 20
-SECONDS_BETWEEN_UPDATES = 1.0
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~-])")
+# What markdown viewers turn into links although nobody asked for one: addresses, `www.`, mail.
+_LINKED = re.compile(r":(?=//)|(?<=www)\.|@", re.IGNORECASE)
+# Control characters, those that turn the direction of writing, and halves of characters, which are no text.
+_INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def artifact_key(dataset: str) -> str:
-    """``psnr-<dataset>``: lower case letters, digits and dashes only, as Prefect demands.
+def artifact_key(name: str) -> str:
+    """``psnr-<set>``: lower case letters, digits and dashes only, as Prefect demands.
 
     Args:
-        dataset: a preset, or a path, of which the last part counts.
+        name: of the source, as the store records it. What a named data set notes behind its name, such as missing
+            parts, does not count.
     """
-    name = Path(dataset.replace("\\", "/")).stem or dataset
-    return "psnr-" + (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "images")
+    first = name.partition(" ")[0]
+    return "psnr-" + (re.sub(r"[^a-z0-9]+", "-", (first if first in SOURCES else name).lower()).strip("-") or "images")
 
 
 def escape(text: object) -> str:
     """Text from outside (file names, reasons, labels) that stays text in markdown, in HTML and in a table cell."""
-    return _MARKDOWN.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
+    line = _INVISIBLE.sub("\ufffd", " ".join(str(text).split()))
+    marked = _MARKDOWN.sub(r"\\\1", html.escape(line, quote=False))
+    return _LINKED.sub(lambda found: f"&#{ord(found[0])};", marked)
 
 
-def figure_rows(report: Report) -> list[dict[str, str]]:
-    """The figures that people read first, rounded, one row each."""
+def figure_rows(report: Report) -> list[tuple[str, str]]:
+    """The figures that people read first and their values, rounded."""
     quality, cost, size = report.quality, report.cost, report.size
     predictability = report.predictability
 
     def shown(value: float | None, form: str, scale: float = 1.0) -> str:
         return "-" if value is None else format(value * scale, form)
 
-    lines = [
+    return [
         ("images encoded", f"{report.images.done} of {report.images.total}"),
         ("images failed", f"{report.images.failed}"),
         ("PSNR of the mean error, dB", shown(quality.of_mean_error, ".2f")),
@@ -78,34 +82,45 @@ def figure_rows(report: Report) -> list[dict[str, str]]:
         ("compression in bytes", shown(size.ratio_bytes, ".2f")),
         ("predictability R2", "-" if predictability is None else shown(predictability.r2, ".3f")),
     ]
-    return [{"figure": name, "value": value} for name, value in lines]
 
 
-def report_markdown(report: Report, *, store: Path, html_report: Path | None, panel: Path | None) -> str:
+def report_markdown(report: Report, *, store: Location, html_report: Location | None, sheet: bytes | None) -> str:
     """The whole report as one page of markdown.
 
     Args:
         report: the figures.
         store: path of the store.
         html_report: path of ``report.html``, or None where none was written.
-        panel: a PNG with the best, median and worst images, or None.
+        sheet: a PNG with the best, median and worst images, or None.
     """
     facts = report.store
     sections = [
         f"# PSNR of {escape(report.source.name)}",
         f"{facts.gaussians} Gaussians per {facts.width} x {facts.height} image, codec {escape(facts.codec)}, "
         f"{escape(facts.colours)} colours, start {escape(facts.start or '-')}, {facts.dtype}, "
-        f"engine {escape(facts.engine or '-')}, seed {facts.seed}.",
-        _table(["figure", "value"], [[row["figure"], row["value"]] for row in figure_rows(report)]),
+        f"engine {escape(facts.engine or '-')}, seed {facts.seed}, split {escape(report.source.split or '-')}.",
+        _table(["figure", "value"], figure_rows(report)),
         *_failed(report),
         *_worst(report),
-        *_picture(panel),
+        *_picture(sheet),
         _table(
-            ["where", "path"],
-            [["store", store], ["report", html_report or "-"], ["device", "; ".join(facts.devices) or "-"]],
+            ["where", "path", "address"],
+            [
+                ["report", html_report or "-", _address(html_report)],
+                ["store", store, _address(store)],
+                ["device", "; ".join(facts.devices) or "-", ""],
+            ],
         ),
+        "Browsers open a local address when it is copied to their address bar, on the machine that holds the file.",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _address(place: Location | None) -> str:
+    """``file:`` URI of a local path; an URL as it is."""
+    if place is None:
+        return "-"
+    return place.absolute().as_uri() if isinstance(place, Path) else str(place)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -131,28 +146,44 @@ def _worst(report: Report) -> list[str]:
     return ["## Worst images", _table(["row", "image", "class", "PSNR, dB"], rows)] if rows else []
 
 
-def _picture(panel: Path | None) -> list[str]:
-    if panel is None or not panel.is_file():
+def _picture(sheet: bytes | None) -> list[str]:
+    if sheet is None:
         return []
-    if panel.stat().st_size > LARGEST_PANEL_BYTES:
-        return [f"Best, median and worst images: {escape(panel)}"]
-    encoded = base64.b64encode(panel.read_bytes()).decode("ascii")
-    return [f"![best, median and worst images](data:image/png;base64,{encoded})"]
+    return [f"![best, median and worst images](data:image/png;base64,{base64.b64encode(sheet).decode('ascii')})"]
 
 
-def publish_report(
-    dataset: str, report: Report, *, store: Path, html_report: Path | None = None, panel: Path | None = None
-) -> None:
-    """Keeps the report under ``psnr-<dataset>`` and its figures under ``psnr-<dataset>-figures``.
+def small_sheet(data: bytes) -> bytes:
+    """A PNG of at most ``LARGEST_SHEET_BYTES``: the picture as it is, or in fewer colours, smaller until it fits.
 
-    The keys are stable, so Prefect shows each as a history over the runs. Never raises.
+    Args:
+        data: of a PNG.
     """
-    key = artifact_key(dataset)
+    if len(data) <= LARGEST_SHEET_BYTES:
+        return data
+    with Image.open(io.BytesIO(data)) as opened:
+        picture = opened.convert("RGB")
+    while True:
+        stream = io.BytesIO()
+        picture.quantize(64).save(stream, "PNG", optimize=True)
+        if len(stream.getvalue()) <= LARGEST_SHEET_BYTES or max(picture.size) <= SMALLEST_SHEET_PIXELS:
+            return stream.getvalue()
+        picture = picture.resize(
+            (max(1, picture.width * 3 // 4), max(1, picture.height * 3 // 4)), Image.Resampling.BOX
+        )
+
+
+def publish_report(built: ReportSummary, store: Location) -> None:
+    """Keeps a report under the key ``psnr-<set>``: its page shows the history of the set's quality. Never raises.
+
+    Args:
+        built: the report.
+        store: the store that it was made of.
+    """
+    key = artifact_key(built.report.source.name)
     with harmless(f"artifact {key}"):
-        markdown = report_markdown(report, store=store, html_report=html_report, panel=panel)
-        create_markdown_artifact(markdown, key=key, description=f"PSNR report of {store.name}")
-    with harmless(f"artifact {key}-figures"):
-        create_table_artifact(figure_rows(report), key=f"{key}-figures", description=f"Figures of {store.name}")
+        sheet = None if built.panel_path is None else small_sheet(built.panel_path.read_bytes())
+        markdown = report_markdown(built.report, store=store, html_report=built.html_path, sheet=sheet)
+        create_markdown_artifact(markdown, key=key, description="PSNR report")
 
 
 @contextmanager
@@ -164,26 +195,3 @@ def harmless(what: str) -> Iterator[None]:
         logger.warning("%s was not made: %s", what, error)
     except Exception:  # whatever Prefect's client, its server or a picture may raise
         logger.warning("%s was not made", what, exc_info=True)
-
-
-def progress_reporter(total: int, description: str) -> Callable[[int], None]:
-    """Makes a progress artifact and returns a function that takes the number of finished parts.
-
-    The function sends at most one update per second, and always the last. It never raises.
-    """
-    identifier: UUID | None = None
-    with harmless("progress artifact"):
-        made = create_progress_artifact(progress=0.0, description=description)
-        identifier = made if isinstance(made, UUID) else None
-    sent = monotonic()
-
-    def report_progress(finished: int) -> None:
-        nonlocal sent
-        last = finished >= total
-        if identifier is None or (not last and monotonic() - sent < SECONDS_BETWEEN_UPDATES):
-            return
-        sent = monotonic()
-        with harmless("progress artifact"):
-            update_progress_artifact(identifier, progress=100.0 if last else 100.0 * finished / total)
-
-    return report_progress

@@ -1,4 +1,4 @@
-"""Flow ``encode``: images to a store, with the PSNR report as artifacts.
+"""Flow ``encode``: images to a store, with the PSNR report as an artifact.
 
 The store is the only truth: what is left to do is read from its rows, so running again is resuming, and Prefect's
 own cache and results stay off. One task is a shard of some thousands of images, never one image: a task run costs
@@ -7,130 +7,59 @@ Prefect tens of milliseconds, and a few hundred per run are what its small datab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from logging import Logger, LoggerAdapter
+import threading
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from prefect import Task, flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from prefect import flow, get_run_logger
 from pydantic import Field
 
-from data_schemas.errors import JobError, SplatSpaceError, StoreMismatchError
+from data_schemas.errors import SplatSpaceError
 from data_schemas.splats import ColourRange, SplatDtype, StartName
 from data_schemas.stores import open_store
-from flows.artifacts import harmless, progress_reporter, publish_report
-from pipeline.encode import (
-    BlockSummary,
-    EncodePlan,
-    EncodeSummary,
-    FailedImage,
-    encode_blocks,
-    finish_encode,
-    plan_encode,
-)
+from encoders.base import MAX_GAUSSIANS
+from flows.artifacts import harmless, publish_report
+from flows.gate import require_quality
+from flows.parameters import PathText, PsnrFloor
+from flows.progress_artifact import ProgressArtifact
+from flows.roots import require_inside_roots
+from flows.shard_runs import FailedShard, ShardRuns
+from pipeline.compute import check_compute, open_compute
+from pipeline.compute_choice import LOCAL
+from pipeline.encode_records import EncodePlan, EncodeSummary
 from pipeline.jobs import EngineName, resolve_job
+from pipeline.planning import survey
 from pipeline.presets import Split
-from pipeline.report import build_report
-
-IMAGES_PER_TASK = 4096
-"""Fewest images of a task: some seconds of work, against tens of milliseconds that Prefect adds."""
-
-MOST_TASKS = 200
-"""Most tasks of a run: a larger set gets larger tasks."""
-
-MOST_FAILED_LOGGED = 20
-
-RETRY_DELAYS = [2.0, 20.0]
-"""Seconds before the first and the second retry of a shard."""
-
-
-def shards(blocks: Sequence[int], block_rows: int, images_per_task: int = IMAGES_PER_TASK) -> list[tuple[int, ...]]:
-    """Groups neighbouring blocks into tasks.
-
-    Args:
-        blocks: numbers of the blocks that have work, ascending.
-        block_rows: rows of a block.
-        images_per_task: fewest images of a task, the last one aside.
-
-    Returns:
-        at most ``MOST_TASKS`` groups that hold every block once, in order.
-    """
-    size = max(-(-images_per_task // block_rows), -(-len(blocks) // MOST_TASKS), 1)
-    return [tuple(blocks[first : first + size]) for first in range(0, len(blocks), size)]
-
-
-def may_help_to_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed shard is worth another try: not where the job itself is wrong."""
-    try:
-        state.result()
-    except (JobError, StoreMismatchError):
-        return False
-    except Exception:  # the question is only which kind it is; the task raises it itself
-        return True
-    return True
-
-
-def warn_of_failed(logger: Logger | LoggerAdapter[Logger], failed: Sequence[FailedImage]) -> None:
-    """Names the images without splats in the log; beyond ``MOST_FAILED_LOGGED`` it names the rest by their number."""
-    for image in failed[:MOST_FAILED_LOGGED]:
-        logger.warning("row %d, %s, has no splats: %s", image.row, image.source_id, image.reason)
-    if len(failed) > MOST_FAILED_LOGGED:
-        logger.warning("and %d more: report.json names them all", len(failed) - MOST_FAILED_LOGGED)
-
-
-@task(
-    name="encode-shard",
-    task_run_name="blocks {first} to {last}",
-    retries=2,
-    retry_delay_seconds=RETRY_DELAYS,
-    retry_condition_fn=may_help_to_retry,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
-def encode_shard(plan: EncodePlan, blocks: tuple[int, ...], first: int, last: int) -> list[BlockSummary]:
-    """Encodes some blocks of a store.
-
-    A retry is cheap: rows that the failed try has finished are kept.
-
-    Args:
-        plan: what ``plan_encode`` returned.
-        blocks: which blocks.
-        first: the first of them, for the name of the task run.
-        last: the last of them, for the name of the task run.
-    """
-    logger = get_run_logger()
-    summaries = encode_blocks(plan, blocks)
-    for block, summary in zip(blocks, summaries, strict=True):
-        logger.info(
-            "block %d: %d images, %d fitted, %d reused, %d kept, %d failed, %s",
-            block, summary.images, summary.fitted, summary.reused, summary.kept, len(summary.failed),
-            "no PSNR" if summary.psnr is None else f"{summary.psnr:.2f} dB",
-        )  # fmt: skip
-        warn_of_failed(logger, summary.failed)
-    return summaries
+from pipeline.report import ReportSummary, build_report
+from pipeline.report_folder import report_folder
+from pipeline.shards import IMAGES_PER_SHARD, shards
+from pipeline.sources import MOST_SIZE
+from pipeline.unfinished_rows import unfinished_rows
 
 
 @flow(name="encode", flow_run_name="{dataset} to {out}", persist_result=False)
 def encode(
-    dataset: str,
-    out: Path,
+    dataset: PathText,
+    out: PathText,
     data_dir: Path | None = None,
     split: Split | None = None,
-    size: Annotated[int, Field(ge=1)] | None = None,
+    size: Annotated[int, Field(ge=1, le=MOST_SIZE)] | None = None,
     limit: Annotated[int, Field(ge=1)] | None = None,
-    gaussians: Annotated[int, Field(ge=1)] | None = None,
-    steps: Annotated[int, Field(ge=0)] | None = None,
+    gaussians: Annotated[int, Field(ge=1, le=MAX_GAUSSIANS)] | None = None,
+    steps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None,
     target_psnr: Annotated[float, Field(gt=0, le=120)] | None = None,
     colours: ColourRange | None = None,
     start: StartName | None = None,
     codec: Literal["additive", "normalised"] | None = None,
     dtype: SplatDtype | None = None,
     engine: EngineName = "auto",
-    seed: Annotated[int, Field(ge=0)] = 0,
-    workers: Annotated[int, Field(ge=1)] | None = None,
-    images_per_task: Annotated[int, Field(ge=1)] = IMAGES_PER_TASK,
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0,
+    workers: Annotated[int, Field(ge=1, le=4096)] | None = None,
+    compute: Annotated[str, Field(pattern=r"^(local|dask|(tcp|tls)://\S+:[0-9]+)$")] = "local",
+    versions: bool = False,
+    min_psnr: PsnrFloor | None = None,
+    min_psnr_p1: PsnrFloor | None = None,
+    images_per_task: Annotated[int, Field(ge=1)] = IMAGES_PER_SHARD,
 ) -> EncodeSummary:
     """Fits exactly K 2D Gaussians to every image of a data set and reports the PSNR of what was stored.
 
@@ -140,7 +69,7 @@ def encode(
     Args:
         dataset: mnist, sprites, sprites64, cifar10, cats, demo, or the path of a folder, .zip, .npz or .npy.
         out: the store, ending in .zarr or .h5; relative to the folder in which the flow runs.
-        data_dir: folder that holds the data set's files; without it they are downloaded once.
+        data_dir: folder that holds the files of a named data set; without it they are downloaded once.
         split: part of the data set.
         size: resize the images to this many pixels a side.
         limit: only the first images of the data set.
@@ -148,62 +77,94 @@ def encode(
         steps: most optimiser steps per image.
         target_psnr: stop an image at this PSNR, in dB.
         colours: bounded (each in 0 to 1) or signed.
-        start: where Gaussians begin.
+        start: where Gaussians begin; generators learn best from transport.
         codec: how Gaussians make an image.
         dtype: type of the stored numbers.
         engine: what fits; auto takes the fastest that runs here.
         seed: seeds the adaptive start.
-        workers: threads of the engine; without it, every processor.
-        images_per_task: fewest images of one task.
+        workers: threads of the engine, or worker processes with compute = dask; without it, one per processor.
+        compute: local (this process), dask (worker processes on this machine) or tcp://HOST:PORT of a scheduler.
+        versions: where the store was made with other settings, leave it alone and write NAME.v2.zarr, NAME.v3.zarr ...
+        min_psnr: fail the run, after writing everything, where the PSNR of the mean error is below this, in dB.
+        min_psnr_p1: fail the run, after writing everything, where the PSNR of the 1st percentile is below this, in dB.
+        images_per_task: fewest images of one task; a large set gets larger tasks, at most 200 in all.
 
     Returns:
         what was encoded, kept and failed.
 
     Raises:
-        SplatSpaceError: the job cannot be run, or a shard failed after its retries (all others are done by then).
+        SplatSpaceError: the job cannot be run, a shard failed after its retries (all others are done by then), or
+            the quality falls short.
     """
     logger = get_run_logger()
     job = resolve_job(
         dataset, out, data_dir=data_dir, split=split, size=size, limit=limit, gaussians=gaussians, steps=steps,
         target_psnr=target_psnr, colours=colours, start=start, codec=codec, dtype=dtype, engine=engine, seed=seed,
-        workers=workers,
+        workers=workers, compute=compute, versions=versions,
     )  # fmt: skip
-    plan = plan_encode(job)
+    require_inside_roots(dataset=dataset, out=out, data_dir=data_dir, report=str(report_folder(job.out)))
+    check_compute(compute, job.out)
+    ready = survey(job)
+    plan, source, encoder = ready.plan, ready.source, ready.encoder
     groups = shards(plan.blocks, plan.header.block_rows, images_per_task)
-    logger.info("%s: %d blocks with work in %d tasks", job.out, len(plan.blocks), len(groups))
-    show_progress = progress_reporter(len(groups), f"shards of {job.out.name}")
+    logger.info("%s: %d blocks with work in %d tasks", plan.store, len(plan.blocks), len(groups))
 
-    summaries: list[BlockSummary] = []
-    failures: list[str] = []
-    for finished, blocks in enumerate(groups, 1):
-        # One at a time: the engine uses every core itself, and an HDF5 store has one writer.
+    stop = threading.Event()
+    local = compute == LOCAL  # Dask's workers open their own
+    with (
+        open_compute(
+            plan,
+            should_stop=stop.is_set,
+            source_factory=(lambda: source) if local else None,
+            encoder_factory=(lambda: encoder) if local else None,
+        ) as opened,
+        ProgressArtifact(plan) as progress,
+    ):
+        runs = ShardRuns(opened, stop, progress)
         try:
-            summaries += encode_shard(plan, blocks, blocks[0], blocks[-1])
-        except Exception as error:  # whatever a shard failed of, the others are encoded before the run fails
-            failures.append(f"blocks {blocks[0]} to {blocks[-1]}: {error}")
-        show_progress(finished)
+            runs.encode(groups)
+        finally:
+            # A run that was cancelled is recorded too: what it has cost counts in the report.
+            summary = opened.finish(runs.summaries)
+    built = publish(plan)
+    html = None if built is None else built.html_path
+    if runs.failures:
+        raise _failed(plan, runs.failures, len(groups))
+    require_quality(
+        None if built is None else built.report,
+        min_psnr=min_psnr, min_psnr_p1=min_psnr_p1, store=plan.store, html_report=html,
+    )  # fmt: skip
+    return summary.model_copy(update={"report": html})
 
-    summary = finish_encode(plan, summaries)
-    summary = summary.model_copy(update={"report": publish(dataset, job.out)})
-    if failures:
-        raise SplatSpaceError(
-            f"{len(failures)} of {len(groups)} shards failed after their retries; {failures[0]}",
-            next_step="mend the cause and run the same parameters again: what is done is kept",
-        )
-    return summary
 
-
-def publish(dataset: str, store_path: Path) -> Path | None:
-    """Writes the report beside the store and keeps its figures as artifacts; what goes wrong is logged, not raised.
+def publish(plan: EncodePlan) -> ReportSummary | None:
+    """Writes the report beside the store and keeps it as an artifact; what goes wrong is logged, not raised.
 
     Returns:
-        path of ``report.html``, or None where the report could not be made.
+        the report, or None where it could not be made.
     """
-    folder = store_path.with_name(store_path.stem + "-report")
-    with harmless("report"), open_store(store_path) as store:
-        summary = build_report(store, folder)
-        publish_report(
-            dataset, summary.report, store=store_path, html_report=summary.html_path, panel=summary.panel_path
-        )
-        return summary.html_path
+    with harmless("report"):
+        with open_store(plan.store) as store:
+            built = build_report(store, report_folder(plan.store))
+        publish_report(built, plan.store)
+        return built
     return None
+
+
+def _failed(plan: EncodePlan, failures: list[FailedShard], number: int) -> SplatSpaceError:
+    """What a run says whose other shards are done: the shards, the images, the first cause."""
+    size = plan.header.block_rows
+    spans = [
+        f"blocks {shard.blocks[0]} to {shard.blocks[-1]} "
+        f"(rows {shard.blocks[0] * size} to {min((shard.blocks[-1] + 1) * size, plan.rows) - 1})"
+        for shard in failures
+    ]
+    missing = "not known: the store cannot be read"
+    with harmless("list of unfinished images"), open_store(plan.store) as store:
+        rows = unfinished_rows(store, [block for shard in failures for block in shard.blocks])
+        missing = f"{rows.count:,} ({rows})" if rows.count else "none"
+    return SplatSpaceError(
+        f"{len(failures)} of {number} shards failed after their retries: {', '.join(spans)}: {failures[0].error}"
+        f" Images of theirs without splats: {missing}",
+        next_step="mend the cause and run the same parameters again: what is done is kept",
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from data_schemas.locations import Location
 
 
-def report_folder(store: Path) -> Path:
+def report_folder(store: Location) -> Location:
     """``NAME-report`` beside the store ``NAME.zarr``."""
     return store.with_name(store.stem + "-report")

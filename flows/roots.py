@@ -1,0 +1,95 @@
+"""Where flows may read and write: inside the folders of ``SPLATSPACE_ROOTS``, where that is set.
+
+Whoever may start a run chooses its parameters, so on a shared server the paths among them need a fence.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from data_schemas.errors import JobError
+from pipeline.sources import SOURCES
+
+ROOTS_VARIABLE = "SPLATSPACE_ROOTS"
+
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/+(?P<rest>.*)", re.DOTALL)
+_LOCAL_SCHEMES = ("file", "local")
+_SEPARATOR = re.compile(re.escape(os.pathsep) + r"(?!//)")
+
+
+def require_inside_roots(*, dataset: str | None = None, **places: str | os.PathLike[str] | None) -> None:
+    """Refuses paths outside the roots; call it before anything is opened.
+
+    Symbolic links are followed and ``..`` is collapsed first. A URL is inside where a root is the beginning of it.
+    Without ``SPLATSPACE_ROOTS`` everything is allowed.
+
+    Args:
+        dataset: the name of a data set, which is no path, or a path.
+        places: the other parameters that are paths, by name; None where one is not given.
+
+    Raises:
+        JobError: a path outside; the message says what was got and which roots there are.
+    """
+    roots = configured_roots()
+    if roots is None:
+        return
+    given = {name: os.fspath(place) for name, place in places.items() if place is not None}
+    if dataset is not None and dataset not in SOURCES:
+        given["dataset"] = dataset
+    for name, text in given.items():
+        if not _is_inside(text, roots):
+            raise JobError(
+                f"{name} {text!r} lies outside the folders that flows may use",
+                allowed=", ".join(roots) or "nothing",
+                next_step=f"give a path inside one of them, or change {ROOTS_VARIABLE} where the flows run",
+            )
+
+
+def configured_roots() -> tuple[str, ...] | None:
+    """Folders and URLs of ``SPLATSPACE_ROOTS``, separated as in ``PATH``; None where it is not set.
+
+    Set to nothing it allows nothing: a mistake there must not open everything.
+    """
+    text = os.environ.get(ROOTS_VARIABLE)
+    if text is None:
+        return None
+    return tuple(part.strip() for part in _SEPARATOR.split(text) if part.strip())
+
+
+def _is_inside(text: str, roots: tuple[str, ...]) -> bool:
+    url = _remote(text)
+    if url is not None:
+        return any(_has_prefix(url, prefix) for root in roots if (prefix := _remote(root)) is not None)
+    folders = [folder for root in roots if _remote(root) is None for folder in _resolved(root)[-1:]]
+    # `~` is expanded by some readers and not by others: both places must be inside.
+    return all(any(place.is_relative_to(folder) for folder in folders) for place in _resolved(text))
+
+
+def _remote(text: str) -> str | None:
+    """A URL with two slashes after its scheme; None for what is a local path."""
+    match = _URL.fullmatch(text)
+    if match is None or match["scheme"].lower() in _LOCAL_SCHEMES:
+        return None
+    return f"{match['scheme'].lower()}://{match['rest']}"
+
+
+def _has_prefix(url: str, root: str) -> bool:
+    # Dots that climb and chains of file systems would leave what the beginning promises.
+    steps = re.split(r"[/\\]", unquote(url))
+    if ".." in steps or "::" in unquote(url):
+        return False
+    return url == root.rstrip("/") or url.startswith(root.rstrip("/") + "/")
+
+
+def _resolved(text: str) -> list[Path]:
+    """The real paths that a text may stand for; the last is the one with ``~`` expanded."""
+    match = _URL.fullmatch(text)
+    path = Path(text) if match is None else Path("/" + match["rest"].lstrip("/"))
+    try:
+        expanded = path.expanduser()
+    except RuntimeError:  # `~` of a user that this system does not know
+        expanded = path
+    return [path.resolve(), expanded.resolve()]
