@@ -16,7 +16,7 @@ from data_schemas.stores import open_store
 from encoders.base import Encoder
 from encoders.engines import create_encoder
 from pipeline.block_pipeline import encode_in_order
-from pipeline.compute import check_compute, encode_shards, open_compute
+from pipeline.compute import balanced_shards, check_compute, encode_shards, open_compute
 from pipeline.compute_choice import LOCAL
 from pipeline.download import Progress
 from pipeline.encode_records import BlockSummary, EncodePlan, EncodeProgress, EncodeSummary, FailedImage
@@ -25,7 +25,6 @@ from pipeline.jobs import EncodeJob
 from pipeline.planning import plan_encode, survey
 from pipeline.progress import ProgressMeter
 from pipeline.run_record import finish_run
-from pipeline.shards import IMAGES_PER_SHARD, shards
 from pipeline.sources.base import ImageSource
 
 __all__ = [
@@ -41,9 +40,6 @@ __all__ = [
     "finish_encode",
     "plan_encode",
 ]
-
-SHARDS_FOR_EACH_WORKER = 16
-"""So many that the workers end at about the same time, and that progress shows."""
 
 
 def encode(
@@ -80,8 +76,7 @@ def encode(
         source, encoder = ready.source, ready.encoder
         groups: list[tuple[int, ...]] = [plan.blocks]
     else:
-        rows = -(-plan.images // (SHARDS_FOR_EACH_WORKER * job.workers))
-        groups = shards(plan.blocks, plan.header.block_rows, min(rows, IMAGES_PER_SHARD), most=len(plan.blocks))
+        groups = balanced_shards(plan)
     with open_compute(
         plan,
         should_stop=should_stop,

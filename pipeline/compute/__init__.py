@@ -14,11 +14,19 @@ from contextlib import contextmanager
 
 from pipeline.compute.base import Compute, EncoderFactory, SourceFactory
 from pipeline.compute.local import open_local
-from pipeline.compute.run_shards import encode_shards
+from pipeline.compute.run_shards import balanced_shards, encode_shards
 from pipeline.compute_choice import LOCAL, check_compute
 from pipeline.encode_records import EncodePlan
 
-__all__ = ["Compute", "EncoderFactory", "SourceFactory", "check_compute", "encode_shards", "open_compute"]
+__all__ = [
+    "Compute",
+    "EncoderFactory",
+    "SourceFactory",
+    "balanced_shards",
+    "check_compute",
+    "encode_shards",
+    "open_compute",
+]
 
 
 @contextmanager

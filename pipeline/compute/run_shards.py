@@ -7,17 +7,27 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from pipeline.block_pipeline import BlockWatcher
 from pipeline.compute.base import Compute
-from pipeline.encode_records import BlockSummary
+from pipeline.encode_records import BlockSummary, EncodePlan
+from pipeline.shards import IMAGES_PER_SHARD, shards
+
+SHARDS_FOR_EACH_WORKER = 16
+"""So many that the workers end at about the same time, and that progress shows."""
+
+
+def balanced_shards(plan: EncodePlan) -> list[tuple[int, ...]]:
+    """Shards for worker processes where no other scheduler counts them: small ones, since Dask bears millions."""
+    images = -(-plan.images // (SHARDS_FOR_EACH_WORKER * plan.job.workers))
+    return shards(plan.blocks, plan.header.block_rows, min(images, IMAGES_PER_SHARD), most=max(len(plan.blocks), 1))
 
 
 def encode_shards(
-    compute: Compute, shards: Iterable[Sequence[int]], watcher: BlockWatcher | None = None
+    compute: Compute, groups: Iterable[Sequence[int]], watcher: BlockWatcher | None = None
 ) -> list[BlockSummary]:
     """Encodes shards, ``compute.slots`` of them at a time; no more are looked at ahead.
 
     Args:
         compute: open.
-        shards: blocks of each.
+        groups: blocks of each shard.
         watcher: told of progress, from one thread.
 
     Returns:
@@ -28,12 +38,12 @@ def encode_shards(
     """
     summaries: list[BlockSummary] = []
     if compute.slots == 1:
-        for shard in shards:
+        for shard in groups:
             summaries.append(compute.encode(shard, watcher=watcher))
             if summaries[-1].stopped:
                 break
         return summaries
-    waiting = iter(shards)
+    waiting = iter(groups)
     with ThreadPoolExecutor(compute.slots, "shard") as pool:
         under_way: set[Future[BlockSummary]] = set()
         more = True

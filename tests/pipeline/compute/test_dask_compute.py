@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
@@ -163,7 +164,7 @@ def test_each_worker_sees_one_graphics_card(monkeypatch: pytest.MonkeyPatch) -> 
     specs = dask_cluster.worker_specs(7, ["0", "GPU-5f"])
     with SpecCluster(workers=specs, scheduler=dask_cluster.scheduler_spec()) as cluster, Client(cluster) as client:
         client.wait_for_workers(2, timeout=30)
-        seen = client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
+        seen = cast(dict[str, str], client.run(os.getenv, "CUDA_VISIBLE_DEVICES"))
         assert sorted(seen.values()) == ["0", "GPU-5f"]
     import torch
 
