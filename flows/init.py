@@ -16,8 +16,6 @@ import logging
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic, sleep
@@ -25,16 +23,17 @@ from typing import Any
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.automations import AutomationCore
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.flows import load_flow_from_entrypoint
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.utilities.processutils import get_sys_executable
 
 from data_schemas.errors import SplatSpaceError
 from flows.catalogue import BY_NAME, WORK_POOL, prefect_yaml
+from flows.server import ServerError, answers, check_access
+from flows.serving import flow_of, planned_schedule
 
 logger = logging.getLogger("splatspace.flows.init")
 
@@ -46,27 +45,25 @@ _OF_THE_SERVER = {"id", "created", "updated", "owner_resource", "enabled"}
 
 
 def wait_for_server(api_url: str, seconds: float) -> None:
-    """Returns as soon as the server is healthy.
+    """Returns as soon as the server is healthy and accepts the password of this environment.
 
     Args:
         api_url: address of the API, ending in ``/api``.
         seconds: how long to wait.
 
     Raises:
-        SplatSpaceError: the server did not answer in time.
+        ServerError: the server did not answer in time, wants another password, or is none of Prefect's.
     """
     end = monotonic() + seconds
-    while True:
-        try:
-            with urllib.request.urlopen(f"{api_url}/health", timeout=SECONDS_BETWEEN_TRIES * 5):
-                return
-        except (OSError, ValueError) as error:
-            if monotonic() > end:
-                raise SplatSpaceError(
-                    f"no Prefect server answered at {api_url} within {seconds:g} s ({error})",
-                    next_step="start it, or set PREFECT_API_URL to its address, which ends in /api",
-                ) from error
+    while not answers(api_url):
+        if monotonic() > end:
+            raise ServerError(
+                f"No server of Prefect answered at {api_url} within {seconds:g} s",
+                next_step="start it, or set PREFECT_API_URL to its address, which ends in /api",
+            )
         sleep(SECONDS_BETWEEN_TRIES)
+    secret = get_current_settings().api.auth_string
+    check_access(api_url, secret.get_secret_value() if secret else None)
 
 
 def make_work_pool(client: SyncPrefectClient, name: str) -> bool:
@@ -99,8 +96,8 @@ def configuration(directory: Path, pool: str) -> dict[str, Any]:
     file["pull"] = [{"prefect.deployments.steps.set_working_directory": {"directory": str(directory)}}]
     for deployment in file["deployments"]:
         deployment["work_pool"]["name"] = pool
-        flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
-        content = json.dumps([deployment, file["pull"], flow.parameters.model_dump()], sort_keys=True, default=str)
+        form = flow_of(BY_NAME[deployment["name"]]).parameters.model_dump()
+        content = json.dumps([deployment, file["pull"], form], sort_keys=True, default=str)
         digest = hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
         deployment["version"] = f"{importlib.metadata.version('splatspace')}+{digest}"
     return file
@@ -149,28 +146,15 @@ def deploy(client: SyncPrefectClient, file: dict[str, Any]) -> list[str]:
             next_step="mend what it names and run `python -m flows.init` again: what is done is kept",
         )
     for deployment in stale:
-        _add_schedules(client, deployment)
+        _add_schedules(client, deployment["name"])
     return [BY_NAME[deployment["name"]].full_name for deployment in stale]
 
 
-def _add_schedules(client: SyncPrefectClient, deployment: dict[str, Any]) -> None:
+def _add_schedules(client: SyncPrefectClient, name: str) -> None:
     """Adds the schedules whose slugs the server does not have yet."""
-    stored = client.read_deployment_by_name(BY_NAME[deployment["name"]].full_name)
+    stored = client.read_deployment_by_name(BY_NAME[name].full_name)
     known = {schedule.slug for schedule in stored.schedules}
-    missing = [
-        DeploymentScheduleCreate.model_validate(
-            {
-                "slug": schedule["slug"],
-                "active": schedule.get("active", True),
-                "parameters": schedule.get("parameters", {}),
-                "schedule": {
-                    name: schedule[name] for name in ("cron", "interval", "rrule", "timezone") if schedule.get(name)
-                },
-            }
-        )
-        for schedule in deployment.get("schedules") or []
-        if schedule["slug"] not in known
-    ]
+    missing = [planned_schedule(schedule) for schedule in BY_NAME[name].schedules if schedule.slug not in known]
     if missing:
         client.create_deployment_schedules(stored.id, missing)
 
@@ -213,21 +197,13 @@ def prepare(api_url: str, *, directory: Path, pool: str = WORK_POOL, seconds: fl
     """
     wait_for_server(api_url, seconds)
     file = configuration(directory, pool)
-    try:
-        with get_client(sync_client=True) as client:
-            made = make_work_pool(client, pool)
-            logger.info("work pool %s: %s", pool, "made" if made else "is there")
-            deployed = deploy(client, file)
-            logger.info("deployments: %s", ", ".join(deployed) or f"all {len(file['deployments'])} are up to date")
-            automations = make_automations(client)
-            logger.info("automations: %s", ", ".join(automations) or "all are up to date")
-    except PrefectHTTPStatusError as error:
-        if error.response.status_code != 401:
-            raise
-        raise SplatSpaceError(
-            f"the Prefect server at {api_url} wants a password",
-            next_step="set PREFECT_API_AUTH_STRING to NAME:PASSWORD",
-        ) from error
+    with get_client(sync_client=True) as client:
+        made = make_work_pool(client, pool)
+        logger.info("work pool %s: %s", pool, "made" if made else "is there")
+        deployed = deploy(client, file)
+        logger.info("deployments: %s", ", ".join(deployed) or f"all {len(file['deployments'])} are up to date")
+        automations = make_automations(client)
+        logger.info("automations: %s", ", ".join(automations) or "all are up to date")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

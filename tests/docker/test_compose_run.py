@@ -230,7 +230,7 @@ def test_init_with_a_wrong_password_says_so(prepared: str, house: House, service
     service = services["init"]
     finished = house.run(service["entrypoint"], {**service["environment"], "PREFECT_API_AUTH_STRING": "ann:wrong"})
     assert finished.returncode == 1
-    assert "wants a password" in finished.stdout
+    assert "wants another password" in finished.stdout
     assert "Traceback" not in finished.stdout
 
 
@@ -261,6 +261,21 @@ def test_the_command_of_the_image_encodes_into_the_same_volume(house: House) -> 
     assert list((house.folder / "cache" / "splatspace").iterdir()), "compiled code is kept in the cache"
 
 
+def test_a_backup_of_the_database_can_be_restored(prepared: str, house: House, database: Watched) -> None:
+    binaries, dump = programs(), house.data / "prefect.dump"
+    environment = {**database.environment, "PGPASSWORD": PASSWORD}
+    for command in (
+        [binaries / "pg_dump", "-U", "prefect", "-Fc", "--file", dump, "prefect"],
+        [binaries / "createdb", "restored"],
+        [binaries / "pg_restore", "-U", "prefect", "-d", "restored", "--clean", "--if-exists", dump],
+        [binaries / "pg_restore", "-U", "prefect", "-d", "restored", "--clean", "--if-exists", dump],
+    ):
+        finished = house.run(command, environment)
+        assert finished.returncode == 0, finished.stdout
+    counted = house.run([binaries / "psql", "-At", "-c", "SELECT count(*) FROM deployment", "restored"], environment)
+    assert counted.stdout.strip() == str(len(DEPLOYMENTS))
+
+
 def test_an_upgrade_keeps_what_people_changed(prepared: str, api: str, house: House, services: dict[str, Any]) -> None:
     """Another version deploys again; schedules resumed or made by hand and switched-off automations stay."""
     service = services["init"]
@@ -274,15 +289,16 @@ def test_an_upgrade_keeps_what_people_changed(prepared: str, api: str, house: Ho
         "with get_client(sync_client=True) as client:\n"
         f"    deployment = client.read_deployment_by_name({name!r})\n"
         "    client.update_deployment(deployment.id, DeploymentUpdate(version='older', parameters={}))\n"
-        "    client.update_deployment_schedule(deployment.id, deployment.schedules[0].id, active=True)\n"
         "    client.create_deployment_schedules(deployment.id, [(CronSchedule(cron='0 1 * * 0'), False)])\n"
         "    (automation,) = client.read_automations()\n"
         "    client.pause_automation(automation.id)\n"
     )
+    resumed = house.run(["python", "-m", "flows", "--resume", "encode-mnist"], user)
+    assert resumed.returncode == 0, resumed.stdout
     changed = house.run(["python", "-c", script], user)
     assert changed.returncode == 0, changed.stdout
     kept = stored(api)["deployments"]["encode-mnist"]["schedules"]
-    assert len(kept) == 2
+    assert sorted(schedule["active"] for schedule in kept) == [False, True]
     finished = house.run(service["entrypoint"], user)
     assert finished.returncode == 0, finished.stdout
     assert f"deployments: {name}\n" in finished.stdout, "only the one of another version"

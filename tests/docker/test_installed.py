@@ -99,5 +99,5 @@ def test_init_says_what_is_missing(house: House) -> None:
     nobody = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
     finished = house.run(["python", "-m", "flows.init", "--timeout", "1"], nobody)
     assert finished.returncode == 1
-    assert "no Prefect server answered at http://127.0.0.1:9/api within 1 s" in finished.stdout
+    assert "No server of Prefect answered at http://127.0.0.1:9/api within 1 s" in finished.stdout
     assert "Traceback" not in finished.stdout
