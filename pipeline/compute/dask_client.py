@@ -14,6 +14,7 @@ from pathlib import Path
 from distributed import Client, Future, KilledWorker
 
 from data_schemas.errors import ComputeError
+from data_schemas.locations import Location
 from data_schemas.store import SplatStore
 from data_schemas.stores import open_store
 from encoders.base import Encoder
@@ -38,6 +39,9 @@ STOP_SECONDS = 30.0
 
 WITHOUT_WORKERS_SECONDS = 120.0
 """How long a run waits for a worker after the last one has gone."""
+
+RECONNECT_SECONDS = 30.0
+"""How long a shard waits for a scheduler that was lost while another was encoded."""
 
 _LOOK_SECONDS = 0.2
 _TELL_SECONDS = 1.0
@@ -161,9 +165,15 @@ class DaskCompute:
             ) from error
 
     def _connected(self) -> Client:
+        """A client that its scheduler answers: one that was started anew at the same address will do."""
         with self._connecting:
+            deadline = time.monotonic() + RECONNECT_SECONDS
+            while self._client.status not in ("running", "closed") and time.monotonic() < deadline:
+                time.sleep(_LOOK_SECONDS)
             if self._client.status == "closed":
                 self._client = self._make_client()
+            if self._client.status != "running":
+                raise self._lost()
             return self._client
 
     def _lost(self) -> ComputeError:
@@ -279,5 +289,5 @@ def _for_workers(plan: EncodePlan) -> EncodePlan:
     )
 
 
-def _absolute(path: Path) -> Path:
-    return path if "://" in str(path) else path.expanduser().absolute()
+def _absolute(path: Location) -> Location:
+    return path.expanduser().absolute() if isinstance(path, Path) else path

@@ -98,8 +98,8 @@ def local_workers(plan: EncodePlan) -> Iterator[Client]:
         ComputeError: the processes cannot be started.
     """
     security = Security.temporary()
-    cards = graphics_cards(plan.job.engine)
-    count = 1 if plan.job.engine in GPU_ENGINES else max(1, min(plan.job.workers, len(plan.blocks)))
+    cards = graphics_cards(plan.header.engine)
+    count = 1 if plan.header.engine in GPU_ENGINES else max(1, min(plan.job.workers, len(plan.blocks)))
     with config.set(_CONFIG):
         _quiet()
         try:
