@@ -15,6 +15,7 @@ from typing import Any
 
 from data_schemas.errors import StoreError
 from data_schemas.locations import Location
+from data_schemas.remote_objects import write_object
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -38,16 +39,20 @@ def remove_leftovers(path: Path) -> None:
                 leftover.unlink(missing_ok=True)
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Location, data: bytes) -> None:
     """Replaces a file: after a kill or a power cut it is the old one or the new one.
 
     Args:
-        path: the file; its folder exists.
+        path: the file; its folder exists. Or the URL of an object.
         data: the whole content.
 
     Raises:
         OSError: nothing was changed.
+        StoreError: the same, of an object.
     """
+    if not isinstance(path, Path):
+        write_object(path, data)
+        return
     partial = partial_name(path)
     try:
         with partial.open("wb") as file:

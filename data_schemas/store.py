@@ -25,7 +25,10 @@ ARRAYS = ("splats", "image", "label", "psnr", "ssim", "steps", "dead", "source_i
 class SplatStore(Protocol):
     """One row per image. Rows are written in blocks of ``header.block_rows`` and become visible at once."""
 
-    path: Location
+    @property
+    def path(self) -> Location:
+        """Where the store is."""
+        ...
 
     @property
     def header(self) -> StoreHeader:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from upath import UPath
 
 from data_schemas.errors import StoreMismatchError
+from data_schemas.locations import Location, location
 from data_schemas.records import RowState, StoreHeader
 from data_schemas.store import SplatStore
 from pipeline.report.figures import LOSSLESS_PSNR, CostFigures, QualityFigures, SizeFigures, finite
@@ -153,13 +154,13 @@ def compare_stores(a: SplatStore, b: SplatStore) -> Comparison:
     )
 
 
-def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Path:
+def write_comparison(comparison: Comparison, path: str | os.PathLike[str] | UPath) -> Location:
     """Writes a comparison as JSON, whole or not at all.
 
     Raises:
         ReportError: the file cannot be written.
     """
-    return write_whole(Path(path), (comparison.model_dump_json(indent=2) + "\n").encode())
+    return write_whole(location(path), (comparison.model_dump_json(indent=2) + "\n").encode())
 
 
 def _keys(store: SplatStore) -> list[bytes]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 
+from upath import UPath
+
 from data_schemas.errors import JobError
 
 LOCAL, DASK = "local", "dask"
@@ -14,7 +16,7 @@ _SCHEDULER = re.compile(r"(tcp|tls)://(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+):([0-9]{
 _ALLOWED = "local, dask, or tcp://HOST:PORT (tls://HOST:PORT) of a Dask scheduler"
 
 
-def check_compute(compute: str, store: str | os.PathLike[str]) -> str:
+def check_compute(compute: str, store: str | os.PathLike[str] | UPath) -> str:
     """Checks where a run is to be computed.
 
     Args:
@@ -33,7 +35,7 @@ def check_compute(compute: str, store: str | os.PathLike[str]) -> str:
     scheduler = _SCHEDULER.fullmatch(compute)
     if compute != DASK and (scheduler is None or not 0 < int(scheduler[3]) < 2**16):
         raise JobError(f"--compute {compute!r}", allowed=_ALLOWED, next_step="give --compute dask")
-    name = os.fspath(store)
+    name = str(store)
     if not name.rstrip("/").lower().endswith(".zarr"):
         raise JobError(
             f"--compute {compute} with the store {name}: an HDF5 store has one writer",

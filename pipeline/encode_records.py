@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_schemas.locations import LocationField
 from data_schemas.records import StoreHeader
 from pipeline.jobs import EncodeJob
 
@@ -53,7 +53,7 @@ class EncodePlan(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     job: EncodeJob
-    store: Path
+    store: LocationField
     header: StoreHeader
     started: datetime
     images: int
@@ -203,7 +203,7 @@ class EncodeSummary(BaseModel):
         report: path of report.html where one was written.
     """
 
-    store: Path
+    store: LocationField
     rows: int
     rows_done: int
     images: int
@@ -222,5 +222,5 @@ class EncodeSummary(BaseModel):
     core_seconds: float
     core_seconds_per_image: float | None
     engine: str
-    attribution: Path | None = None
-    report: Path | None = None
+    attribution: LocationField | None = None
+    report: LocationField | None = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 import numpy as np
 from pydantic import BaseModel, Field
+from upath import UPath
 
+from data_schemas.locations import LocationField, location
 from data_schemas.records import RowState, StoreHeader
 from data_schemas.stores import open_store
 from encoders.quality import psnr_of_mean_error
@@ -31,7 +33,7 @@ class StoreInfo(BaseModel):
         failures: the first failed rows: row, name, reason.
     """
 
-    path: Path
+    path: LocationField
     header: StoreHeader
     rows: int
     done: int
@@ -49,7 +51,7 @@ class StoreInfo(BaseModel):
         return sum(self.bytes_by_array.values())
 
 
-def store_info(path: str | Path) -> StoreInfo:
+def store_info(path: str | os.PathLike[str] | UPath) -> StoreInfo:
     """Reads the figures of a store.
 
     Raises:
@@ -63,7 +65,7 @@ def store_info(path: str | Path) -> StoreInfo:
         psnr = psnr_of_mean_error(recorded)
         failed = np.flatnonzero(state == RowState.FAILED)
         return StoreInfo(
-            path=Path(path),
+            path=location(path),
             header=header.model_copy(update={"anchors": None}),
             rows=len(store),
             done=int((state == RowState.DONE).sum()),

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from upath import UPath
 
 from data_schemas.errors import JobError
+from data_schemas.locations import LocationField, location
 from data_schemas.splats import ADDITIVE, NORMALISED, CodecName, ColourRange, SplatDtype, StartName
 from encoders.base import MAX_GAUSSIANS, FitSettings
 from pipeline.compute_choice import LOCAL, check_compute
@@ -35,7 +37,7 @@ class EncodeJob(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str = Field(min_length=1, description="a preset or a path")
-    out: Path = Field(description="the store, .zarr or .h5")
+    out: LocationField = Field(description="the store, .zarr or .h5, or the URL of a .zarr")
     data_dir: Path | None = Field(default=None, description="folder that holds the data set's files")
     split: Split = "all"
     size: int | None = Field(default=None, ge=1, le=16384, description="resize to this many pixels a side")
@@ -77,27 +79,34 @@ def available_workers() -> int:
     return os.cpu_count() or 1
 
 
-def resolve_job(dataset: str, out: str | Path, **options: Any) -> EncodeJob:
+def resolve_job(dataset: str, out: str | os.PathLike[str] | UPath, **options: Any) -> EncodeJob:
     """Fills what the user left open from the preset and checks the whole.
 
     Args:
         dataset: a preset of ``pipeline.presets`` or a path.
-        out: the store; its suffix decides the format.
+        out: the store; its suffix decides the format. A URL such as ``s3://BUCKET/NAME.zarr`` is on object storage.
         options: fields of ``EncodeJob``; None means "as the preset says". ``codec`` may be short
             (``additive``).
 
     Raises:
         JobError: a value outside its range, an unknown option, a suffix that is no store, or options that
             exclude each other.
+        StoreError: a URL that cannot be used.
     """
     given = {key: value for key, value in options.items() if value is not None}
     preset = preset_for(dataset)
-    path = Path(out)
+    path = location(out)
     if path.suffix.lower() not in STORE_SUFFIXES or not path.stem:
         raise JobError(
             f"A store named {str(out)!r}",
             allowed="a path that ends in " + ", ".join(STORE_SUFFIXES),
             next_step="give --out NAME.zarr or --out NAME.h5",
+        )
+    if not isinstance(path, Path) and path.suffix.lower() != ".zarr":
+        raise JobError(
+            f"The HDF5 store {path} on object storage",
+            allowed="a URL that ends in .zarr",
+            next_step=f"give --out {path.with_suffix('.zarr')}",
         )
     if "codec" in given:
         given["codec"] = _codec(str(given["codec"]))

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 from data_schemas.durable_files import explained, write_file
 from data_schemas.errors import SourceError, StoreMismatchError
 from data_schemas.headers import require_identity
+from data_schemas.locations import Location
 from data_schemas.records import RowState, StoreHeader
 from data_schemas.splats import layout_for
 from data_schemas.store import SplatStore
-from data_schemas.stores import create_store, open_store
+from data_schemas.stores import create_store, open_store, store_exists
 from encoders.anchors import anchors
 from encoders.base import Encoder
 from encoders.engines import create_encoder
@@ -127,7 +127,7 @@ def survey(
     )
     if job.versions:
         job = job.model_copy(update={"out": version_for(job.out, header)})
-    exists = job.out.exists() and not job.overwrite
+    exists = not job.overwrite and store_exists(job.out)
     match, done, failed = RowMatch(0, None), 0, 0
     if exists:
         with open_store(job.out, "r") as store:
@@ -161,7 +161,7 @@ def survey(
     return Survey(plan, source, encoder)
 
 
-def attribution_path(store: Path) -> Path:
+def attribution_path(store: Location) -> Location:
     """Where the text that credits the images is kept: beside the store."""
     return store.with_name(store.stem + ".attribution.txt")
 
@@ -170,13 +170,7 @@ def _make_room(
     job: EncodeJob, header: StoreHeader, names: Sequence[str], new: NDArray[np.int64] | range, exists: bool
 ) -> None:
     """Creates the store or continues it, and appends a row for each new image."""
-    if exists:
-        opened = open_store(job.out, "a")
-    else:
-        with explained("create the folder of", job.out):
-            job.out.parent.mkdir(parents=True, exist_ok=True)
-        opened = create_store(job.out, header, overwrite=job.overwrite)
-    with opened as store:
+    with open_store(job.out, "a") if exists else create_store(job.out, header, overwrite=job.overwrite) as store:
         for first in range(0, len(new), ROWS_PER_APPEND):
             part = new[first : first + ROWS_PER_APPEND]
             if isinstance(part, range):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from upath import UPath
 
 from data_schemas.durable_files import explained, write_file
 from data_schemas.errors import JobError, StoreError
+from data_schemas.locations import Location
 from data_schemas.records import RowState
 from data_schemas.store import SplatStore
 from data_schemas.stores import open_store
@@ -22,7 +25,7 @@ LARGEST_SIDE = 8192
 
 
 def render_image(
-    path: str | Path, image: str, *, size: int | None = None, ellipses: bool = False
+    path: str | os.PathLike[str] | UPath, image: str, *, size: int | None = None, ellipses: bool = False
 ) -> tuple[Image.Image, int]:
     """Renders one row of a store.
 
@@ -95,7 +98,7 @@ def _splats(store: SplatStore, row: int) -> NDArray[Any]:
     return content["splats"][0]
 
 
-def save_png(picture: Image.Image, path: Path) -> None:
+def save_png(picture: Image.Image, path: Location) -> None:
     """Writes a PNG, whole or not at all; missing folders are made.
 
     Raises:
@@ -104,5 +107,6 @@ def save_png(picture: Image.Image, path: Path) -> None:
     data = io.BytesIO()
     picture.save(data, format="PNG")
     with explained("write", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, data.getvalue())

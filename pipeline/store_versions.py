@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from data_schemas.errors import StoreMismatchError
 from data_schemas.headers import require_identity
+from data_schemas.locations import Location
 from data_schemas.records import StoreHeader
-from data_schemas.stores import open_store
+from data_schemas.stores import open_store, store_exists
 
 
-def version_path(path: Path, version: int) -> Path:
+def version_path(path: Location, version: int) -> Location:
     """Where a version of a store is kept: ``path`` itself is version 1."""
     return path if version == 1 else path.with_name(f"{path.stem}.v{version}{path.suffix}")
 
 
-def version_for(path: Path, header: StoreHeader) -> Path:
+def version_for(path: Location, header: StoreHeader) -> Location:
     """The newest version with these settings, or the next free one.
 
     Args:
@@ -26,7 +25,7 @@ def version_for(path: Path, header: StoreHeader) -> Path:
         StoreError: a version cannot be read; it is not passed over, since its settings are unknown.
     """
     version, found = 1, None
-    while (candidate := version_path(path, version)).exists():
+    while store_exists(candidate := version_path(path, version)):
         with open_store(candidate) as store:
             try:
                 require_identity(store.header, header)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from upath import UPath
 
 from data_schemas.errors import StoreCorruptError
+from data_schemas.locations import LocationField, location
 from data_schemas.records import RowState, StoreHeader, content_hash
 from data_schemas.store import SplatStore, block_range, blocks
 from data_schemas.stores import open_store, verify_checksums
@@ -52,7 +54,7 @@ class VerifySummary(BaseModel):
         faults: every row that is not what was written.
     """
 
-    store: Path
+    store: LocationField
     rows: int
     done: int
     compared: int
@@ -66,7 +68,10 @@ class VerifySummary(BaseModel):
 
 
 def verify(
-    path: str | Path, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None
+    path: str | os.PathLike[str] | UPath,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> VerifySummary:
     """Checks every stored byte and every done row.
 
@@ -96,7 +101,7 @@ def verify(
                 progress(span.stop, len(store))
         logger.info("%s: %d rows at fault of %d", path, len(faults), len(store))
         return VerifySummary(
-            store=Path(path),
+            store=location(path),
             rows=len(store),
             done=done,
             compared=compared,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,8 +12,8 @@ EXAMPLES = ("splatspace compare grid.zarr transport.zarr", "splatspace compare a
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="The store to compare with.")],
-    b: Annotated[Path, typer.Argument(help="The store in question: differences are B minus A.")],
+    a: Annotated[str, typer.Argument(help="The store to compare with.")],
+    b: Annotated[str, typer.Argument(help="The store in question: differences are B minus A.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
     """Compares PSNR, SSIM, cost and size of two stores on the images that both hold."""

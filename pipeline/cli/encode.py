@@ -26,7 +26,7 @@ def encode(
     dataset: Annotated[
         str, typer.Argument(help="mnist, sprites, sprites64, cifar10, cats, demo, or a folder, .zip, .npz or .npy.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The store: NAME.zarr or NAME.h5.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="The store: NAME.zarr, NAME.h5 or s3://BUCKET/NAME.zarr.")],
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the data set's files; nothing is fetched.")] = None,
     split: Annotated[
         Literal["train", "test", "all"] | None, typer.Option(help="Part of the set. Default: see splatspace presets.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,7 @@ EXAMPLES = ("splatspace info demo.zarr", "splatspace info demo.h5 --json")
 
 
 def info(
-    store: Annotated[Path, typer.Argument(help="A .zarr or .h5 store.")],
+    store: Annotated[str, typer.Argument(help="A .zarr or .h5 store, or the URL of a .zarr.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
     """Says what a store holds and how it was made."""

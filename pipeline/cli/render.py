@@ -17,7 +17,7 @@ EXAMPLES = (
 
 
 def render(
-    store: Annotated[Path, typer.Argument(help="A .zarr or .h5 store.")],
+    store: Annotated[str, typer.Argument(help="A .zarr or .h5 store, or the URL of a .zarr.")],
     image: Annotated[str, typer.Option("--image", "-i", help="Row number, or the image's name in its source.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The picture: NAME.png.")],
     size: Annotated[int | None, typer.Option(min=1, help="Pixels of the longer side. Default: as encoded.")] = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,9 +13,9 @@ EXAMPLES = ("splatspace report demo.zarr", "splatspace report demo.zarr --out re
 
 
 def report(
-    store: Annotated[Path, typer.Argument(help="A .zarr or .h5 store, complete or not.")],
+    store: Annotated[str, typer.Argument(help="A .zarr or .h5 store or the URL of a .zarr, complete or not.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder. Default: NAME-report beside the store.")
+        str | None, typer.Option("--out", "-o", help="Folder or URL. Default: NAME-report beside the store.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json instead of the table.")] = False,
 ) -> None:
@@ -25,7 +24,7 @@ def report(
     from pipeline.report import build_report, report_table
 
     with open_store(store, "r") as opened:
-        built = build_report(opened, out or report_folder(store))
+        built = build_report(opened, out or report_folder(opened.path))
     if as_json:
         print_json(built.report.model_dump(mode="json"))
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +13,7 @@ EXAMPLES = ("splatspace verify demo.zarr", "splatspace verify demo.h5 --json")
 
 
 def verify(
-    store: Annotated[Path, typer.Argument(help="A .zarr or .h5 store.")],
+    store: Annotated[str, typer.Argument(help="A .zarr or .h5 store, or the URL of a .zarr.")],
     workers: Annotated[
         int | None, typer.Option(min=1, envvar="SPLATSPACE_WORKERS", help="Threads. Default: every processor.")
     ] = None,

@@ -6,12 +6,13 @@ import logging
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
+from upath import UPath
 
 from data_schemas.errors import ReportError
+from data_schemas.locations import Location, location
 from data_schemas.store import SplatStore
 from encoders.decode import decode
 from pipeline.predictability import (
@@ -37,7 +38,7 @@ from pipeline.report.statistics import (
     read_rows,
     size_figures,
 )
-from pipeline.report.writing import write_whole
+from pipeline.report.writing import read_file, remove_file, write_whole
 
 logger = logging.getLogger("splatspace.report")
 
@@ -54,14 +55,14 @@ class ReportSummary:
     """
 
     report: Report
-    json_path: Path
-    html_path: Path
-    panel_path: Path | None
+    json_path: Location
+    html_path: Location
+    panel_path: Location | None
 
 
 def build_report(
     store: SplatStore,
-    out_dir: str | os.PathLike[str],
+    out_dir: str | os.PathLike[str] | UPath,
     *,
     panels: int = 6,
     predictability_images: int = MAXIMUM_IMAGES,
@@ -75,7 +76,7 @@ def build_report(
 
     Args:
         store: open for reading, complete or not.
-        out_dir: folder of the report; made if it is missing.
+        out_dir: folder of the report, made if it is missing; or a URL below which its objects are written.
         panels: images of each group (worst, median, best) that the page shows; 0 for none.
         predictability_images: most images of the predictability sample; 0 leaves the measure out.
         seed: of the predictability sample.
@@ -92,12 +93,12 @@ def build_report(
     else:
         found = measure_predictability(store, max_images=predictability_images, seed=seed, decoder=decoder)
     report = assemble(store, rows, found, shown, panels_reason)
-    folder = Path(out_dir)
+    folder = location(out_dir)
     page = render_html(report, psnr=rows.psnr[rows.measured], panels=shown, store=store)
     html_path = write_whole(folder / "report.html", page.encode())
     panel_path = write_whole(folder / "panel.png", sheet_bytes(shown)) if shown else None
     if panel_path is None:
-        (folder / "panel.png").unlink(missing_ok=True)  # of an earlier report
+        remove_file(folder / "panel.png")  # of an earlier report
     json_path = write_whole(folder / "report.json", (report.model_dump_json(indent=2) + "\n").encode())
     logger.info("Report of %d images written to %s", report.images.total, folder)
     return ReportSummary(report, json_path, html_path, panel_path)
@@ -131,18 +132,13 @@ def assemble(
     )
 
 
-def read_report(path: str | os.PathLike[str]) -> Report:
+def read_report(path: str | os.PathLike[str] | UPath) -> Report:
     """Reads a ``report.json``.
 
     Raises:
         ReportError: no such file, not a report, or one of a newer version.
     """
-    try:
-        text = Path(path).read_bytes()
-    except OSError as error:
-        raise ReportError(
-            f"{path} cannot be read ({error.strerror or error})", next_step="run `splatspace report STORE`"
-        ) from error
+    text = read_file(location(path))
     try:
         version = _Version.model_validate_json(text).report_version
         if version > REPORT_VERSION:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 
+from data_schemas.locations import Location
 from data_schemas.records import StoreHeader
 from pipeline.report.figures import SourceFacts, StoreFacts, finite
 
 
-def encode_command(header: StoreHeader, path: Path) -> str | None:
+def encode_command(header: StoreHeader, path: Location) -> str | None:
     """What to type to encode such a store; None for a store that was not fitted here (converted, for example)."""
     if not header.engine or header.start is None:
         return None
@@ -25,7 +25,7 @@ def encode_command(header: StoreHeader, path: Path) -> str | None:
     return shlex.join(words)
 
 
-def store_facts(header: StoreHeader, path: Path) -> StoreFacts:
+def store_facts(header: StoreHeader, path: Location) -> StoreFacts:
     """What the store is and how it was made. Names the file only, not the folders above it."""
     versions: dict[str, str] = {}
     for run in header.runs:

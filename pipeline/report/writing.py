@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""The files of a report, in a folder or on object storage: written whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import os
 import tempfile
 from pathlib import Path
 
-from data_schemas.errors import ReportError
+from data_schemas.errors import ReportError, StoreError
+from data_schemas.locations import Location
+from data_schemas.remote_objects import read_object, remove_objects, write_object
 
 
-def write_whole(path: Path, data: bytes) -> Path:
+def write_whole(path: Location, data: bytes) -> Location:
     """Writes a file, or leaves what was there; makes the folder if it is missing.
 
     Args:
-        path: of the file.
+        path: of the file, or the URL of an object.
         data: all of its bytes.
 
     Returns:
@@ -22,6 +24,12 @@ def write_whole(path: Path, data: bytes) -> Path:
     Raises:
         ReportError: it cannot be written.
     """
+    if not isinstance(path, Path):
+        try:
+            write_object(path, data)
+        except StoreError as error:
+            raise ReportError(error.got, allowed=error.allowed, next_step="name a local folder with --out") from error
+        return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -40,3 +48,36 @@ def write_whole(path: Path, data: bytes) -> Path:
             next_step="name another with --out",
         ) from error
     return path
+
+
+def remove_file(path: Location) -> None:
+    """Deletes a file of an earlier report, where there is one.
+
+    Raises:
+        ReportError: it cannot be deleted.
+    """
+    try:
+        if isinstance(path, Path):
+            path.unlink(missing_ok=True)
+        else:
+            remove_objects(path, [""])
+    except (OSError, StoreError) as error:
+        raise ReportError(f"{path} cannot be deleted ({error})", next_step="name another folder with --out") from error
+
+
+def read_file(path: Location) -> bytes:
+    """Reads a file of a report.
+
+    Raises:
+        ReportError: it is not there or cannot be read.
+    """
+    try:
+        data = path.read_bytes() if isinstance(path, Path) else read_object(path)
+    except (OSError, StoreError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise ReportError(
+            f"{path} cannot be read ({reason or error})", next_step="run `splatspace report STORE`"
+        ) from error
+    if data is None:
+        raise ReportError(f"{path} does not exist", next_step="run `splatspace report STORE`")
+    return data

@@ -81,7 +81,7 @@ def build(store: Any, folder: Path, **options: Any) -> tuple[Report, Page]:
         assert not (folder / "panel.png").exists()
     else:
         assert summary.panel_path.stat().st_size < MAXIMUM_BYTES
-        Image.open(summary.panel_path).verify()
+        Image.open(folder / "panel.png").verify()
     return summary.report, page
 
 
