@@ -68,11 +68,14 @@ class Chaos:
     Args:
         job: of the encode.
         dice: when the kills come.
+        refits: whether rows that were done have another image now.
+        keeps: whether the job goes on with what is there.
     """
 
-    def __init__(self, job: EncodeJob, dice: random.Random) -> None:
+    def __init__(self, job: EncodeJob, dice: random.Random, *, refits: bool = False, keeps: bool = True) -> None:
         self.job = job
         self.dice = dice
+        self.refits, self.keeps = refits, keeps
         self.board = Board()
         self.faults: list[str] = []
         self.killed: Counter[str] = Counter()
@@ -104,11 +107,12 @@ class Chaos:
         planned, written = int(self.board.slots[PLANNED]), int(self.board.slots[WRITTEN])
         if not alive and status:
             self.faults.append(f"after {self.kills} kills a run failed by itself")
-        if planned and planned < self.safe:
+        if self.keeps and planned and planned < self.safe:
             self.faults.append(f"after {self.kills} kills {planned} rows were left of {self.safe}")
-        if self.board.slots[REFITTED]:
+        if self.board.slots[REFITTED] and not self.refits:
             self.faults.append(f"after {self.kills} kills {self.board.slots[REFITTED]} rows were fitted twice")
-        self.safe = max(self.safe, planned + written)
+        if not self.refits:
+            self.safe = max(self.safe, planned + written)
         if kill and alive:
             self.kills += 1
             self.killed.update(active or ["between phases"])
