@@ -1,4 +1,4 @@
-"""Memory of client, scheduler and workers over many images is bounded; benchmarks/scale_memory.py shows it at length."""
+"""Memory of client, scheduler and workers is bounded over many images; benchmarks/scale_memory.py shows it."""
 
 from __future__ import annotations
 
