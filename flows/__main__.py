@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from data_schemas.errors import JobError, SplatSpaceError
 from flows.catalogue import DEPLOYMENTS, prefect_yaml
@@ -237,20 +238,21 @@ def _serve(port: int | None) -> None:
 
 
 def _welcome(server: Any, *, short: bool) -> None:
-    console.print(_table())
     log = f"  (log: {server.log})" if server.log else "  (was running already)"
     name = "encode-demo" if short else "encode/encode-demo"
-    lines = [
-        "",
-        f"Page    {server.page}{log}",
-        f"Run     prefect deployment run {name} --watch      in another terminal",
-        "        python -m flows --resume encode-sprites      turns its schedule on",
-        "Stop    Ctrl-C",
+    names = ", ".join(deployment.name for deployment in DEPLOYMENTS)
+    rows = [
+        ("Served", f"{names}  (what each does: python -m flows --list)"),
+        ("Page", f"{server.page}{log}"),
+        *([] if short else [("First", f"export PREFECT_API_URL={server.api_url}  in another terminal, and there:")]),
+        ("Run", f"prefect deployment run {name} --watch" + ("  in another terminal" if short else "")),
+        ("Schedule", "python -m flows --resume encode-sprites  (--pause pauses it again)"),
+        ("Stop", "Ctrl-C"),
     ]
-    if not short and not os.environ.get("PREFECT_PROFILE"):
-        lines.insert(2, f"        export PREFECT_API_URL={server.api_url}      in that terminal, first")
-    for line in lines:
-        console.print(line, markup=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
 
 
 if __name__ == "__main__":

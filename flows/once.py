@@ -5,16 +5,16 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from prefect import tags
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ParameterTypeError
 from prefect.flows import Flow
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from data_schemas.errors import JobError
+from data_schemas.locations import Location
 from flows.catalogue import BY_NAME, Deployment
 
 
@@ -68,12 +68,12 @@ def checked(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> dict[str, An
             raise JobError(
                 f"Parameter {name!r} of {flow.name}",
                 allowed=", ".join(known),
-                next_step=f"did you mean -p {meant[0]}=...?" if meant else "",
+                next_step=f"if that was meant: -p {meant[0]}=VALUE" if meant else "",
             )
-    # A file or a store may be named 7 or true; where no number is taken, what was typed is text.
+    # A folder may be named 7 or true: where nothing but text is taken, what was typed is text.
     plain = {
         name: json.dumps(value)
-        if isinstance(value, bool | int | float) and flow.parameters.properties[name].get("type") == "string"
+        if isinstance(value, bool | int | float) and _kinds(flow.parameters.properties[name]) == {"string"}
         else value
         for name, value in parameters.items()
     }
@@ -83,14 +83,15 @@ def checked(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> dict[str, An
         raise JobError(f"Parameters of {flow.name}: {error}") from None
 
 
-def report_of(result: object) -> Path | None:
-    """The page of the report that a flow has made, as far as its result names one."""
-    if isinstance(result, BaseModel):
-        for field in ("report", "html_path"):
-            path = getattr(result, field, None)
-            if isinstance(path, Path):
-                return path
-    return result if isinstance(result, Path) else None
+def _kinds(schema: Mapping[str, Any]) -> set[str]:
+    """JSON types that a parameter takes, nothing at all aside."""
+    return {choice.get("type", "") for choice in schema.get("anyOf", [schema])} - {"null"}
+
+
+def report_of(result: object) -> Location | None:
+    """The page of the report that a flow has made: it returns the page, or a summary that names it."""
+    page = result if isinstance(result, Location) else getattr(result, "report", None)
+    return page if isinstance(page, Location) else None
 
 
 def run_once(deployment: Deployment, flow: Flow[..., Any], parameters: Mapping[str, Any]) -> State[Any]:

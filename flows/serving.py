@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ logger = logging.getLogger("splatspace.flows.serving")
 
 HEARTBEAT_SECONDS = 30
 """Between two signs of life of a run; ``automations/zombie.yaml`` marks a run as crashed after three without one."""
+
+SECONDS_BETWEEN_QUERIES = 2.0
+"""Prefect's ten keep somebody who has typed a command waiting; a question costs the server some milliseconds."""
 
 SECONDS_TO_STOP = 20.0
 """A run that is told to stop ends within five seconds; one that does not is killed after these."""
@@ -212,7 +216,10 @@ def served(ended: Callable[[], None]) -> Iterator[None]:
         Exception: what ended serving by itself, at the end of the block.
     """
     # One run at a time: the engine uses every core.
-    runner = Runner(name="splatspace", limit=1, pause_on_shutdown=True, heartbeat_seconds=HEARTBEAT_SECONDS)
+    runner = Runner(
+        name="splatspace", limit=1, pause_on_shutdown=True, heartbeat_seconds=HEARTBEAT_SECONDS,
+        query_seconds=SECONDS_BETWEEN_QUERIES,
+    )  # fmt: skip
     with get_client(sync_client=True) as client:
         refuse_those_of_workers(client)
         for deployment in DEPLOYMENTS:
@@ -228,6 +235,8 @@ def served(ended: Callable[[], None]) -> Iterator[None]:
     def serve() -> None:
         # In a thread of its own Prefect leaves the signals alone, and they stay with the main thread.
         asyncio.set_event_loop(loop)
+        # Runs inherit this: Ctrl-C reaches every process of a terminal, and a run shall end by being cancelled.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         try:
             loop.run_until_complete(task)
         except asyncio.CancelledError:

@@ -103,10 +103,12 @@ def _words(arguments: Sequence[str]) -> list[int]:
 def recorded_server(home: Path) -> str | None:
     """Address of the server that ``python -m flows`` has started and that still listens, or None."""
     try:
-        api_url = json.loads((home / RECORD).read_text())["api_url"]
+        api_url = str(json.loads((home / RECORD).read_text())["api_url"])
         parts = urlsplit(api_url)
-        with socket.create_connection((parts.hostname or "", parts.port or 80), timeout=1):
-            return str(api_url)
+        if not parts.hostname or not parts.port:
+            return None
+        with socket.create_connection((parts.hostname, parts.port), timeout=1):
+            return api_url
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -131,6 +133,8 @@ def setup_environment(*, ctx: Any) -> None:
         api_url = recorded_server(get_current_settings().home)
         if api_url is not None:
             os.environ["PREFECT_API_URL"] = api_url
-    if arguments[0] == "-m":
+    if arguments == sys.argv:
+        return
+    if arguments[:2] == ["-m", "flows"]:
         os.execv(sys.executable, [sys.executable, *arguments])
     sys.argv[:] = arguments

@@ -1,54 +1,80 @@
-"""``prefect.yaml`` without a server: every entry loads, and its parameters and schedules are valid."""
+"""Every deployment without a server: its flow loads, its parameters and schedules are valid, by both ways to serve."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import asyncio
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import pytest
-import yaml
-from prefect import Flow
+from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ParameterTypeError
-from prefect.flows import load_flow_from_entrypoint
+from prefect.server.schemas.schedules import SCHEDULE_TYPES
+from pydantic import TypeAdapter
 
+from flows.catalogue import BY_NAME, CONCURRENCY, DEPLOYMENTS, Deployment
 from flows.encode import encode
-from pipeline.presets import PRESETS
+from flows.report import report
+from flows.serving import flow_of, planned_schedule, runner_deployment
 
-CONFIGURATION = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())
-DEPLOYMENTS: list[dict[str, Any]] = CONFIGURATION["deployments"]
-
-
-def _loaded(deployment: dict[str, Any]) -> Flow[..., Any]:
-    return load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
+each = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment.name)
 
 
-@pytest.fixture(autouse=True)
-def _in_the_checkout(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
-    monkeypatch.chdir(repository)
+@each
+def test_its_flow_loads_and_takes_its_parameters(deployment: Deployment) -> None:
+    flow = flow_of(deployment)
+    assert flow.name == deployment.flow
+    flow.validate_parameters(dict(deployment.parameters))
 
 
-def test_the_promised_deployments_are_there() -> None:
-    names = [deployment["name"] for deployment in DEPLOYMENTS]
-    assert len(set(names)) == len(names)
-    assert {"encode-mnist", "encode-sprites", "encode-cifar10", "encode-cats"} <= set(names)
+@each
+def test_it_is_served_with_all_that_the_catalogue_says(deployment: Deployment) -> None:
+    made = runner_deployment(deployment)
+    assert made.full_name == deployment.full_name
+    assert made.parameters == dict(deployment.parameters)
+    assert made.entrypoint == deployment.entrypoint
+    assert (made.description, made.tags) == (deployment.description, deployment.tags)
+    assert made.concurrency_limit == CONCURRENCY["limit"]
+    assert made.concurrency_options is not None
+    assert made.concurrency_options.collision_strategy == CONCURRENCY["collision_strategy"]
+    assert made.work_pool_name is None
+    assert made.paused is False
+    assert [schedule.slug for schedule in made.schedules or []] == [plan.slug for plan in deployment.schedules]
+    assert [schedule.active for schedule in made.schedules or []] == [False] * len(deployment.schedules)
 
 
-@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
-def test_a_deployment_loads_and_its_parameters_are_valid(deployment: dict[str, Any]) -> None:
-    loaded = _loaded(deployment)
-    assert loaded.name == "encode"
-    verb, _, dataset = deployment["name"].partition("-")
-    assert (verb, dataset) == (loaded.name, deployment["parameters"]["dataset"])
-    assert dataset in PRESETS
-    loaded.validate_parameters(deployment["parameters"])
-    assert deployment["work_pool"]["name"] == "splatspace"
-    for schedule in deployment["schedules"]:
-        assert schedule["slug"], "serve() and re-deploying need a slug for each schedule"
+@pytest.mark.parametrize("name", ["encode-folder", "encode-cats"])
+def test_a_schedule_gives_times(name: str) -> None:
+    (planned,) = BY_NAME[name].schedules
+    sent = planned_schedule(planned).schedule.model_dump(mode="json")
+    schedule = TypeAdapter(SCHEDULE_TYPES).validate_python(sent)  # as the server understands it
+    first, second = asyncio.run(schedule.get_dates(2, start=datetime(2026, 1, 1, 12, tzinfo=UTC)))
+    assert (second - first).total_seconds() == (planned.interval or 24 * 3600)
 
 
-def test_stores_of_different_deployments_do_not_collide() -> None:
-    stores = [deployment["parameters"]["out"] for deployment in DEPLOYMENTS]
-    assert len(set(stores)) == len(stores)
+def _on_the_server(*schedules: DeploymentSchedule) -> DeploymentResponse:
+    return DeploymentResponse(name="encode-cats", flow_id=uuid4(), schedules=list(schedules))
+
+
+def test_what_people_have_changed_about_schedules_is_kept() -> None:
+    resumed = DeploymentSchedule(schedule=CronSchedule(cron="30 5 * * *"), active=True, slug="nightly")
+    own = DeploymentSchedule(schedule=CronSchedule(cron="0 12 * * 1"), active=True, parameters={"limit": 9})
+    made = runner_deployment(BY_NAME["encode-cats"], _on_the_server(resumed, own))
+    assert made.schedules is not None
+    first, second = made.schedules
+    assert (first.slug, first.active) == ("nightly", True)
+    assert isinstance(first.schedule, CronSchedule)
+    assert first.schedule.cron == "30 5 * * *"
+    assert (second.active, second.parameters) == (True, {"limit": 9})
+    assert second.slug, "Prefect refuses schedules without a slug"
+
+
+def test_a_schedule_that_is_missing_on_the_server_is_added() -> None:
+    made = runner_deployment(BY_NAME["encode-cats"], _on_the_server())
+    assert [schedule.slug for schedule in made.schedules or []] == ["nightly"]
 
 
 @pytest.mark.parametrize(
@@ -59,8 +85,8 @@ def test_wrong_parameters_are_refused_before_the_run(wrong: dict[str, Any]) -> N
         encode.validate_parameters({"dataset": "demo", "out": "demo.zarr", **wrong})
 
 
-def test_every_parameter_is_described_and_flat() -> None:
-    properties = encode.parameters.properties
-    for name, schema in properties.items():
+@pytest.mark.parametrize("flow", [encode, report], ids=lambda flow: flow.name)
+def test_every_parameter_is_described_and_flat(flow: Any) -> None:
+    for name, schema in flow.parameters.properties.items():
         assert schema.get("description"), f"{name} has no description"
         assert schema.get("type") not in ("object", "array"), f"{name} cannot be changed alone with -p"
