@@ -1,0 +1,183 @@
+"""A Prefect server that can be killed and started again, and flows in processes of their own that can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from data_schemas.records import RowState
+from data_schemas.stores import open_store
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+
+RUN_FLOW = """
+import json, sys
+from flows.encode import encode
+if __name__ == "__main__":
+    summary = encode(**json.loads(sys.argv[1]))
+    print("SUMMARY " + summary.model_dump_json())
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    """Returns as soon as ``condition`` holds; connections that fail meanwhile count as "not yet"."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if condition():
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"{what} did not happen within {seconds:.0f} s")
+
+
+def done_rows(path: Path) -> int:
+    """Rows of a store that hold splats; 0 where there is no store."""
+    if not path.exists():
+        return 0
+    with open_store(path) as store:
+        return int((store.read(["state"])["state"] == RowState.DONE).sum())
+
+
+class Server:
+    """Prefect's server with a home, a database and a port of its own.
+
+    Args:
+        home: an empty folder.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.port = free_port()
+        self.api = f"http://127.0.0.1:{self.port}/api"
+        self.log = home / "server.log"
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(REPOSITORY),
+            "PREFECT_HOME": str(home),
+            "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
+            "PREFECT_API_URL": self.api,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+            "OMP_NUM_THREADS": "1",
+            "DO_NOT_TRACK": "1",
+            "NO_COLOR": "1",
+            "COLUMNS": "250",
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it and returns when it answers."""
+        with self.log.open("ab") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)],
+                env=self.environment, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=stream,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        self.process = process
+        try:
+            wait_until(lambda: process.poll() is not None or self.get("health") is True, 180, "the start of the server")
+            assert process.poll() is None
+        except AssertionError as error:
+            raise AssertionError(self.log.read_text(errors="replace")[-4000:]) from error
+
+    def kill(self) -> None:
+        """SIGKILL, to everything that it started too."""
+        if self.process is not None:
+            end_group(self.process)
+            self.process = None
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"{self.api}/{path}", timeout=20) as answer:
+            return json.load(answer)
+
+    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        request = urllib.request.Request(
+            f"{self.api}/{path}", json.dumps(body or {}).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.load(answer)
+
+    def states(self, out: Path) -> list[str]:
+        """Names of the states of the runs that write ``out``, oldest first."""
+        runs = self.post("flow_runs/filter", {"sort": "START_TIME_ASC"})
+        return [str(run["state"]["name"]) for run in runs if run["parameters"].get("out") == str(out)]
+
+    def begin(self, **parameters: Any) -> FlowProcess:
+        """Starts the flow ``encode`` in a process of its own."""
+        return FlowProcess(self, parameters)
+
+
+class FlowProcess:
+    """One run of the flow ``encode``.
+
+    Args:
+        server: that it reports to.
+        parameters: of the flow.
+    """
+
+    def __init__(self, server: Server, parameters: dict[str, Any]) -> None:
+        self.log = server.home / f"flow-{time.monotonic_ns()}.log"
+        with self.log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", RUN_FLOW, json.dumps(parameters)],
+                env=server.environment, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=stream,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    def kill(self) -> None:
+        """SIGKILL; it must have been alive."""
+        assert self.process.poll() is None, self.printed()
+        self.process.kill()
+        assert self.process.wait(30) == -signal.SIGKILL
+        end_group(self.process)
+
+    @contextlib.contextmanager
+    def halted(self) -> Iterator[None]:
+        """The process stands still meanwhile, locks and connections held."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    def wait(self, seconds: float = 240) -> int:
+        """The exit code."""
+        try:
+            return self.process.wait(seconds)
+        finally:
+            end_group(self.process)
+
+    def summary(self, seconds: float = 240) -> dict[str, Any]:
+        """What the run says at its end, which has to be a good one."""
+        assert self.wait(seconds) == 0, self.printed()
+        (line,) = [line for line in self.printed().splitlines() if line.startswith("SUMMARY ")]
+        return json.loads(line.removeprefix("SUMMARY "))
+
+    def printed(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and what it started; both may have ended before."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)

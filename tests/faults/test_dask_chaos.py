@@ -1,0 +1,88 @@
+"""Dask workers, and runs with their workers alive, killed at random: the bytes are those of one undisturbed process."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from pipeline.encode import encode
+from pipeline.jobs import resolve_job
+from tests.faults.servers import REPOSITORY, done_rows, end_group, wait_until
+from tests.faults.stores_alike import assert_alike
+from tests.pipeline.compute.runs import workers_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+IMAGES = 1000
+SETTINGS: dict[str, Any] = {"gaussians": 24, "steps": 600, "block_rows": 25}
+WORKER_KILLS, RUN_KILLS = 5, 3
+
+RUN = """
+import sys
+from pathlib import Path
+from pipeline.encode import encode
+from pipeline.jobs import resolve_job
+from tests.faults.test_dask_chaos import SETTINGS
+if __name__ == "__main__":
+    encode(resolve_job(sys.argv[1], Path(sys.argv[2]), compute="dask", workers=2, **SETTINGS))
+"""
+
+
+def begin(source: Path, out: Path, log: Path) -> subprocess.Popen[bytes]:
+    """A run on two Dask workers in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-c", RUN, str(source), str(out)], env=environment, cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+
+def wait_for_progress(run: subprocess.Popen[bytes], out: Path, rows: int, log: Path) -> None:
+    wait_until(lambda: run.poll() is not None or done_rows(out) > rows, 120, "another block")
+    assert run.poll() is None, f"the run ended too soon: {log.read_text()[-3000:]}"
+
+
+def test_random_kills_of_workers_and_of_whole_runs_change_no_byte(tmp_path: Path) -> None:
+    source, out, expected, log = (tmp_path / name for name in ("images.npz", "a.zarr", "b.zarr", "log"))
+    coarse = np.random.default_rng(0).integers(0, 256, (IMAGES, 4, 4, 3), np.uint8)
+    np.savez(source, images=coarse.repeat(4, 1).repeat(4, 2))
+    dice = random.Random(5)
+    runs: list[subprocess.Popen[bytes]] = []
+    rows = 0
+    try:
+        for _ in range(RUN_KILLS):
+            runs.append(begin(source, out, log))
+            wait_for_progress(runs[-1], out, rows, log)
+            time.sleep(dice.uniform(0, 0.5))
+            runs[-1].kill()  # its workers live on for a while, and may be writing
+            assert runs[-1].wait(30) == -signal.SIGKILL
+            found = done_rows(out)
+            assert rows <= found < IMAGES
+            rows = found
+        runs.append(begin(source, out, log))
+        killed = 0
+        while killed < WORKER_KILLS:
+            wait_for_progress(runs[-1], out, rows, log)
+            rows = done_rows(out)
+            alive = workers_of(psutil.Process(runs[-1].pid))
+            if alive:
+                dice.choice(alive).kill()
+                killed += 1
+            time.sleep(dice.uniform(0, 0.5))
+        assert runs[-1].wait(240) == 0, log.read_text()[-3000:]
+    finally:
+        for run in runs:
+            end_group(run)
+    encode(resolve_job(str(source), expected, workers=1, **SETTINGS))
+    assert_alike(out, expected, images=IMAGES)
