@@ -102,6 +102,7 @@ def local_workers(plan: EncodePlan) -> Iterator[Client]:
     count = 1 if plan.header.engine in GPU_ENGINES else max(1, min(plan.job.workers, len(plan.blocks)))
     with config.set(_CONFIG):
         _quiet()
+        logging.getLogger("distributed.nanny").setLevel(logging.WARNING)
         try:
             cluster = SpecCluster(
                 scheduler=scheduler_spec(security),
@@ -123,7 +124,11 @@ def local_workers(plan: EncodePlan) -> Iterator[Client]:
                     f"Dask's worker processes did not all start within {WORKERS_WAITED_FOR:.0f} seconds",
                     next_step="give fewer --workers, or compute locally",
                 ) from error
-            yield client
+            try:
+                yield client
+            finally:
+                # Whoever is slow to leave on a busy machine is killed, which is what was asked for.
+                logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
 
 
 def connect(address: str) -> Client:
