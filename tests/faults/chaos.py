@@ -77,6 +77,7 @@ class Chaos:
         self.dice = dice
         self.refits, self.keeps = refits, keeps
         self.board = Board()
+        self.prepare: Callable[[], object] = lambda: None
         self.faults: list[str] = []
         self.killed: Counter[str] = Counter()
         self.kills = 0
@@ -88,6 +89,7 @@ class Chaos:
 
         def run() -> None:
             self.board.watch()
+            self.prepare()
             encode(self.job)
             self.board.slots[ENDED] = 1
 

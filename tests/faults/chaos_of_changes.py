@@ -1,5 +1,7 @@
 """Kills runs that change a store which is there: it grows, its images change, it is replaced. A script, as ``chaos``.
 
+The killed runs live under a clock that is set forward and back all the time.
+
     python -m tests.faults.chaos_of_changes FOLDER zarr --kills 20
 
 It leaves ``undisturbed-STAGE.SUFFIX`` and ``killed-STAGE.SUFFIX`` in FOLDER, one pair for each stage.
@@ -22,6 +24,7 @@ from data_schemas.errors import StoreMismatchError
 from pipeline.encode import encode
 from pipeline.jobs import EncodeJob, resolve_job
 from tests.faults.chaos import Chaos, timed
+from tests.faults.clocks import jumping
 
 FEW, ALL = 500, 800
 CHANGED = range(100, 700)
@@ -78,6 +81,7 @@ def main(folder: Path, suffix: str, kills: int) -> dict[str, Any]:
         make_source(source, images=ALL, changed=stage != "grown")
         seconds = timed(lambda stage=stage: encode(job_of(stage, source, undisturbed)))
         chaos = Chaos(job_of(stage, source, path), dice, refits=stage != "grown", keeps=stage != "replaced")
+        chaos.prepare = lambda: jumping(random.Random(dice.random()))
         for number in range(3 * kills):
             if chaos.kills == kills:
                 break
