@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import fsspec
-from fsspec.registry import known_implementations
+from fsspec.registry import known_implementations, registry
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from upath import UPath
 
@@ -48,11 +48,15 @@ def location(given: str | os.PathLike[str] | UPath) -> Location:
     text = os.fspath(given) if isinstance(given, str | os.PathLike) else str(given)
     match = _URL.fullmatch(text)
     if match is None:
+        if "://" in text:
+            raise StoreError(
+                f"{shown(text)} is neither a path nor a URL", allowed="a path, or s3://BUCKET/NAME.zarr and the like"
+            )
         return Path(text)
     scheme = match["scheme"].lower()
     if scheme in _LOCAL:
         return Path("/" + match["rest"].lstrip("/"))
-    if scheme not in known_implementations:
+    if scheme not in known_implementations and scheme not in registry:
         if not match["second"]:
             return Path(text)  # a local folder whose name ends in a colon
         raise StoreError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import mimetypes
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,9 @@ from data_schemas.errors import SplatSpaceError, StoreError
 from data_schemas.locations import shown
 
 logger = logging.getLogger("splatspace.store")
+
+_CONTENT_TYPE_NAMES = {"s3": "ContentType", "s3a": "ContentType", "gs": "content_type", "gcs": "content_type"}
+"""What the libraries call the type of an object."""
 
 _NOT_FIRST = ("PreconditionFailed", "ConditionalRequestConflict", "pre-condition")
 
@@ -100,9 +104,12 @@ def read_object(place: UPath) -> bytes | None:
 
 
 def write_object(place: UPath, data: bytes) -> None:
-    """Replaces one object."""
+    """Replaces one object; a browser shows it as what its name ends in."""
+    kind = mimetypes.guess_type(place.name)[0]
+    named = _CONTENT_TYPE_NAMES.get(place.protocol)
+    options: dict[str, Any] = {named: kind} if named and kind else {}
     with explained_remote("write", place):
-        _system(place).pipe_file(place.path, data)
+        _system(place).pipe_file(place.path, data, **options)
 
 
 def create_object(place: UPath, data: bytes) -> bool:

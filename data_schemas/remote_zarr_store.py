@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -80,12 +81,7 @@ class RemoteZarrStore(RowStore):
     @classmethod
     def create(cls, path: UPath, header: StoreHeader, lock: RemoteLock) -> Self:
         """Makes an empty store, replacing one that is there; the group's ``zarr.json`` comes last and makes it one."""
-        mark = _creating(path)
-        write_object(mark, b"")
-        # Without it there is no store, so that the rest can go one by one.
-        remove_objects(path, [DOCUMENT])
-        remove_objects(path, object_sizes(path))
-        write_objects(path, group_files(header, uuid.uuid4().hex), write_order)
+        replace_store(path, [group_files(header, uuid.uuid4().hex)])
         return cls(path, writable=True, lock=lock)
 
     @property
@@ -161,15 +157,16 @@ class RemoteZarrStore(RowStore):
             before = self._read_checked("state", span.start, span.stop)
         except StoreCorruptError:
             return np.full(len(span), RowState.EMPTY, np.uint8)
-        kept = before == RowState.EMPTY
-        if kept.all():
+        empty = before == RowState.EMPTY
+        if empty.all():
             return None
+        same = np.ones(len(span), bool)
         for name in self._specs:
             try:
-                kept |= _equal_rows(self._read_checked(name, span.start, span.stop), getattr(rows, name))
+                same &= _equal_rows(self._read_checked(name, span.start, span.stop), getattr(rows, name))
             except StoreCorruptError:
-                kept[:] = before == RowState.EMPTY
-                break
+                same[:] = False
+        kept = empty | same
         return None if kept.all() else np.where(kept, before, np.uint8(RowState.EMPTY))
 
     def _append(self, source_ids: list[str]) -> None:
@@ -243,6 +240,22 @@ class _WatchedObjects(FsspecStore):
         if value is None or not len(value):
             self.absent.add(key)
         return value
+
+
+def replace_store(path: UPath, portions: Iterable[Mapping[str, bytes]]) -> None:
+    """Puts a store where nothing or another store is; for the holder of its lock. A kill leaves no store.
+
+    Args:
+        path: of the store.
+        portions: its objects by key, in the order of ``write_order``: the group's ``zarr.json`` is the last one.
+    """
+    write_object(_creating(path), b"")
+    # Without this one there is no store, so that the rest can go one by one.
+    remove_objects(path, [DOCUMENT])
+    remove_objects(path, object_sizes(path))
+    for portion in portions:
+        write_objects(path, portion, write_order)
+    remove_objects(_creating(path), [""])
 
 
 def store_place(path: UPath) -> str:

@@ -7,6 +7,7 @@ with open_store("sprites.zarr") as store:
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -19,12 +20,21 @@ from data_schemas.headers import check_header, header_to_json, require_identity
 from data_schemas.locations import Location, location
 from data_schemas.records import StoreHeader
 from data_schemas.remote_lock import RemoteLock
-from data_schemas.remote_zarr_store import RemoteZarrStore, store_place
+from data_schemas.remote_zarr_store import RemoteZarrStore, replace_store, store_place
 from data_schemas.row_store import RowStore
 from data_schemas.writer_lock import WriterLock
+from data_schemas.zarr_documents import write_order
 from data_schemas.zarr_store import ZarrStore
 
-__all__ = ["BACKENDS", "create_store", "open_store", "require_identity", "store_exists", "verify_checksums"]
+__all__ = [
+    "BACKENDS",
+    "create_store",
+    "open_store",
+    "publish_store",
+    "require_identity",
+    "store_exists",
+    "verify_checksums",
+]
 
 BACKENDS: dict[str, type[ZarrStore] | type[Hdf5Store]] = {
     ".zarr": ZarrStore,
@@ -32,6 +42,9 @@ BACKENDS: dict[str, type[ZarrStore] | type[Hdf5Store]] = {
     ".hdf5": Hdf5Store,
 }
 """Suffix of the path to the class that reads and writes it."""
+
+PORTION_BYTES, PORTION_FILES = 64 * 2**20, 256
+"""How much of a store is read before it is uploaded."""
 
 
 def create_store(path: str | os.PathLike[str] | UPath, header: StoreHeader, *, overwrite: bool = False) -> RowStore:
@@ -137,16 +150,57 @@ def store_exists(path: str | os.PathLike[str] | UPath) -> bool:
     return store_place(place) in ("store", "strange")
 
 
+def publish_store(local: Path, path: UPath, *, overwrite: bool = False) -> None:
+    """Copies a whole local zarr store to a URL; it appears there when everything else is there.
+
+    Args:
+        local: a store that nobody writes and that has no journal.
+        path: ends in ``.zarr``.
+        overwrite: replace a SplatSpace store that is there (never anything else).
+
+    Raises:
+        StoreError: something is there already, or the place cannot be written.
+        StoreLockedError: another process writes there.
+    """
+    names = sorted((file.relative_to(local).as_posix() for file in local.rglob("*") if file.is_file()), key=write_order)
+    lock = _take_place(path, overwrite=overwrite)
+    try:
+        replace_store(path, _portions(local, names))
+    finally:
+        lock.release()
+
+
+def _portions(local: Path, names: list[str]) -> Iterator[dict[str, bytes]]:
+    """The files of a store, some at once: what is in memory is bounded."""
+    portion: dict[str, bytes] = {}
+    for name in names:
+        portion[name] = (local / name).read_bytes()
+        if sum(map(len, portion.values())) >= PORTION_BYTES or len(portion) >= PORTION_FILES:
+            yield portion
+            portion = {}
+    yield portion
+
+
 def _create_remote(path: UPath, header: StoreHeader, *, overwrite: bool) -> RowStore:
+    lock = _take_place(path, overwrite=overwrite)
+    try:
+        return RemoteZarrStore.create(path, header, lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _take_place(path: UPath, *, overwrite: bool) -> RemoteLock:
+    """The lock of a URL where a new store may be put."""
     lock = RemoteLock(path)
     try:
         found = store_place(path)
         if found in ("store", "strange"):
             _require_free(path, ours=found == "store", overwrite=overwrite)
-        return RemoteZarrStore.create(path, header, lock)
     except BaseException:
         lock.release()
         raise
+    return lock
 
 
 def _open_remote(path: UPath, *, writable: bool, lock: bool) -> RowStore:

@@ -8,27 +8,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from upath import UPath
 
-from data_schemas.durable_files import explained, partial_name, sync_folder
+from data_schemas.durable_files import explained
 from data_schemas.errors import JobError, StoreError
-from data_schemas.published_layouts import LAYOUT_NAMES, ConversionOptions, RowSink, RowSource, detect_layout
+from data_schemas.locations import Location
+from data_schemas.published_layouts import ConversionOptions, RowSink, RowSource
 from data_schemas.published_layouts.columnar_hdf5 import ColumnarSink, ColumnarSource
-from data_schemas.published_layouts.detect import HDF5, TORCH_FOLDER, ZARR, supported
+from data_schemas.published_layouts.detect import HDF5, TORCH_FOLDER, ZARR
 from data_schemas.published_layouts.rotated_hdf5 import RotatedSink, RotatedSource
 from data_schemas.published_layouts.rows import survey
 from data_schemas.published_layouts.stamp_hdf5 import StampHdf5Sink, StampHdf5Source
 from data_schemas.records import RowBlock, RowState, StoreHeader
 from data_schemas.store import SplatStore
 from data_schemas.store import blocks as block_numbers
-from data_schemas.stores import BACKENDS, create_store, open_store
-from data_schemas.writer_lock import WriterLock
+from data_schemas.stores import create_store, open_store
+from pipeline.convert_places import check_places, expanded, layout_of_source, layout_of_target, whole_or_absent
 from pipeline.convert_quality import measured
 from pipeline.convert_torch_folder import TorchFolderSink, TorchFolderSource
 from pipeline.sources.base import ImageSource
@@ -47,10 +48,6 @@ PUBLISHED_SINKS: dict[str, type[TorchFolderSink | RotatedSink | StampHdf5Sink | 
     "hdf5-stamp": StampHdf5Sink,
     "hdf5-columnar": ColumnarSink,
 }
-SUFFIXES = {ZARR: (".zarr",), TORCH_FOLDER: ("",)}
-"""Suffixes of a destination; every other layout is an HDF5 file."""
-
-_HDF5_SUFFIXES = tuple(suffix for suffix in BACKENDS if suffix != ".zarr")
 
 
 @dataclass
@@ -98,7 +95,7 @@ class ConversionSummary:
 class StoreSource:
     """Rows of a store."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         """Opens a store for reading."""
         self._store: SplatStore = open_store(path, "r")
 
@@ -148,8 +145,8 @@ class StoreSink:
 
 
 def convert(
-    src: str | Path,
-    dst: str | Path,
+    src: str | os.PathLike[str] | UPath,
+    dst: str | os.PathLike[str] | UPath,
     *,
     source_layout: str | None = None,
     target_layout: str | None = None,
@@ -161,9 +158,9 @@ def convert(
     """Converts a store or a published layout into another.
 
     Args:
-        src: a store, or a file or folder of a published layout.
+        src: a store or its URL, or a file or folder of a published layout.
         dst: what to make. ``.zarr`` and ``.h5`` make stores, a path without a suffix a folder of torch files;
-            ``target_layout`` says otherwise.
+            ``target_layout`` says otherwise. A URL must be of a ``.zarr``; its objects are uploaded at the end.
         source_layout: one of ``LAYOUT_NAMES``; None: by content.
         target_layout: one of ``LAYOUT_NAMES``; None: by the suffix of ``dst``.
         options: conventions of published layouts.
@@ -180,11 +177,11 @@ def convert(
         StoreError: the source cannot be read, or the destination exists or cannot be written; the destination is then
             as it was.
     """
-    src, dst = Path(src).expanduser(), Path(dst).expanduser()
+    src, dst = expanded(src), expanded(dst)
     options = options or ConversionOptions()
-    source_layout = _checked_layout(source_layout) or detect_layout(src)
-    target_layout = _target(dst, target_layout)
-    _check_places(src, dst, overwrite)
+    source_layout = layout_of_source(src, source_layout)
+    target_layout = layout_of_target(dst, target_layout)
+    check_places(src, dst, overwrite)
     if images is not None and (source_layout in (ZARR, HDF5) or target_layout not in (ZARR, HDF5)):
         raise JobError(
             f"source images for a conversion from {source_layout} to {target_layout}",
@@ -192,7 +189,10 @@ def convert(
             next_step="leave the images out",
         )
     with explained("read", src):
-        rows = StoreSource(src) if source_layout in (ZARR, HDF5) else PUBLISHED_SOURCES[source_layout](src, options)
+        if source_layout in (ZARR, HDF5) or not isinstance(src, Path):
+            rows: RowSource = StoreSource(src)
+        else:
+            rows = PUBLISHED_SOURCES[source_layout](src, options)
     try:
         if source_layout not in (ZARR, HDF5) and target_layout in (ZARR, HDF5):
             rows = measured(rows, images)
@@ -205,7 +205,10 @@ def convert(
             image_size=(rows.header.height, rows.header.width),
             rows=len(rows),
         )
-        with explained("write", dst), _whole_or_absent(dst, lock=target_layout in (ZARR, HDF5)) as partial:
+        with (
+            explained("write", dst),
+            whole_or_absent(dst, lock=target_layout in (ZARR, HDF5), overwrite=overwrite) as partial,
+        ):
             _pour(rows, partial, summary, options, progress)
     finally:
         rows.close()
@@ -249,73 +252,3 @@ def _pour(
             summary.notes.append(f"{absent} rows hold no Gaussians and are only named in the record of conventions")
     finally:
         sink.abandon()
-
-
-def _checked_layout(name: str | None) -> str | None:
-    if name is not None and name not in LAYOUT_NAMES:
-        raise StoreError(f"Unknown layout {name!r}", allowed=supported())
-    return name
-
-
-def _target(dst: Path, name: str | None) -> str:
-    suffix = dst.suffix.lower()
-    if _checked_layout(name) is None:
-        by_suffix = {"": TORCH_FOLDER, ".zarr": ZARR, **dict.fromkeys(_HDF5_SUFFIXES, HDF5)}
-        if suffix not in by_suffix:
-            raise StoreError(
-                f"{dst} has suffix {suffix!r}, which names no layout",
-                allowed=supported(),
-                next_step="end it in .zarr or .h5, or say which layout with --to",
-            )
-        return by_suffix[suffix]
-    assert name is not None
-    allowed = SUFFIXES.get(name, _HDF5_SUFFIXES)
-    if suffix not in allowed:
-        endings = " or ".join(one or "no suffix" for one in allowed)
-        raise StoreError(f"{dst} has suffix {suffix!r}, but layout {name} has {endings}", allowed=endings)
-    return name
-
-
-def _check_places(src: Path, dst: Path, overwrite: bool) -> None:
-    source, target = src.resolve(), dst.resolve()
-    if source == target or target in source.parents or source in target.parents:
-        raise JobError(f"{dst} and {src} lie inside each other", next_step="choose another destination")
-    if not (dst.exists() or dst.is_symlink()):
-        return
-    if not overwrite:
-        raise StoreError(f"{dst} exists already", allowed="a new path", next_step="choose another one or --overwrite")
-    if dst.is_symlink():
-        raise StoreError(f"{dst} is a link", allowed="a new path", next_step="give the path that it points to")
-    if dst.is_dir() and next(dst.iterdir(), None) is None:
-        return
-    try:
-        detect_layout(dst)
-    except StoreError as error:
-        raise StoreError(
-            f"{dst} is neither a store nor a published layout, so it is not overwritten",
-            next_step="choose another path",
-        ) from error
-
-
-@contextlib.contextmanager
-def _whole_or_absent(dst: Path, *, lock: bool) -> Iterator[Path]:
-    """A path to write to; it becomes ``dst`` when the block ends well and vanishes when it does not."""
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    # What is replaced may be a store that another process writes.
-    lock = lock or (dst.exists() and dst.suffix.lower() in BACKENDS)
-    held = WriterLock(dst.resolve()) if lock else None
-    folder = partial_name(dst)
-    try:
-        folder.mkdir()
-        partial = folder / dst.name
-        yield partial
-        # A journal of a store that stood here must not be replayed into the new one.
-        shutil.rmtree(dst.with_name(dst.name + ".journal"), ignore_errors=True)
-        if dst.exists():
-            os.replace(dst, folder / ("replaced-" + dst.name))
-        os.replace(partial, dst)
-        sync_folder(dst.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if held is not None:
-            held.release()

@@ -9,6 +9,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,15 @@ def shared_data() -> Path:
 def repository() -> Path:
     """The root of the checkout."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def s3_bucket() -> Iterator[str]:
+    """URL of an empty bucket of a server on loopback that stands in for S3."""
+    from tests.object_storage import s3_server
+
+    with s3_server() as bucket:
+        yield bucket
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -21,8 +21,8 @@ LayoutName = Literal["zarr", "hdf5", "torch-folder", "hdf5-rotated", "hdf5-stamp
 
 
 def convert(
-    src: Annotated[Path, typer.Argument(help="A store, or a file or folder of a published layout.")],
-    dst: Annotated[Path, typer.Argument(help="What to make: .zarr, .h5, or a folder.")],
+    src: Annotated[str, typer.Argument(help="A store or its URL, or a file or folder of a published layout.")],
+    dst: Annotated[str, typer.Argument(help="What to make: .zarr, .h5, a folder, or the URL of a .zarr.")],
     source_layout: Annotated[
         LayoutName | None, typer.Option("--from", help="Layout of SRC. Default: by content.")
     ] = None,
