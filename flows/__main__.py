@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -96,10 +97,6 @@ def _table() -> Table:
     return table
 
 
-class Stop(Exception):
-    """Somebody pressed Ctrl-C or sent a signal to end."""
-
-
 def _prepare(port: int | None) -> str:
     """Imports Prefect with the settings that it needs here.
 
@@ -170,7 +167,7 @@ def _stop_on_signals(react: Callable[[], None]) -> None:
 
 
 def _once(name: str, texts: list[str], port: int | None) -> int:
-    from flows.server import answers, check_access, is_loopback, loopback_url, server_at
+    from flows.server import answers, check_access, is_loopback
 
     api_url = _prepare(port)
     from flows.once import checked, deployment_named, parsed, report_of, run_once
@@ -179,26 +176,48 @@ def _once(name: str, texts: list[str], port: int | None) -> int:
     deployment = deployment_named(name)
     flow = flow_of(deployment)
     parameters = checked(flow, {**deployment.parameters, **parsed(texts)})
-    if port is None and is_loopback(api_url) and not answers(api_url):
+    if not answers(api_url) and is_loopback(api_url):
+        return _once_with_a_server(name, texts, port)
+    check_access(api_url, _auth())
+    state = run_once(deployment, flow, parameters)
+    if not state.is_completed():
+        Console(stderr=True, soft_wrap=True).print(f"{state.name}: {state.message}", style="bold red", markup=False)
+        return 1
+    console.print(f"{state.name}: {report_of(state.result()) or 'no report'}", markup=False)
+    return 0
+
+
+def _once_with_a_server(name: str, texts: list[str], port: int | None) -> int:
+    """Starts a server for one run, which a process of its own carries out.
+
+    Until it ends that process has things to tell the server; so the server ends after it.
+    """
+    from flows.server import loopback_url, server_at
+
+    if port is None:
         # For the time of this run only, so on a port that nobody else may want.
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            os.environ["PREFECT_API_URL"] = loopback_url(probe.getsockname()[1])
-        api_url = _prepare(None)
+            port = probe.getsockname()[1]
+    process: subprocess.Popen[bytes] | None = None
+    asked_to_stop = threading.Event()
 
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(143)
+    def react() -> None:
+        asked_to_stop.set()
+        if process is not None and process.poll() is None:
+            process.terminate()
 
-    signal.signal(signal.SIGTERM, leave)
-    with server_at(api_url, home=_home()):
-        check_access(api_url, _auth())
-        state = run_once(deployment, flow, parameters)
-        if not state.is_completed():
-            Console(stderr=True).print(f"{state.name}: {state.message}", style="bold red", markup=False, soft_wrap=True)
+    _stop_on_signals(react)
+    with server_at(loopback_url(port), home=_home()) as server:
+        if asked_to_stop.is_set():
             return 1
-        report = report_of(state.result())
-        console.print(f"{state.name}: {report or 'no report'}", markup=False)
-        return 0
+        command = [sys.executable, "-m", "flows", "--once", name, *(word for text in texts for word in ("-p", text))]
+        # In a session of its own: Ctrl-C comes to it from here, once, and not from the terminal too.
+        process = subprocess.Popen(
+            command, env={**os.environ, "PREFECT_API_URL": server.api_url}, start_new_session=True
+        )
+        code = process.wait()
+    return code if code >= 0 else 128 - code
 
 
 def _serve(port: int | None) -> None:

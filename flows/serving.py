@@ -44,8 +44,9 @@ HEARTBEAT_SECONDS = 30
 SECONDS_BETWEEN_QUERIES = 2.0
 """Prefect's ten keep somebody who has typed a command waiting; a question costs the server some milliseconds."""
 
-SECONDS_TO_STOP = 20.0
-"""A run that is told to stop ends within five seconds; one that does not is killed after these."""
+SECONDS_TO_STOP = 45.0
+"""A run that is told to stop ends within some five seconds. One that does not is killed by Prefect after thirty, and
+recorded as cancelled; what is left after these seconds is killed without a record."""
 
 
 def flow_of(deployment: Deployment) -> Flow[..., Any]:

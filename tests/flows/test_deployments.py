@@ -56,7 +56,7 @@ def test_a_schedule_gives_times(name: str) -> None:
 
 
 def _on_the_server(*schedules: DeploymentSchedule) -> DeploymentResponse:
-    return DeploymentResponse(name="encode-cats", flow_id=uuid4(), schedules=list(schedules))
+    return DeploymentResponse(name="encode-cats", flow_id=uuid4(), labels={}, schedules=list(schedules))
 
 
 def test_what_people_have_changed_about_schedules_is_kept() -> None:

@@ -33,11 +33,13 @@ def test_every_short_name_becomes_the_full_one(group: str, command: str, name: s
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("/usr/bin/prefect deployment run encode-cats --watch", "/usr/bin/prefect deployment run encode/encode-cats --watch"),
+        ("/bin/prefect deployment run encode-cats --watch", "/bin/prefect deployment run encode/encode-cats --watch"),
         ("-m deployment run encode-cats", "-m deployment run encode/encode-cats"),
         ("prefect deployment run --watch encode-cats", "prefect deployment run --watch encode/encode-cats"),
         ("prefect deployment run -p limit=3 encode-cats", "prefect deployment run -p limit=3 encode/encode-cats"),
-        ("prefect deployment run encode-cats --tag encode-mnist", "prefect deployment run encode/encode-cats --tag encode-mnist"),
+        ("prefect deployment run encode-cats --tag mnist", "prefect deployment run encode/encode-cats --tag mnist"),
+        ("prefect deployment run --tag report-cats encode-cats",
+         "prefect deployment run --tag report-cats encode/encode-cats"),
         ("prefect --no-prompt deployment run encode-cats", "prefect --no-prompt deployment run encode/encode-cats"),
         ("prefect --profile x deployment run encode-cats", "prefect --profile x deployment run encode/encode-cats"),
         ("prefect deployment schedule pause encode-cats ID", "prefect deployment schedule pause encode/encode-cats ID"),

@@ -1,0 +1,200 @@
+"""``python -m flows`` as a user knows it: typed, used from another terminal, looked at in a browser, and stopped."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_schemas.stores import open_store
+from flows.catalogue import BY_NAME
+from flows.server_process import RECORD
+from tests.flows.terminal import PROC, Terminal, wait_for
+
+pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(600)]
+
+READY = "Ctrl-C"
+TINY = "-p limit=48 -p gaussians=8 -p steps=2 -p workers=1"
+needs_proc = pytest.mark.skipif(not PROC.is_dir(), reason="processes are counted in /proc")
+
+
+@pytest.fixture(scope="module")
+def terminal(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Terminal:
+    return Terminal(tmp_path_factory.mktemp("prefect") / "home", repository)
+
+
+@pytest.fixture(scope="module")
+def running(terminal: Terminal) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """The process of ``python -m flows``, and the file with what it prints."""
+    with terminal.running(f"python -m flows --port {terminal.port}", until=READY) as process_and_file:
+        yield process_and_file
+
+
+@pytest.fixture
+def served(running: tuple[subprocess.Popen[bytes], Path]) -> Path:
+    """``python -m flows`` is running; the file holds what it prints."""
+    return running[1]
+
+
+def test_it_says_in_a_few_lines_what_there_is_and_what_to_type(served: Path, terminal: Terminal) -> None:
+    text = served.read_text()
+    assert all(name in text for name in BY_NAME)
+    assert f"http://127.0.0.1:{terminal.port}" in text
+    assert "prefect deployment run encode-demo --watch" in text
+    assert len(text.splitlines()) < 15
+
+
+def test_the_short_command_works_as_typed_and_finds_the_server(
+    served: Path, terminal: Terminal, tmp_path: Path
+) -> None:
+    out = tmp_path / "demo.zarr"
+    assert "PREFECT_API_URL" not in terminal.environment
+    printed = terminal.type(f"prefect deployment run encode-demo --watch -p out={out} {TINY}")
+    assert "encode/encode-demo" in printed
+    assert "Completed" in printed
+    with open_store(out) as store:
+        assert len(store) == 48
+    assert (tmp_path / "demo-report" / "report.html").is_file()
+    assert "48 images, 48 fitted" in served.read_text(), "the run's log is shown where it is served"
+    (run,) = terminal.runs(name={"like_": str(out)})
+    assert run["state_type"] == "COMPLETED"
+    printed = terminal.type(f"prefect deployment run report-demo --watch -p store={out}")
+    assert "report/report-demo" in printed
+    assert "Completed" in printed
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+def test_a_browser_shows_the_report(served: Path, terminal: Terminal, tmp_path: Path) -> None:
+    (artifact,) = terminal.call("/artifacts/latest/filter", {"artifacts": {"key": {"any_": ["psnr-demo"]}}})
+    page = terminal.api_url.removesuffix("/api") + f"/artifacts/artifact/{artifact['latest_id']}"
+    command = (
+        f"{CHROMIUM} --headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+        "--disable-background-networking --disable-component-update --disable-sync "
+        f"--user-data-dir={tmp_path} --virtual-time-budget=15000 --dump-dom {page}"
+    )
+    dom = subprocess.run(command.split(), capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "PSNR of the mean error" in dom
+    assert "48 of 48" in dom
+    assert "<table" in dom
+    assert "data:image/png;base64," in dom
+    assert "Can't connect" not in dom
+
+
+def test_a_schedule_is_resumed_with_one_command_and_runs_are_planned(served: Path, terminal: Terminal) -> None:
+    printed = terminal.type("prefect deployment resume encode-cats")
+    assert "encode/encode-cats: schedule nightly resumed" in printed
+    planned = {"state": {"name": {"any_": ["Scheduled"]}}}
+    wait_for(lambda: any(run["auto_scheduled"] for run in terminal.runs(**planned)), 120, "a scheduled run")
+    assert "paused" in terminal.type("prefect deployment schedule pause encode-cats")
+    wait_for(lambda: not terminal.runs(**planned), 60, "the planned runs' end")
+    terminal.type("python -m flows --resume encode-cats")
+    assert "no schedule" in terminal.type("python -m flows --resume encode-demo", code=1)
+    assert "encode-mnits" in terminal.type("python -m flows --pause encode-mnits", code=1)
+
+
+def test_a_second_one_is_told(served: Path, terminal: Terminal) -> None:
+    printed = terminal.type("python -m flows", code=1)
+    assert "Another `python -m flows` serves" in printed
+
+
+def test_one_run_to_its_end_uses_the_server_and_ends_with_its_outcome(
+    served: Path, terminal: Terminal, tmp_path: Path
+) -> None:
+    out = tmp_path / "once.zarr"
+    printed = terminal.type(f"python -m flows --once encode-demo -p out={out} {TINY}")
+    assert printed.strip().splitlines()[-1] == f"Completed: {tmp_path / 'once-report' / 'report.html'}"
+    (run,) = terminal.runs(name={"like_": str(out)})
+    assert run["state_type"] == "COMPLETED"
+
+
+def test_dead_runs_are_looked_for_and_somebody_is_told_of_failed_ones(
+    served: Path, terminal: Terminal, repository: Path, tmp_path: Path
+) -> None:
+    names = [automation["name"] for automation in terminal.call("/automations/filter", {})]
+    assert names == ["SplatSpace marks runs without heartbeat as crashed"]
+    received: list[dict[str, Any]] = []
+
+    class Inbox(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Inbox) as inbox:
+        threading.Thread(target=inbox.serve_forever, daemon=True).start()
+        script = tmp_path / "block.py"
+        # What docs/prefect.md shows, with an address of this machine.
+        script.write_text(
+            "from prefect.blocks.notifications import CustomWebhookNotificationBlock as Block\n"
+            f"block = Block(name='failures', url='http://127.0.0.1:{inbox.server_port}/',\n"
+            "    json_data={'subject': '{{subject}}', 'body': '{{body}}'})\n"
+            "print(block.save('failures', overwrite=True))\n"
+        )
+        block = terminal.type(f"python {script}").split()[-1]
+        example = (repository / "flows/automations/examples/notify-on-failure.yaml").read_text()
+        mine = tmp_path / "notify.yaml"
+        mine.write_text(example.replace("00000000-0000-0000-0000-000000000000", block))
+        assert "Created automation" in terminal.type(f"prefect automation create --from-file {mine}")
+        time.sleep(2)  # the server's watch reads its automations anew once it is told of a change
+        few = f"-p out={tmp_path / 'few.zarr'} {TINY}"
+        printed = terminal.type(f"python -m flows --once encode-demo {few} -p min_psnr=99", code=1)
+        assert "min_psnr" in printed.strip().splitlines()[-1]
+        wait_for(lambda: bool(received), 90, "the message")
+        inbox.shutdown()
+    assert "Failed" in received[0]["subject"]
+    assert "min_psnr" in received[0]["body"]
+
+
+@needs_proc
+def test_ctrl_c_stops_all_that_it_started_and_keeps_what_was_resumed(
+    running: tuple[subprocess.Popen[bytes], Path], terminal: Terminal, tmp_path: Path
+) -> None:
+    process, printed = running
+    terminal.type("python -m flows --resume encode-cats")
+    out = tmp_path / "long.zarr"
+    long = "-p gaussians=150 -p steps=10000"
+    terminal.type(f"prefect deployment run encode-demo -p out={out} {long}")
+    wait_for(lambda: f"{out}: " in printed.read_text(), 120, "the beginning of the run")
+    assert len(terminal.processes()) >= 3, "this one, the server, the run"
+    begun = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to every process of the group
+    assert process.wait(100) == 0
+    assert time.monotonic() - begun < 45, "Prefect's grace of 30 s was needed"
+    wait_for(lambda: not terminal.processes(), 5, "the end of every process")
+    text = printed.read_text()
+    assert text.rstrip().endswith("Stopped.")
+    assert "Traceback" not in text
+    assert not (terminal.home / RECORD).exists()
+
+    with terminal.running(f"python -m flows --port {terminal.port}", until=READY) as (process, _):
+        (run,) = terminal.runs(name={"like_": str(out)})
+        assert run["state_type"] == "CANCELLED"
+        cats = terminal.call("/deployments/name/encode/encode-cats")
+        assert [(schedule["slug"], schedule["active"]) for schedule in cats["schedules"]] == [("nightly", True)]
+        assert cats["paused"] is False
+        process.kill()  # nothing can be tidied up, and still nothing is left behind
+        wait_for(lambda: not terminal.processes(), 30, "the end of the server")
+
+
+@needs_proc
+def test_one_run_to_its_end_needs_no_server_and_leaves_none(terminal: Terminal, tmp_path: Path) -> None:
+    printed = terminal.type(f"python -m flows --once encode-demo -p out={tmp_path / 'alone.zarr'} {TINY}")
+    assert printed.strip().splitlines()[-1].startswith("Completed: ")
+    assert (tmp_path / "alone-report" / "report.html").is_file()
+    assert terminal.processes() == {}
