@@ -187,6 +187,14 @@ def _once(name: str, texts: list[str], port: int | None) -> int:
     return 0
 
 
+def _free_port() -> int:
+    # For the time of one run only, so one that nobody else may want.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def _once_with_a_server(name: str, texts: list[str], port: int | None) -> int:
     """Starts a server for one run, which a process of its own carries out.
 
@@ -194,11 +202,7 @@ def _once_with_a_server(name: str, texts: list[str], port: int | None) -> int:
     """
     from flows.server import loopback_url, server_at
 
-    if port is None:
-        # For the time of this run only, so on a port that nobody else may want.
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+    own_port = _free_port() if port is None else port
     process: subprocess.Popen[bytes] | None = None
     asked_to_stop = threading.Event()
 
@@ -208,7 +212,7 @@ def _once_with_a_server(name: str, texts: list[str], port: int | None) -> int:
             process.terminate()
 
     _stop_on_signals(react)
-    with server_at(loopback_url(port), home=_home()) as server:
+    with server_at(loopback_url(own_port), home=_home()) as server:
         if asked_to_stop.is_set():
             return 1
         command = [sys.executable, "-m", "flows", "--once", name, *(word for text in texts for word in ("-p", text))]

@@ -38,6 +38,11 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
     raise AssertionError(f"{what} did not happen within {seconds:.0f} s")
 
 
+def _words(line: str) -> list[str]:
+    first, *rest = line.split()
+    return [sys.executable if first == "python" else first, *rest]
+
+
 class Terminal:
     """Types commands and reads what they print."""
 
@@ -64,11 +69,9 @@ class Terminal:
 
         ``others`` are variables of the environment for this command alone.
         """
-        words = line.split()
         finished = subprocess.run(
-            [sys.executable if words[0] == "python" else words[0], *words[1:]], env=self.environment | dict(others or {}),
-            cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=seconds, check=False,
+            _words(line), env=self.environment | dict(others or {}), cwd=self.folder, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds, check=False,
         )  # fmt: skip
         assert finished.returncode == code, f"{line}\nexit code {finished.returncode}, not {code}\n{finished.stdout}"
         return finished.stdout
@@ -79,14 +82,12 @@ class Terminal:
 
         It has a process group of its own, as in a terminal, and is ended at the end.
         """
-        words = line.split()
         printed = self.home / f"printed-{time.monotonic_ns()}.log"
         self.home.mkdir(parents=True, exist_ok=True)
         with printed.open("wb") as stream:
             process = subprocess.Popen(
-                [sys.executable if words[0] == "python" else words[0], *words[1:]], env=self.environment,
-                cwd=self.folder, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
-                start_new_session=True,
+                _words(line), env=self.environment, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=stream,
+                stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         try:
             try:

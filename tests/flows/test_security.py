@@ -12,7 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from http.client import HTTPMessage
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,7 @@ def ask(
     body: object = None,
     method: str | None = None,
     headers: Mapping[str, str] = {},
-) -> tuple[int, HTTPMessage, bytes]:
+) -> tuple[int, Message, bytes]:
     """Status, headers and content of the answer."""
     everything = dict(headers or {})
     if auth:
