@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import logging
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
+import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
@@ -17,14 +18,16 @@ from PIL import Image
 import flows.artifacts as artifacts
 from data_schemas.errors import SplatSpaceError
 from flows.artifacts import (
-    LARGEST_PANEL_BYTES,
+    LARGEST_SHEET_BYTES,
     MOST_FAILED_LISTED,
     artifact_key,
     escape,
     figure_rows,
     publish_report,
     report_markdown,
+    small_sheet,
 )
+from pipeline.report import ReportSummary
 from pipeline.report.figures import (
     CostFigures,
     DeadFigures,
@@ -104,22 +107,23 @@ def rendered(markdown: str) -> _Tags:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "key"),
+    ("name", "key"),
     [
         ("mnist", "psnr-mnist"),
         ("sprites64", "psnr-sprites64"),
-        ("My Photos/Summer_2026.zip", "psnr-summer-2026"),
+        ("sprites (900 of 81648 images)", "psnr-sprites"),
+        ("My Photos", "psnr-my-photos"),
+        ("Summer_2026", "psnr-summer-2026"),
         ("../..", "psnr-images"),
         ("ÄÖ", "psnr-images"),
-        ("C:\\pictures\\cats", "psnr-cats"),
     ],
 )
-def test_keys_are_what_prefect_allows(dataset: str, key: str) -> None:
-    assert artifact_key(dataset) == key
+def test_keys_are_what_prefect_allows(name: str, key: str) -> None:
+    assert artifact_key(name) == key
 
 
 def test_figures_are_rounded_and_a_missing_one_is_a_dash() -> None:
-    shown = {row["figure"]: row["value"] for row in figure_rows(make_report())}
+    shown = dict(figure_rows(make_report()))
     assert shown["images encoded"] == "9 of 10"
     assert shown["images failed"] == "1"
     assert shown["PSNR mean, dB"] == "48.13"
@@ -130,7 +134,7 @@ def test_figures_are_rounded_and_a_missing_one_is_a_dash() -> None:
 
 
 def test_the_page_names_what_failed_and_what_is_worst() -> None:
-    page = report_markdown(make_report(), store=Path("out/demo.zarr"), html_report=Path("out/r.html"), panel=None)
+    page = report_markdown(make_report(), store=Path("out/demo.zarr"), html_report=Path("out/r.html"), sheet=None)
     assert "## 1 failed" in page
     assert "| 7 | cut.png | cut short |" in page
     assert "31.40" in page
@@ -141,7 +145,7 @@ def test_the_page_names_what_failed_and_what_is_worst() -> None:
 
 def test_a_long_list_of_failures_is_cut_and_counted() -> None:
     failed = tuple(FailedImage(row=row, source_id=f"image{row}", reason="cut") for row in range(MOST_FAILED_LISTED + 5))
-    page = report_markdown(make_report(failed=failed), store=Path("s.zarr"), html_report=None, panel=None)
+    page = report_markdown(make_report(failed=failed), store=Path("s.zarr"), html_report=None, sheet=None)
     assert f"## {len(failed)} failed" in page
     assert "and 5 more" in page
     assert f"image{MOST_FAILED_LISTED - 1} " in page
@@ -152,7 +156,7 @@ def test_text_from_outside_stays_text() -> None:
     failed = (FailedImage(row=1, source_id=NASTY, reason=NASTY),)
     source = SourceFacts(name=NASTY, split="all", digest="", licence="", attribution="", removed_duplicates=0)
     page = report_markdown(
-        make_report(failed=failed, source=source), store=Path("s.zarr"), html_report=None, panel=None
+        make_report(failed=failed, source=source), store=Path("s.zarr"), html_report=None, sheet=None
     )
     parsed = rendered(page)
     names = [tag for tag, _ in parsed.tags]
@@ -162,50 +166,70 @@ def test_text_from_outside_stays_text() -> None:
     assert parsed.cells.count(NASTY.replace("\n", " ")) == 3
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a](javascript:alert(1))",
+        "![x](https://somewhere.invalid/x.png)",
+        "https://somewhere.invalid/a.png",
+        "www.somewhere.invalid",
+        "somebody@somewhere.invalid",
+        "<https://somewhere.invalid>",
+        "`code` **bold** ~~gone~~ a|b",
+        "&lt;b&gt; &#60;",
+        "    # head",
+        "\\",
+    ],
+)
+def test_no_text_becomes_markup_or_a_link(text: str) -> None:
+    page = f"{escape(text)}\n\n| head |\n| --- |\n| {escape(text)} |\n"
+    for viewer in (MarkdownIt("commonmark", {"html": True}).enable("table"), MarkdownIt("gfm-like", {"html": True})):
+        parser = _Tags()
+        parser.feed(viewer.render(page))
+        assert {tag for tag, _ in parser.tags} == {"p", "table", "thead", "tbody", "tr", "th", "td"}
+        assert parser.cells == [" ".join(text.split())]
+
+
+def test_what_cannot_be_shown_is_replaced() -> None:
+    assert escape("a\u202egnp.exe\x1b[31m\udc80") == "a\ufffdgnp.exe\ufffd\\[31m\ufffd"
+
+
 def test_escape_keeps_ordinary_names_readable() -> None:
     assert escape("walk/left 07.png") == "walk/left 07.png"
     assert escape("a & b\n<c>") == "a &amp; b &lt;c&gt;"
 
 
-def test_a_small_picture_is_shown_and_a_large_one_is_named(tmp_path: Path) -> None:
-    panel = tmp_path / "panel.png"
-    Image.new("RGB", (8, 8), "red").save(panel)
-    page = report_markdown(make_report(), store=Path("s.zarr"), html_report=None, panel=panel)
+def picture_of(size: int) -> bytes:
+    """A PNG of noise, which hardly compresses."""
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_the_picture_is_shown_and_a_large_one_is_made_small() -> None:
+    small, large = picture_of(16), picture_of(700)
+    assert small_sheet(small) == small
+    assert len(large) > LARGEST_SHEET_BYTES
+    shrunk = small_sheet(large)
+    assert len(shrunk) <= LARGEST_SHEET_BYTES
+    with Image.open(io.BytesIO(shrunk)) as picture:
+        assert min(picture.size) > 200
+    page = report_markdown(make_report(), store=Path("s.zarr"), html_report=None, sheet=shrunk)
     (source,) = [attributes["src"] for tag, attributes in rendered(page).tags if tag == "img"]
     assert source is not None
-    assert base64.b64decode(source.removeprefix("data:image/png;base64,")) == panel.read_bytes()
-    panel.write_bytes(b"\x00" * (LARGEST_PANEL_BYTES + 1))
-    page = report_markdown(make_report(), store=Path("s.zarr"), html_report=None, panel=panel)
-    assert "base64" not in page
-    assert "panel.png" in page
+    assert base64.b64decode(source.removeprefix("data:image/png;base64,")) == shrunk
 
 
 @pytest.mark.parametrize("fault", [RuntimeError("server away"), SplatSpaceError("no report"), OSError("disk")])
 def test_what_goes_wrong_with_an_artifact_is_logged_and_not_raised(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, fault: Exception
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise fault
 
-    for name in ("create_markdown_artifact", "create_table_artifact", "create_progress_artifact"):
-        monkeypatch.setattr(artifacts, name, broken)
+    monkeypatch.setattr(artifacts, "create_markdown_artifact", broken)
+    built = ReportSummary(make_report(), tmp_path / "report.json", tmp_path / "report.html", None)
     with caplog.at_level(logging.WARNING, logger="splatspace"):
-        publish_report("demo", make_report(), store=Path("demo.zarr"))
-        artifacts.progress_reporter(3, "shards")(1)
-    messages = [record.getMessage() for record in caplog.records]
-    assert [message.split(" was not made")[0] for message in messages] == [
-        "artifact psnr-demo", "artifact psnr-demo-figures", "progress artifact",
-    ]  # fmt: skip
-
-
-def test_progress_is_sent_at_most_once_a_second_and_always_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[float] = []
-    now = [0.0]
-    monkeypatch.setattr(artifacts, "monotonic", lambda: now[0])
-    monkeypatch.setattr(artifacts, "create_progress_artifact", lambda **_: uuid4())
-    monkeypatch.setattr(artifacts, "update_progress_artifact", lambda _, progress: sent.append(progress))
-    show = artifacts.progress_reporter(4, "shards")
-    for finished, seconds in ((1, 0.5), (2, 1.5), (3, 1.6), (4, 1.7)):
-        now[0] = seconds
-        show(finished)
-    assert sent == [50.0, 100.0]
+        publish_report(built, tmp_path / "demo.zarr")
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("artifact psnr-demo was not made")

@@ -1,13 +1,16 @@
-"""The flow on a temporary server: store, artifacts, retries, failures, resuming."""
+"""The flow on a temporary server: store, artifact, retries, failures, resuming, the quality gate."""
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -18,14 +21,18 @@ from prefect.client.schemas.filters import (
 )
 
 import flows.encode as flow_module
-from data_schemas.errors import JobError, SplatSpaceError, StoreMismatchError
+import flows.shard_runs as shard_module
+from data_schemas.errors import JobError, QualityError, SplatSpaceError, StoreLockedError, StoreMismatchError
 from data_schemas.records import RowState
 from data_schemas.stores import open_store
-from flows.encode import IMAGES_PER_TASK, MOST_TASKS, encode_shard, shards
+from data_schemas.writer_lock import WriterLock
 from flows.encode import encode as encode_flow
+from pipeline.compute.local import LocalCompute
 from pipeline.encode import EncodeSummary
 from pipeline.encode import encode as encode_plainly
+from pipeline.encode_records import BlockSummary
 from pipeline.jobs import resolve_job
+from pipeline.sources import open_source
 
 FEW: dict[str, Any] = {"limit": 600, "gaussians": 12, "steps": 2, "workers": 2}
 """600 built-in images are three blocks of 256 rows."""
@@ -33,20 +40,8 @@ FEW: dict[str, Any] = {"limit": 600, "gaussians": 12, "steps": 2, "workers": 2}
 COMPARED = ("splats", "psnr", "label", "source_id", "state")
 
 
-@pytest.mark.parametrize(("blocks", "rows", "wanted"), [(0, 256, 4096), (1, 1024, 4096), (7, 256, 512), (5000, 8, 16)])
-def test_shards_hold_every_block_once_and_are_few(blocks: int, rows: int, wanted: int) -> None:
-    groups = shards(range(blocks), rows, wanted)
-    assert [block for group in groups for block in group] == list(range(blocks))
-    assert len(groups) <= MOST_TASKS
-    assert all(len(group) * rows >= wanted for group in groups[:-1])
-
-
-def test_the_largest_set_gets_coarse_tasks() -> None:
-    assert len(shards(range(80), 1024)) == 80 * 1024 // IMAGES_PER_TASK
-
-
 def run_flow(dataset: str, out: Path, **options: Any) -> EncodeSummary:
-    summary = encode_flow(dataset, out, **options)
+    summary = encode_flow(dataset, str(out), **options)
     assert isinstance(summary, EncodeSummary)
     return summary
 
@@ -64,6 +59,13 @@ def artifact_text(key: str) -> str:
     return str(artifact.data)
 
 
+def progress_values() -> list[float]:
+    """Progress artifacts, oldest first."""
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts()
+    return [float(str(one.data)) for one in sorted(found, key=lambda one: str(one.created)) if one.type == "progress"]
+
+
 @pytest.fixture(scope="module")
 def plain_rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Rows of the same job without Prefect."""
@@ -74,23 +76,26 @@ def plain_rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture
 def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode_shard, "retry_delay_seconds", [0.0, 0.0])
+    monkeypatch.setattr(shard_module, "RETRY_DELAYS", (0.0, 0.0))
 
 
-class FaultyBlocks:
-    """``encode_blocks`` that raises ``error`` for block ``broken`` the first ``times`` times."""
+class FaultyShards:
+    """``LocalCompute.encode`` that raises ``error`` for block ``broken`` the first ``times`` times."""
 
     def __init__(self, error: Exception, *, broken: int, times: int) -> None:
         self.error, self.broken, self.left = error, broken, times
         self.calls: list[tuple[int, ...]] = []
-        self.original = flow_module.encode_blocks
+        self.original = LocalCompute.encode
 
-    def __call__(self, plan: Any, blocks: Sequence[int]) -> Any:
-        self.calls.append(tuple(blocks))
-        if self.broken in blocks and self.left > 0:
-            self.left -= 1
-            raise self.error
-        return self.original(plan, blocks)
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def encode(compute: LocalCompute, blocks: Sequence[int], **options: Any) -> BlockSummary:
+            self.calls.append(tuple(blocks))
+            if self.broken in blocks and self.left > 0:
+                self.left -= 1
+                raise self.error
+            return self.original(compute, blocks, **options)
+
+        monkeypatch.setattr(LocalCompute, "encode", encode)
 
 
 def assert_same_rows(path: Path, expected: dict[str, Any]) -> None:
@@ -103,27 +108,45 @@ def assert_same_rows(path: Path, expected: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server", "no_delay")
 class TestFlow:
-    def test_it_writes_the_store_of_a_plain_run_and_its_report(self, tmp_path: Path, plain_rows: Any) -> None:
+    def test_it_writes_the_store_of_a_plain_run_and_its_report(
+        self, tmp_path: Path, plain_rows: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened: list[str] = []
+
+        def counted(dataset: str, **options: Any) -> Any:
+            opened.append(dataset)
+            return open_source(dataset, **options)
+
+        monkeypatch.setattr("pipeline.planning.open_source", counted)
+        monkeypatch.setattr("pipeline.encode_session.open_source", counted)
         out = tmp_path / "demo.zarr"
-        summary = run_flow("demo", out, images_per_task=256, **FEW)
+        summary = run_flow("demo", out, images_per_task=256, min_psnr=5.0, min_psnr_p1=5.0, **FEW)
+        assert opened == ["demo"], "the source is opened once for all tasks"
         assert (summary.images, summary.fitted + summary.reused, len(summary.failed)) == (600, 600, 0)
         assert_same_rows(out, plain_rows)
-        assert summary.report == tmp_path / "demo-report" / "report.html"
-        assert (tmp_path / "demo-report" / "report.html").is_file()
+        report = tmp_path / "demo-report" / "report.html"
+        assert summary.report == report
+        assert report.is_file()
         page = artifact_text("psnr-demo")
         assert "600 of 600" in page
-        assert str(summary.report) in page.replace("\\", "")
+        shown = MarkdownIt().enable("table").render(page)
+        for place in (report, out):
+            assert f"<td>{place}</td>" in shown
+            assert f"<td>{place.as_uri()}</td>" in shown
         assert "data:image/png;base64," in page
-        assert "PSNR of the mean error" in artifact_text("psnr-demo-figures")
         with open_store(out) as store:
             assert len(store.header.runs) == 1
+        with get_client(sync_client=True) as client:
+            keys = {artifact.key for artifact in client.read_latest_artifacts()}
+        assert "psnr-demo" in keys
+        assert not any(key.startswith("psnr-demo-") for key in keys if key), "one artifact for a set"
 
     @pytest.mark.parametrize("suffix", [".zarr", ".h5"])
     def test_a_shard_that_fails_once_is_tried_again(
         self, tmp_path: Path, plain_rows: Any, monkeypatch: pytest.MonkeyPatch, suffix: str
     ) -> None:
-        faulty = FaultyBlocks(OSError("the disk went away"), broken=1, times=1)
-        monkeypatch.setattr(flow_module, "encode_blocks", faulty)
+        faulty = FaultyShards(OSError("the disk went away"), broken=1, times=1)
+        faulty.install(monkeypatch)
         out = tmp_path / f"demo{suffix}"
         summary = run_flow("demo", out, images_per_task=256, **FEW)
         assert faulty.calls == [(0,), (1,), (1,), (2,)]
@@ -133,45 +156,77 @@ class TestFlow:
     def test_a_shard_that_keeps_failing_fails_the_run_after_all_others(
         self, tmp_path: Path, plain_rows: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        faulty = FaultyBlocks(OSError("the disk went away"), broken=1, times=3)
-        monkeypatch.setattr(flow_module, "encode_blocks", faulty)
+        faulty = FaultyShards(OSError("the disk went away"), broken=1, times=3)
+        faulty.install(monkeypatch)
         out = tmp_path / "demo.zarr"
-        with pytest.raises(SplatSpaceError, match=r"1 of 3 shards failed.*blocks 1 to 1: the disk went away"):
+        with pytest.raises(SplatSpaceError) as caught:
             run_flow("demo", out, images_per_task=256, **FEW)
         assert faulty.calls == [(0,), (1,), (1,), (1,), (2,)]
+        names = list(plain_rows["source_id"][256:512])
+        assert "1 of 3 shards failed after their retries: blocks 1 to 1 (rows 256 to 511): the disk went away" in str(
+            caught.value
+        )
+        assert f"256 ({', '.join(names[:20])} and 236 more)" in str(caught.value)
         assert np.unique(rows_of(out)["state"][256:512]).tolist() == [RowState.EMPTY]
         assert "344 of 600" in artifact_text("psnr-demo")
         summary = run_flow("demo", out, images_per_task=256, **FEW)
         assert summary.kept == 344
         assert_same_rows(out, plain_rows)
 
-    def test_a_wrong_job_is_not_tried_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        faulty = FaultyBlocks(StoreMismatchError("another K"), broken=0, times=9)
-        monkeypatch.setattr(flow_module, "encode_blocks", faulty)
-        with pytest.raises(SplatSpaceError, match="another K"):
-            run_flow("demo", tmp_path / "demo.zarr", **FEW)
+    @pytest.mark.parametrize("error", [StoreMismatchError("another K"), StoreLockedError("another run")])
+    def test_what_no_retry_mends_is_not_tried_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        faulty = FaultyShards(error, broken=0, times=9)
+        faulty.install(monkeypatch)
+        with pytest.raises(SplatSpaceError, match="another"):
+            run_flow("demo", tmp_path / "demo.zarr", limit=4, gaussians=4, steps=1, workers=1)
         assert len(faulty.calls) == 1
 
-    def test_a_bad_option_fails_before_anything_is_written(self, tmp_path: Path) -> None:
+    def test_a_bad_option_fails_before_anything_is_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         with pytest.raises(JobError, match=r"\.zarr"):
             run_flow("demo", tmp_path / "demo.txt", **FEW)
+        with pytest.raises(JobError, match="one writer"):
+            run_flow("demo", tmp_path / "demo.h5", compute="dask", **FEW)
+        monkeypatch.setenv("SPLATSPACE_ROOTS", str(tmp_path / "allowed"))
+        with pytest.raises(JobError, match=r"out '.*demo\.zarr' lies outside"):
+            run_flow("demo", tmp_path / "allowed" / ".." / "demo.zarr", **FEW)
+        with pytest.raises(JobError, match=r"dataset '.*' lies outside"):
+            run_flow(str(tmp_path), tmp_path / "allowed" / "demo.zarr", **FEW)
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_second_run_on_a_store_is_told_who_writes_it(self, tmp_path: Path) -> None:
+        out = tmp_path / "demo.zarr"
+        run_flow("demo", out, limit=4, gaussians=4, steps=1, workers=1)
+        lock = WriterLock(out)
+        try:
+            with pytest.raises(StoreLockedError, match=r"process \d+ on "):
+                run_flow("demo", out, limit=4, gaussians=4, steps=1, workers=1)
+        finally:
+            lock.release()
+
     def test_one_bad_image_is_named_and_the_rest_is_encoded(self, tmp_path: Path) -> None:
+        nasty = "<img src=x onerror=alert(1)>.png"
         folder = tmp_path / "photos"
         folder.mkdir()
         rng = np.random.default_rng(0)
         for number in range(9):
             Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / f"{number}.png")
-        (folder / "9.png").write_bytes((folder / "0.png").read_bytes()[:60])
-        summary = run_flow(str(folder), tmp_path / "photos.zarr", gaussians=4, steps=1, workers=1)
+        (folder / nasty).write_bytes((folder / "0.png").read_bytes()[:60])
+        summary = run_flow(str(folder), tmp_path / "other.zarr", gaussians=4, steps=1, workers=1, min_psnr=1.0)
         assert (summary.fitted, len(summary.failed)) == (9, 1)
-        assert summary.failed[0].source_id == "9.png"
+        assert summary.failed[0].source_id == nasty
         page = artifact_text("psnr-photos")
         assert "9 of 10" in page
-        assert "9.png" in page
+        assert summary.report is not None
+        report = summary.report.read_text()
+        for shown in (report, MarkdownIt("commonmark", {"html": True}).enable("table").render(page)):
+            assert "&lt;img src=x onerror=alert(1)&gt;.png" in shown
+            assert "<img src=x" not in shown
 
-    def test_a_report_that_cannot_be_made_does_not_fail_the_run(
+    def test_a_report_that_cannot_be_made_does_not_fail_the_run_but_for_its_gate(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         def broken(*_: object, **__: object) -> None:
@@ -182,6 +237,36 @@ class TestFlow:
         assert summary.fitted + summary.reused == 4
         assert summary.report is None
         assert any("report was not made" in record.getMessage() for record in caplog.records)
+        with pytest.raises(QualityError, match="PSNR of the mean error is unknown"):
+            run_flow("demo", tmp_path / "demo.zarr", limit=4, gaussians=4, steps=1, workers=1, min_psnr=1.0)
+
+    def test_a_set_that_misses_its_quality_fails_after_everything_is_written(self, tmp_path: Path) -> None:
+        out = tmp_path / "demo.zarr"
+        few = {"limit": 8, "gaussians": 4, "steps": 1, "workers": 1}
+        with pytest.raises(QualityError) as caught:
+            run_flow("demo", out, min_psnr=70.0, min_psnr_p1=60.0, **few)
+        report = json.loads((tmp_path / "demo-report" / "report.json").read_text())
+        message = str(caught.value)
+        assert f"PSNR of the mean error is {report['quality']['of_mean_error']:.2f} dB, below 70.00 dB" in message
+        assert f"PSNR of the 1st percentile is {report['quality']['p1']:.2f} dB, below 60.00 dB" in message
+        assert str(out) in message
+        assert str(tmp_path / "demo-report" / "report.html") in message
+        assert (rows_of(out)["state"] == RowState.DONE).all()
+        assert "8 of 8" in artifact_text("psnr-demo")
+
+    def test_a_changed_setting_makes_a_version_and_mixes_no_rows(self, tmp_path: Path) -> None:
+        out = tmp_path / "demo.zarr"
+        few = {"limit": 4, "steps": 1, "workers": 1, "versions": True}
+        run_flow("demo", out, gaussians=4, **few)
+        before = rows_of(out)
+        summary = run_flow("demo", out, gaussians=5, **few)
+        assert summary.store == tmp_path / "demo.v2.zarr"
+        assert summary.report == tmp_path / "demo.v2-report" / "report.html"
+        assert "demo.v2.zarr" in artifact_text("psnr-demo")
+        assert_same_rows(out, before)
+        assert run_flow("demo", out, gaussians=5, **few).kept == 4
+        with pytest.raises(StoreMismatchError):
+            run_flow("demo", out, gaussians=5, **{**few, "versions": False})
 
     def test_a_second_run_keeps_everything_and_each_run_has_few_tasks(self, tmp_path: Path) -> None:
         out = tmp_path / "demo.h5"
@@ -193,3 +278,28 @@ class TestFlow:
         with get_client(sync_client=True) as client:
             runs = client.read_task_runs(task_run_filter=TaskRunFilter(name=TaskRunFilterName(any_=["blocks 0 to 2"])))
         assert len(runs) >= 2
+
+    def test_shards_of_a_compute_with_slots_run_beside_each_other(
+        self, tmp_path: Path, plain_rows: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        meeting = threading.Barrier(2, timeout=60)
+        original = LocalCompute.encode
+        first = iter([True, True])
+
+        def encode(compute: LocalCompute, blocks: Sequence[int], **options: Any) -> BlockSummary:
+            if next(first, False):
+                meeting.wait()  # breaks where no second shard is under way
+            return original(compute, blocks, **options)
+
+        monkeypatch.setattr(LocalCompute, "encode", encode)
+        monkeypatch.setattr(LocalCompute, "slots", 2)
+        out = tmp_path / "demo.zarr"
+        assert run_flow("demo", out, images_per_task=256, **FEW).fitted > 0
+        assert_same_rows(out, plain_rows)
+        assert progress_values()[-1] == 100.0
+
+    def test_dask_workers_write_the_same_store(self, tmp_path: Path, plain_rows: Any) -> None:
+        out = tmp_path / "demo.zarr"
+        summary = run_flow("demo", out, compute="dask", images_per_task=256, **FEW)
+        assert summary.fitted + summary.reused == 600
+        assert_same_rows(out, plain_rows)

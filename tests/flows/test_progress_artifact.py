@@ -1,0 +1,84 @@
+"""The bar of a run: how often it is sent, that it ends where the run ends, and that no server holds the run up."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+
+import flows.progress_artifact as progress_module
+from flows.progress_artifact import ProgressArtifact
+from pipeline.encode_records import BlockSummary, EncodePlan
+
+PLAN = cast(EncodePlan, SimpleNamespace(images=8, pending=8))
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What a server without a network would have got."""
+    got: list[float] = []
+    monkeypatch.setattr(progress_module, "create_progress_artifact", lambda **_: uuid4())
+    monkeypatch.setattr(progress_module, "update_progress_artifact", lambda _, progress: got.append(progress))
+    return got
+
+
+def test_it_is_sent_from_time_to_time_and_always_at_the_end(sent: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "SECONDS_BETWEEN_UPDATES", 0.05)
+    with ProgressArtifact(PLAN) as progress:
+        progress.within_block(BlockSummary(images=4, fitted=1))
+        end = time.monotonic() + 30
+        while not sent and time.monotonic() < end:
+            time.sleep(0.01)
+        assert sent == [12.5]
+        progress.block_done(BlockSummary(images=4, fitted=4))
+        progress.block_done(BlockSummary(images=4, kept=4))
+    assert sent[-1] == 100.0
+    assert sent == sorted(set(sent)), "nothing is sent twice"
+
+
+def test_a_run_that_ends_early_shows_how_far_it_came(sent: list[float]) -> None:
+    def interrupted() -> None:
+        with ProgressArtifact(PLAN) as progress:
+            progress.block_done(BlockSummary(images=4, fitted=2, stopped=True))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert sent == [25.0]
+
+
+def test_blocks_that_are_told_twice_do_not_make_more_than_everything(sent: list[float]) -> None:
+    with ProgressArtifact(PLAN) as progress:
+        for _ in range(3):
+            progress.block_done(BlockSummary(images=8, kept=8))
+    assert sent == [100.0]
+
+
+@pytest.mark.parametrize("broken", ["create_progress_artifact", "update_progress_artifact"])
+def test_a_server_that_is_away_changes_nothing(
+    sent: list[float], broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no server")
+
+    monkeypatch.setattr(progress_module, broken, fail)
+    with caplog.at_level(logging.WARNING, logger="splatspace"), ProgressArtifact(PLAN) as progress:
+        progress.block_done(BlockSummary(images=8, fitted=8))
+    assert sent == []
+    assert [record.getMessage() for record in caplog.records] == ["progress artifact was not made"]
+
+
+def test_a_server_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch, sent: list[float]) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr(progress_module, "SECONDS_FOR_THE_LAST", 0.1)
+    monkeypatch.setattr(progress_module, "update_progress_artifact", lambda *_, **__: answer.wait(60))
+    began = time.monotonic()
+    with ProgressArtifact(PLAN) as progress:
+        progress.block_done(BlockSummary(images=8, fitted=8))
+    assert time.monotonic() - began < 5
+    answer.set()
