@@ -99,12 +99,11 @@ class RemoteLock:
 
     def _acquire(self) -> None:
         taken = False
-        while not create_object(self.path, self._content):
-            held = self._read()
-            if held is None:
-                if read_object(self.path) is None:
-                    continue  # let go of since
-                held = {}
+        # Looked at first: some stores ignore the condition of a conditional write, and would replace a lock.
+        while read_object(self.path) is not None or not create_object(self.path, self._content):
+            if read_object(self.path) is None:
+                continue  # let go of since
+            held = self._read() or {}
             if held.get("token") == self._token:
                 break  # written, but the answer was lost on its way and the library asked again
             if taken or not self._is_abandoned(held):
@@ -119,7 +118,6 @@ class RemoteLock:
             taken = True
         if taken:
             time.sleep(SETTLE_SECONDS)
-        # Some stores ignore the condition of a conditional write: the last writer has won there.
         self.require()
 
     def _is_abandoned(self, held: dict[str, Any]) -> bool:

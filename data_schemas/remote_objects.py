@@ -152,11 +152,20 @@ def object_sizes(root: UPath) -> dict[str, int]:
     prefix = root.path.rstrip("/") + "/"
     with explained_remote("list", root):
         found: Any = _system(root).find(root.path, detail=True)
-        return {
-            path.removeprefix(prefix): int(entry["size"] or 0)
-            for path, entry in found.items()
-            if path.startswith(prefix)
-        }
+    sizes = {path.removeprefix(prefix): entry["size"] for path, entry in found.items() if path.startswith(prefix)}
+    unknown = [key for key, size in sizes.items() if size is None]  # the list of a web server has names only
+    return sizes | sizes_one_by_one(root, unknown)
+
+
+def sizes_one_by_one(root: UPath, keys: Iterable[str]) -> dict[str, int]:
+    """Bytes of objects whose keys are known, where the store cannot list them; absent ones are left out."""
+    system = _system(root)
+    found: dict[str, int] = {}
+    with explained_remote("look at", root):
+        for key in keys:
+            with contextlib.suppress(FileNotFoundError):
+                found[key] = int(system.info(_path(root, key))["size"] or 0)
+    return found
 
 
 def has_objects(root: UPath) -> bool:

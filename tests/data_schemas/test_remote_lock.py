@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from upath import UPath
 
 from data_schemas.errors import StoreLockedError
@@ -75,6 +76,19 @@ def test_a_lock_of_another_machine_is_respected_until_it_lapses(url: str, monkey
     with open_store(url, "a") as store:
         store.append(["c"])
     assert [name for name in lock_of(url).fs.find(lock_of(url).parent.path) if "lock" in name.rpartition("/")[2]] == []
+
+
+def test_a_store_that_ignores_conditions_still_has_one_writer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = MemoryFileSystem.pipe_file
+
+    def pipe_file(self: MemoryFileSystem, path: str, value: bytes, mode: str = "overwrite", **named: Any) -> None:
+        original(self, path, value, mode="overwrite", **named)
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", pipe_file)
+    with open_store(url, "a") as store:
+        with pytest.raises(StoreLockedError):
+            open_store(url, "a")
+        store.append(["c"])
 
 
 def test_a_lock_that_says_nothing_is_respected(url: str) -> None:

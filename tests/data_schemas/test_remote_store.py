@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import itertools
 import json
 import multiprocessing
@@ -124,6 +126,35 @@ def test_any_program_that_reads_zarr_reads_it(url: str) -> None:
     group: Any = zarr.open_group(url, mode="r")
     assert group["splats"][:].tobytes() == wanted["splats"].tobytes()
     assert list(group["source_id"][:]) == wanted["source_id"].tolist()
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_a_plain_web_server_is_read(tmp_path: Path, lists: bool) -> None:
+    wanted = fill(tmp_path / "store.zarr")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def list_directory(self, path: Any) -> Any:
+            return super().list_directory(path) if lists else self.send_error(404)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Says nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        start = f"http://127.0.0.1:{server.server_port}"
+        with open_store(f"{start}/store.zarr") as store, open_store(tmp_path / "store.zarr") as local:
+            assert_same(content_of(store), wanted)
+            assert store.nbytes_stored == local.nbytes_stored
+        with pytest.raises(StoreError, match="does not exist"):
+            open_store(f"{start}/absent.zarr")
+        with pytest.raises(StoreError, match=r"Could not write .*\.lock"):
+            create_store(f"{start}/new.zarr", example_header())
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_a_local_store_is_published_whole(url: str, tmp_path: Path) -> None:
