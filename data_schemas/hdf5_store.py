@@ -177,9 +177,11 @@ class Hdf5Store(RowStore):
     # Writing -----------------------------------------------------------------------------------------------------
 
     def _write_block(self, block: int, rows: RowBlock) -> None:
+        self._require_lock()
         self._blocks[block] = self._journal.write_block(block, rows, self._header, self._store_id)
 
     def _append(self, source_ids: list[str]) -> None:
+        self._require_lock()
         everything = [*self._appended, *source_ids]
         self._journal.write_json(
             "appended.json", {"store_id": self._store_id, "first": self._first_appended, "source_id": everything}
@@ -188,11 +190,13 @@ class Hdf5Store(RowStore):
         self._rows += len(source_ids)
 
     def _set_header(self, header: StoreHeader) -> None:
+        self._require_lock()
         self._journal.write_json("header.json", {"store_id": self._store_id, "header": header_to_json(header)})
 
     def _commit(self) -> None:
         if self._journal.is_empty():
             return
+        self._require_lock()
         partial = partial_name(self.path)
         try:
             target = CheckedFile(partial)
@@ -212,6 +216,10 @@ class Hdf5Store(RowStore):
         sync_folder(self.path.parent)
         self._journal.clear()
         self._reload()
+
+    def _require_lock(self) -> None:
+        if self._lock is not None:
+            self._lock.require()
 
     def _merge(self, merged: h5py.File, target: CheckedFile) -> None:
         """Streams every block into a new file; compressed chunks are copied as they are."""

@@ -63,6 +63,9 @@ class RedoLog:
 
         Two processes may apply one change at once: a worker that outlived its run, and the next run, which finishes
         what it finds. What the other has moved is where it belongs.
+
+        Raises:
+            FileNotFoundError: somebody has deleted the store.
         """
         moves = sorted(
             (path.relative_to(ready).as_posix() for path in ready.rglob("*") if path.is_file()), key=self._order
@@ -70,7 +73,7 @@ class RedoLog:
         touched: set[Path] = set()
         for relative in moves:
             target = self.root / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(target.parent)
             with contextlib.suppress(FileNotFoundError):
                 os.replace(ready / relative, target)
             folder = target.parent
@@ -104,6 +107,17 @@ class RedoLog:
     def clear(self) -> None:
         """Forgets everything, valid or not (the store that it belonged to is gone)."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Makes a folder inside the store, never the store itself: that would be a wreck in place of a deleted one."""
+        if folder == self.root:
+            folder.stat()
+            return
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            self._make_folder(folder.parent)
+            folder.mkdir(exist_ok=True)
 
     def _names(self) -> list[str]:
         try:

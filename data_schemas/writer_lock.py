@@ -19,6 +19,14 @@ from data_schemas.errors import StoreLockedError
 class HeldLock(Protocol):
     """The exclusive right to write one store."""
 
+    def require(self) -> None:
+        """Makes sure that it is still held.
+
+        Raises:
+            StoreLockedError: it is not.
+        """
+        ...
+
     def release(self) -> None:
         """Lets the next writer in. Safe to call twice."""
         ...
@@ -53,10 +61,33 @@ class WriterLock:
         with contextlib.suppress(OSError):
             now = datetime.now(UTC).isoformat(timespec="seconds")
             self.path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}))
+        self._identity = self._identity_now()
+
+    def require(self) -> None:
+        """Makes sure that the locked file is still the one beside the store.
+
+        Whoever deletes it (with the folder of the store, say) lets another writer in, and this one must not write on.
+
+        Raises:
+            StoreLockedError: the file was deleted, and perhaps made anew.
+        """
+        if self._identity_now() != self._identity:
+            raise StoreLockedError(
+                f"{self.path} was deleted while the store was being written",
+                allowed="one writer at a time, so a lock that stays where it is",
+                next_step="run the same command again: what is done is kept",
+            )
 
     def release(self) -> None:
         """Lets the next writer in. Safe to call twice."""
         self._lock.release()
+
+    def _identity_now(self) -> tuple[int, int] | None:
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
 
     def _holder(self) -> str:
         try:

@@ -74,13 +74,16 @@ class ZarrStore(RowStore):
         partial.mkdir()
         try:
             make_group(partial, header, uuid.uuid4().hex)
-            RedoLog(path, write_order).clear()
+            log = RedoLog(path, write_order)
             if path.exists():
+                # Finished, not forgotten: after a kill before the renaming the old store is still a whole one.
+                log.recover()
                 old = partial_name(path)
                 os.rename(path, old)
                 os.rename(partial, path)
                 shutil.rmtree(old)
             else:
+                log.clear()
                 os.rename(partial, path)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -229,9 +232,9 @@ class ZarrStore(RowStore):
 
     def _change(self, fill: Callable[[Path], object], accept: Callable[[], None] | None = None) -> None:
         """Prepares files with ``fill``, makes them valid, and moves them in; nothing happens unless all succeeds."""
-        if self._lock is None:
-            self._require_same_store()
-        else:
+        self._require_same_store()
+        if self._lock is not None:
+            self._lock.require()
             for ready in self._log.ready():
                 self._log.apply(ready)
         change = self._log.begin()
@@ -243,10 +246,23 @@ class ZarrStore(RowStore):
             raise
         if accept is not None:
             accept()
-        self._log.apply(ready)
+        try:
+            self._log.apply(ready)
+        except FileNotFoundError:
+            self._require_same_store()
+            raise
 
     def _require_same_store(self) -> None:
-        """A shard writer may outlive its run: what it has must not enter a store that was made anew since."""
+        """What a writer has must not enter a store that was made anew since, nor leave a wreck where one was deleted.
+
+        A shard writer may outlive its run, and a lock does not keep anybody from deleting a folder.
+        """
+        if not (self.path / DOCUMENT).exists():
+            raise StoreError(
+                f"{self.path} was deleted while it was being written",
+                allowed="a store that stays where it is until the run has ended",
+                next_step="run the same command again: it makes the store anew",
+            )
         group, _ = self._document(self.path, "")
         found = str(group.get("attributes", {}).get("store_id", ""))
         if found != self._store_id:
