@@ -10,6 +10,12 @@ Codec ``normalised/1`` divides by the summed weights, with a fixed floor ``NORMA
 
     I(p) = clip(sum_n alpha_n c_n w_n(p) / (NORMALISED_EPSILON + sum_n alpha_n w_n(p)), 0, 1)
 
+Codec ``over/1`` lays Gaussians over a black background, the first one in front:
+
+    I(p) = clip(sum_n c_n a_n(p) prod_{m<n} (1 - a_m(p)), 0, 1),   a_n(p) = alpha_n w_n(p)
+
+No codec has a cut-off: rasterisers that leave out small opacities or stop at covered pixels approximate it.
+
 Coordinates are normalised to [-1, 1] over the full image extent, +x right and +y down. The centre of pixel
 (row i, column j) of an H x W image is x = (2j + 1)/W - 1, y = (2i + 1)/H - 1; one pixel is 2/W wide and 2/H
 high, and sigma_x, sigma_y are in the same units.
@@ -147,3 +153,12 @@ def layout_for(channels: int, *, alpha: bool = False) -> Layout:
     if channels not in (1, 3):
         raise StoreMismatchError(f"Images of {channels} channels", allowed="1 (grey) or 3 (RGB)")
     return LAYOUTS[("grey" if channels == 1 else "rgb") + ("_alpha" if alpha else "")]
+
+
+def layout_of(codec: str, channels: int) -> Layout:
+    """The layout of what an engine fits: opacity is a number of its own in ``over/1`` only.
+
+    Raises:
+        StoreMismatchError: neither 1 nor 3 channels.
+    """
+    return layout_for(channels, alpha=codec == OVER)

@@ -1,6 +1,6 @@
 """From stored numbers to pixels, fast: the full sum of the codec on all cores.
 
-The sum leaves out only what lies beyond ``CUT`` marginal standard deviations, where a weight is below 1e-13:
+The sum leaves out only what lies beyond ``decode_box.CUT`` marginal standard deviations, where a weight is below 1e-13:
 no 8-bit value can change. ``encoders.render`` is its oracle.
 """
 
@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import StoreMismatchError
-from data_schemas.splats import ADDITIVE, NORMALISED, NORMALISED_EPSILON, Layout
+from data_schemas.splats import CODECS, NORMALISED, NORMALISED_EPSILON, OVER, Layout
 from encoders.compiled import compiled
+from encoders.decode_box import pixel_frame, reached
+from encoders.decode_over import decode_over
 from encoders.vector import (
     LANES,
     exponential,
@@ -31,14 +33,8 @@ from encoders.vector import (
     store,
 )
 
-CUT = 7.75
-"""Half-width of the summed box in marginal standard deviations: exp(-7.75^2 / 2) < 1e-13."""
-
 DEAD_BELOW = 0.5 / 255
 """A Gaussian whose greatest contribution to any pixel is smaller cannot be seen: it is counted as dead."""
-
-_SMALLEST_SIGMA = 1e-6
-_GREATEST_RHO = 0.999999
 
 
 @compiled
@@ -48,20 +44,9 @@ def _accumulate(geometry, colours, height, width, planes, peaks):
     plane_size = height * stride
     count, channels = colours.shape
     for n in range(count):
-        sigma_x = max(abs(geometry[n, 0]), np.float32(_SMALLEST_SIGMA)) * np.float32(0.5 * width)
-        sigma_y = max(abs(geometry[n, 1]), np.float32(_SMALLEST_SIGMA)) * np.float32(0.5 * height)
-        rho = min(max(geometry[n, 2], np.float32(-_GREATEST_RHO)), np.float32(_GREATEST_RHO))
-        x = (geometry[n, 3] + np.float32(1)) * np.float32(0.5 * width)
-        y = (geometry[n, 4] + np.float32(1)) * np.float32(0.5 * height)
-        root = np.float32(np.sqrt((1.0 - rho) * (1.0 + rho)))
-        a = np.float32(1) / (sigma_x * root)
-        b = -rho / (sigma_y * root)
-        c = np.float32(1) / sigma_y
-        # Bounds are clipped as floats first: a Gaussian far off the canvas must not overflow an integer.
-        left = int(min(max(np.floor(x - np.float32(CUT) * sigma_x), 0.0), float(width)))
-        right = int(min(max(np.ceil(x + np.float32(CUT) * sigma_x), 0.0), float(width)))
-        top = int(min(max(np.floor(y - np.float32(CUT) * sigma_y), 0.0), float(height)))
-        bottom = int(min(max(np.ceil(y + np.float32(CUT) * sigma_y), 0.0), float(height)))
+        x, y, a, b, c, sigma_x, sigma_y = pixel_frame(geometry[n], height, width)
+        left, right = reached(x, sigma_x, width)
+        top, bottom = reached(y, sigma_y, height)
         best = splat(0.0)
         for start in range(left, right, LANES):
             offset = lanes() + splat(np.float32(start) + np.float32(0.5) - x)
@@ -109,12 +94,13 @@ def decode_with_dead(
     """Decodes splats and counts those that cannot be seen, in one rendering.
 
     A Gaussian is dead where its greatest contribution to a pixel is below half an 8-bit step. For ``normalised/1`` the
-    weight before the division counts as a contribution.
+    weight before the division counts as a contribution, for ``over/1`` the share of the pixel that it covers as seen
+    from the front: a black Gaussian darkens its place.
 
     Args:
         splats: float16 or float32 [image, gaussian, parameter] in ``layout``.
         layout: the columns of ``splats``.
-        codec: ``additive/1`` or ``normalised/1``.
+        codec: one of ``CODECS``.
         height: rows of the decoded image.
         width: columns of the decoded image.
         workers: threads; None takes every core. The result does not depend on it.
@@ -125,8 +111,8 @@ def decode_with_dead(
     Raises:
         StoreMismatchError: an unknown codec, or splats of another shape than the layout's.
     """
-    if codec not in (ADDITIVE, NORMALISED):
-        raise StoreMismatchError(f"Codec {codec!r} cannot be decoded", allowed=f"{ADDITIVE}, {NORMALISED}")
+    if codec not in CODECS:
+        raise StoreMismatchError(f"Codec {codec!r} cannot be decoded", allowed=", ".join(CODECS))
     if splats.ndim != 3 or splats.shape[2] != layout.width:
         raise StoreMismatchError(
             f"Splats of shape {splats.shape}", allowed=f"[image, gaussian, {layout.width}] for layout {layout.name!r}"
@@ -136,8 +122,9 @@ def decode_with_dead(
     geometry = np.ascontiguousarray(
         numbers[..., [layout.index(name) for name in ("sigma_x", "sigma_y", "rho", "x", "y")]]
     )
-    colours = numbers[..., layout.colour_slice]
+    colours = np.ascontiguousarray(numbers[..., layout.colour_slice])
     opacity = numbers[..., layout.index("alpha")] if layout.has_alpha else np.ones((images, gaussians), np.float32)
+    opacity = np.ascontiguousarray(opacity)
     planes = [colours * opacity[..., None]]
     if codec == NORMALISED:
         planes.append(opacity[..., None])
@@ -146,6 +133,9 @@ def decode_with_dead(
     peaks = np.empty((images, gaussians), np.float32)
 
     def part(rows: slice) -> None:
+        if codec == OVER:
+            decode_over(geometry[rows], colours[rows], opacity[rows], height, width, result[rows], peaks[rows])
+            return
         _decode(geometry[rows], summed[rows], codec == NORMALISED, height, width, result[rows], peaks[rows])
 
     threads = max(1, min(workers or os.cpu_count() or 1, images))
@@ -156,7 +146,7 @@ def decode_with_dead(
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(part, [slice(first, first + size) for first in range(0, images, size)]))
     # The plane of weights counts too: in a normalised sum a black Gaussian darkens its place.
-    contributions = peaks * np.abs(summed).max(axis=-1, initial=0)
+    contributions = peaks if codec == OVER else peaks * np.abs(summed).max(axis=-1, initial=0)
     return result, (contributions < DEAD_BELOW).sum(axis=1, dtype=np.int32)
 
 
@@ -168,7 +158,7 @@ def decode(
     Args:
         splats: float16 or float32 [image, gaussian, parameter] in ``layout``.
         layout: the columns of ``splats``.
-        codec: ``additive/1`` or ``normalised/1``.
+        codec: one of ``CODECS``.
         height: rows of the decoded image.
         width: columns of the decoded image.
         workers: threads; None takes every core. The result does not depend on it.

@@ -5,6 +5,8 @@ L = [[a, b], [0, c]] of its inverse covariance, S^-1 = L^T L, with a = exp(log_a
 
     u = a dx + b dy,   v = c dy,   weight = exp(-(u^2 + v^2) / 2)
 
+The colour channels follow, and in codec ``over/1`` the opacity alpha after them.
+
 Every (log_a, b, log_c) is a valid covariance, so no step of an optimiser leaves the allowed set. From the
 codec's columns: a = 1 / (sigma_x sqrt(1 - rho^2)), b = -rho / (sigma_y sqrt(1 - rho^2)), c = 1 / sigma_y.
 """
@@ -15,19 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 X, Y, LOG_A, B, LOG_C, COLOUR = range(6)
-"""Positions of the pixel-frame parameters; the colour channels follow from ``COLOUR``."""
+"""Positions of the pixel-frame parameters; the colour channels follow from ``COLOUR``, then opacity if there is one."""
 
 
-def to_splats(frame: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Pixel-frame parameters as columns of the layout without alpha.
+def to_splats(frame: NDArray[np.float32], height: int, width: int, *, alpha: bool = False) -> NDArray[np.float32]:
+    """Pixel-frame parameters as columns of a layout.
 
     Args:
-        frame: float32 [image, gaussian, 5 + channel].
+        frame: float32 [image, gaussian, 5 + channel], or one more with ``alpha``.
         height: rows of the image.
         width: columns of the image.
+        alpha: whether the last parameter is the opacity.
 
     Returns:
-        float32 [image, gaussian, 5 + channel]: sigma_x, sigma_y, rho, colours, x, y in normalised units.
+        float32 of the same shape: sigma_x, sigma_y, rho, alpha where there is one, colours, x, y in normalised units.
     """
     values = frame.astype(np.float64)
     ratio = values[..., B] * np.exp(-values[..., LOG_C])
@@ -36,7 +39,11 @@ def to_splats(frame: NDArray[np.float32], height: int, width: int) -> NDArray[np
     result[..., 0] = root * np.exp(-values[..., LOG_A]) * (2 / width)
     result[..., 1] = np.exp(-values[..., LOG_C]) * (2 / height)
     result[..., 2] = -ratio / root
-    result[..., 3:-2] = values[..., COLOUR:]
+    if alpha:
+        result[..., 3] = values[..., -1]
+        result[..., 4:-2] = values[..., COLOUR:-1]
+    else:
+        result[..., 3:-2] = values[..., COLOUR:]
     result[..., -2] = values[..., X] * (2 / width) - 1
     result[..., -1] = values[..., Y] * (2 / height) - 1
     return result.astype(np.float32)

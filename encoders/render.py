@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from data_schemas.errors import StoreMismatchError
-from data_schemas.splats import ADDITIVE, NORMALISED, NORMALISED_EPSILON, Layout
+from data_schemas.splats import CODECS, NORMALISED, NORMALISED_EPSILON, OVER, Layout
+from encoders.render_over import composite
 
 
 def pixel_centres(size: int, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -50,7 +51,7 @@ def render(splats: Tensor, layout: Layout, codec: str, height: int, width: int, 
     Args:
         splats: float [image, gaussian, parameter] in ``layout``; float32 or float64.
         layout: the columns of ``splats``.
-        codec: ``additive/1`` or ``normalised/1``.
+        codec: one of ``CODECS``.
         height: rows of the rendered image; any, whatever the size that was encoded.
         width: columns of the rendered image.
         clip: whether to clip to [0, 1] as the codec says; optimisers look at the unclipped sum.
@@ -61,12 +62,13 @@ def render(splats: Tensor, layout: Layout, codec: str, height: int, width: int, 
     Raises:
         StoreMismatchError: a codec that is not rendered here.
     """
-    if codec not in (ADDITIVE, NORMALISED):
-        raise StoreMismatchError(f"Codec {codec!r} cannot be rendered", allowed=f"{ADDITIVE}, {NORMALISED}")
+    if codec not in CODECS:
+        raise StoreMismatchError(f"Codec {codec!r} cannot be rendered", allowed=", ".join(CODECS))
     weight = weights(splats, layout, height, width)
     if layout.has_alpha:
         weight = weight * splats[..., layout.index("alpha")][..., None, None]
-    image = torch.einsum("bkhw,bkc->bhwc", weight, splats[..., layout.colour_slice])
+    colours = splats[..., layout.colour_slice]
+    image = composite(weight, colours) if codec == OVER else torch.einsum("bkhw,bkc->bhwc", weight, colours)
     if codec == NORMALISED:
         image = image / (NORMALISED_EPSILON + weight.sum(dim=1))[..., None]
     return image.clamp(0, 1) if clip else image

@@ -8,13 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.records import StoreHeader
+from data_schemas.splats import OVER
 
 SMALLEST_SIGMA = 2.0**-14
 """Least sigma that is stored: the smallest normal float16, three thousandths of a pixel in a 100-pixel image."""
 
 
 def quantise(splats: NDArray[np.float32], header: StoreHeader) -> tuple[NDArray[Any], list[str]]:
-    """Rounds splats to the store's type so that sigma stays above 0, abs(rho) below 1 and bounded colours in [0, 1].
+    """Rounds splats to the store's type, and to the nearest valid Gaussian.
+
+    Sigma stays above 0, abs(rho) below 1, bounded colours in [0, 1], and so the opacity of ``over/1``.
 
     Args:
         splats: float32 [image, gaussian, parameter] in the header's layout.
@@ -41,6 +44,8 @@ def quantise(splats: NDArray[np.float32], header: StoreHeader) -> tuple[NDArray[
     stored[good, :, rho] = np.clip(stored[good, :, rho], -below_one, below_one)
     if header.colours == "bounded":
         stored[good, :, layout.colour_slice] = np.clip(stored[good, :, layout.colour_slice], 0, 1)
+    if header.codec == OVER and layout.has_alpha:
+        stored[good, :, layout.index("alpha")] = np.clip(stored[good, :, layout.index("alpha")], 0, 1)
     return stored, problems
 
 

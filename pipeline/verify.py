@@ -15,6 +15,7 @@ from upath import UPath
 from data_schemas.errors import StoreCorruptError
 from data_schemas.locations import LocationField, location
 from data_schemas.records import RowState, StoreHeader, content_hash
+from data_schemas.splats import OVER
 from data_schemas.store import SplatStore, block_range, blocks
 from data_schemas.stores import open_store, verify_checksums
 from encoders.decode import decode
@@ -175,6 +176,10 @@ def _invalid(splats: NDArray[Any], header: StoreHeader) -> str:
         return "a sigma that is not above 0"
     if (np.abs(splats[:, layout.index("rho")]) >= 1).any():
         return "a rho that is not between -1 and 1"
+    if header.codec == OVER and layout.has_alpha:
+        alpha = splats[:, layout.index("alpha")]
+        if ((alpha < 0) | (alpha > 1)).any():
+            return "an alpha that is not between 0 and 1"
     return ""
 
 

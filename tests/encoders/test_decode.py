@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from data_schemas.errors import StoreMismatchError
-from data_schemas.splats import ADDITIVE, GREY, LAYOUTS, NORMALISED, OVER, RGB
+from data_schemas.splats import ADDITIVE, CODECS, GREY, GREY_ALPHA, LAYOUTS, OVER, RGB
 from encoders.decode import decode, decode_with_dead, to_uint8
 from encoders.render import render
 from tests.encoders.splat_examples import random_splats
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 13), (28, 28), (33, 17)])
-@pytest.mark.parametrize("codec", [ADDITIVE, NORMALISED])
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
 def test_decode_equals_render(layout, codec, height, width):
     splats = random_splats(layout)
@@ -49,7 +49,7 @@ def test_no_images_give_no_images():
     assert decode(random_splats(RGB)[:0], layout=RGB, codec=ADDITIVE, height=4, width=5).shape == (0, 4, 5, 3)
 
 
-@pytest.mark.parametrize("codec", [OVER, "additive/2"])
+@pytest.mark.parametrize("codec", ["over/2", "additive/2"])
 def test_other_codecs_are_refused(codec):
     with pytest.raises(StoreMismatchError, match=codec):
         decode(random_splats(RGB), layout=RGB, codec=codec, height=4, width=4)
@@ -69,6 +69,21 @@ def test_dead_gaussians_are_those_that_no_pixel_shows():
     splats[0, 4, :2] = 1e-5  # between pixel centres
     splats[0, 4, 4:] = 0.123
     assert decode_with_dead(splats, layout=GREY, codec=ADDITIVE, height=8, width=8)[1].tolist() == [3]
+
+
+def test_a_gaussian_is_dead_where_others_hide_it():
+    names = {name: i for i, name in enumerate(GREY_ALPHA.names)}
+    splats = np.zeros((1, 5, GREY_ALPHA.width), np.float32)
+    splats[..., [names["sigma_x"], names["sigma_y"]]] = 0.3
+    splats[..., [names["alpha"], names["grey"]]] = 0.9, 0.5
+    splats[0, 0, [names["alpha"], names["sigma_x"], names["sigma_y"]]] = 1, 1e4, 1e4  # covers the canvas
+    splats[0, 1:, names["x"]] = -0.5
+    frame = {"layout": GREY_ALPHA, "codec": OVER, "height": 8, "width": 8}
+    assert decode_with_dead(splats, **frame)[1].tolist() == [4]
+    assert decode_with_dead(splats[:, ::-1], **frame)[1].tolist() == [0]
+    splats[0, 0, names["alpha"]] = 0.4 / 255  # nearly clear
+    splats[0, 2, names["grey"]] = 0  # black, and in front of what lies behind
+    assert decode_with_dead(splats, **frame)[1].tolist() == [1]
 
 
 def test_rounding_is_half_up():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data_schemas.errors import StoreMismatchError
-from data_schemas.splats import ADDITIVE, GREY, GREY_ALPHA, LAYOUTS, NORMALISED, NORMALISED_EPSILON, OVER, RGB
+from data_schemas.splats import ADDITIVE, CODECS, GREY, GREY_ALPHA, LAYOUTS, NORMALISED, NORMALISED_EPSILON, OVER, RGB
 from encoders.render import render
 from tests.encoders.splat_examples import random_splats
 
@@ -18,7 +18,7 @@ def by_hand(splats, layout, codec, height, width):
     for i in range(height):
         for j in range(width):
             point = np.array([(2 * j + 1) / width - 1, (2 * i + 1) / height - 1])
-            summed = 0.0
+            summed, passing = 0.0, 1.0
             for row in splats.astype(np.float64):
                 sx, sy, rho = row[:3]
                 covariance = np.array([[sx * sx, rho * sx * sy], [rho * sx * sy, sy * sy]])
@@ -26,13 +26,14 @@ def by_hand(splats, layout, codec, height, width):
                 weight = math.exp(-0.5 * offset @ np.linalg.inv(covariance) @ offset)
                 weight *= row[layout.index("alpha")] if layout.has_alpha else 1
                 summed += weight
-                result[i, j] += weight * row[layout.colour_slice]
+                result[i, j] += weight * (passing if codec == OVER else 1) * row[layout.colour_slice]
+                passing *= 1 - weight
             if codec == NORMALISED:
                 result[i, j] /= NORMALISED_EPSILON + summed
     return result
 
 
-@pytest.mark.parametrize("codec", [ADDITIVE, NORMALISED])
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
 def test_render_is_the_formula(layout, codec):
     splats = random_splats(layout, images=1, gaussians=5)
@@ -105,5 +106,5 @@ def test_every_parameter_gets_a_gradient():
 
 
 def test_other_codecs_are_refused():
-    with pytest.raises(StoreMismatchError, match=r"over/1.*additive/1"):
-        render(torch.from_numpy(random_splats(RGB)), RGB, OVER, 4, 4)
+    with pytest.raises(StoreMismatchError, match=r"over/2.*additive/1, normalised/1, over/1"):
+        render(torch.from_numpy(random_splats(RGB)), RGB, "over/2", 4, 4)
