@@ -113,11 +113,15 @@ def served(given: dict[str, str], log: Path) -> Iterator[tuple[float, subprocess
             process.wait()
 
 
+def compile_engine(folder: Path, given: dict[str, str]) -> None:
+    """What the engine compiles once and for all is not Prefect's cost."""
+    typed(["splatspace", "encode", "demo", "--out", str(folder / "warm.zarr"), "--limit", "8", "--no-report"], given)
+
+
 def start_table(folder: Path) -> None:
     """Seconds from typing to being ready, cold and warm, and from ``deployment run`` to the first fitted shard."""
     given = environment(folder / "home")
-    # What the engine compiles once and for all is not Prefect's.
-    typed(["splatspace", "encode", "demo", "--out", str(folder / "warm.zarr"), "--limit", "8", "--no-report"], given)
+    compile_engine(folder, given)
     rows: list[tuple[str, float]] = []
     for what in ("cold (empty PREFECT_HOME)", "warm (the second time)"):
         with served(given, folder / "flows.log") as (ready, _):
@@ -198,6 +202,7 @@ def memory_table(folder: Path, runs: int, processes: int) -> None:
 def overhead_table(folder: Path, data_dir: Path | None, limit: int | None, repeats: int, dataset: str) -> None:
     """Seconds of the same encode with and without Prefect, in turns."""
     given = environment(folder / "home")
+    compile_engine(folder, given)
     where = [("data_dir", data_dir), ("limit", limit)]
     flow_options = [word for name, value in where if value for word in ("-p", f"{name}={value}")]
     plain_options = [word for name, value in where if value for word in (f"--{name.replace('_', '-')}", str(value))]
