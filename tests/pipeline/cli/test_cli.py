@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,11 @@ def test_nothing_but_bad_images_is_an_error(tmp_path: Path, monkeypatch: pytest.
     from pipeline.sources.base import SourceImage
     from pipeline.sources.demo import DemoSource
 
-    monkeypatch.setattr(
-        DemoSource, "read", lambda _self, indices: [SourceImage(str(i), None, failure="no disk") for i in indices]
-    )
+    def unreadable(source: DemoSource, indices: Sequence[int]) -> list[SourceImage]:
+        names = source.identifiers()
+        return [SourceImage(names[index], None, failure="no disk") for index in indices]
+
+    monkeypatch.setattr(DemoSource, "read", unreadable)
     result = splatspace("encode", "demo", "--out", tmp_path / "a.zarr", "--limit", 12, *FAST)
     assert result.exit_code == 1
     assert "12 of 12 images failed" in said(result)
