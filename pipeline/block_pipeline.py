@@ -79,9 +79,12 @@ def encode_in_order(
                     break
         finally:
             reading.cancel()
-            # A block that is on its way to the disk arrives, or its error is raised.
-            if writing is not None:
-                summaries.append(writing.result())
+            try:
+                # A block that is on its way to the disk arrives, or its error is raised.
+                if writing is not None:
+                    summaries.append(writing.result())
+            finally:
+                session.forget_unwritten()
         if stopped:
             summaries.append(BlockSummary(stopped=True))
     return summaries

@@ -121,8 +121,19 @@ class EncodeSession:
     def write(self, block: int, rows: RowBlock) -> None:
         """Puts a block into the store, whole."""
         with self._lock:
-            self.store.write_block(block, rows)
-            self._unwritten.pop(block, None)
+            try:
+                self.store.write_block(block, rows)
+            finally:
+                # Also where it failed; see ``forget_unwritten``.
+                self._unwritten.pop(block, None)
+
+    def forget_unwritten(self) -> None:
+        """Lets go of blocks that were fitted and never written, since what came before them failed.
+
+        On a full disk they would fill the memory, one block for each shard that is tried.
+        """
+        with self._lock:
+            self._unwritten.clear()
 
     def encode_block(self, block: int) -> BlockSummary:
         """Reads, fits and writes one block."""

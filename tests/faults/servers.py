@@ -144,9 +144,9 @@ class Server:
         runs = self.post("flow_runs/filter", {"sort": "START_TIME_ASC"})
         return [str(run["state"]["name"]) for run in runs if run["parameters"].get("out") == str(out)]
 
-    def begin(self, **parameters: Any) -> FlowProcess:
-        """Starts the flow ``encode`` in a process of its own."""
-        return FlowProcess(self, parameters)
+    def begin(self, *, prelude: str = "", **parameters: Any) -> FlowProcess:
+        """Starts the flow ``encode`` in a process of its own, after the Python lines of ``prelude``."""
+        return FlowProcess(self, parameters, prelude)
 
 
 class FlowProcess:
@@ -155,13 +155,14 @@ class FlowProcess:
     Args:
         server: that it reports to.
         parameters: of the flow.
+        prelude: lines of Python that come first.
     """
 
-    def __init__(self, server: Server, parameters: dict[str, Any]) -> None:
+    def __init__(self, server: Server, parameters: dict[str, Any], prelude: str = "") -> None:
         self.log = server.home / f"flow-{time.monotonic_ns()}.log"
         with self.log.open("wb") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", RUN_FLOW, json.dumps(parameters)],
+                [sys.executable, "-c", prelude + RUN_FLOW, json.dumps(parameters)],
                 env=server.environment, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=stream,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip

@@ -50,7 +50,7 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def begin(server: Server, source: Path, out: Path, **options: Any) -> FlowProcess:
-    return server.begin(dataset=str(source), out=str(out), images_per_task=256, **{**SETTINGS, **options})
+    return server.begin(**{"dataset": str(source), "out": str(out), "images_per_task": 256, **SETTINGS, **options})
 
 
 def wait_for_rows(run: FlowProcess, out: Path, rows: int = 1) -> None:
@@ -86,6 +86,29 @@ def test_a_deleted_store_is_fitted_again(server: Server, source: Path, undisturb
     assert (summary["kept"], summary["fitted"], summary["rows_done"]) == (0, IMAGES, IMAGES)
     tasks = server.post("task_runs/filter", {"task_runs": {"state": {"name": {"any_": ["Cached"]}}}})
     assert tasks == [], "Prefect's cache knows nothing of the store"
+
+
+FAIL_ONCE = """
+from data_schemas.row_store import RowStore
+write_block, failed = RowStore.write_block, []
+def broken(store, block, rows):
+    if block == 3 and not failed:
+        failed.append(block)
+        raise OSError(5, "Input/output error")
+    write_block(store, block, rows)
+RowStore.write_block = broken
+"""
+
+
+def test_a_retry_counts_no_image_twice(server: Server, source: Path, undisturbed: Path, tmp_path: Path) -> None:
+    # Blocks 2 and 3 are one shard; its first try writes one of them and fails.
+    out = tmp_path / "a.zarr"
+    run = begin(server, source, out, prelude=FAIL_ONCE, images_per_task=512)
+    summary = run.summary()
+    assert "Input/output error" in run.printed()
+    assert (summary["images"], summary["rows"], summary["rows_done"]) == (IMAGES, IMAGES, IMAGES)
+    assert (summary["fitted"], summary["kept"]) == (IMAGES - 256, 256)
+    assert_alike(out, undisturbed, images=IMAGES)
 
 
 def test_of_two_runs_at_once_the_second_is_told(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,14 @@ import numpy as np
 import pytest
 
 from data_schemas.errors import StoreError
+from data_schemas.records import RowBlock
 from data_schemas.row_store import RowStore
 from data_schemas.stores import open_store
-from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, pictures, run
+from pipeline.block_decision import BlockInput
+from pipeline.block_pipeline import encode_in_order
+from pipeline.encode_session import EncodeSession
+from pipeline.planning import survey
+from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, job_for, pictures, run
 
 
 @pytest.fixture(params=["zarr", "h5"])
@@ -64,6 +71,31 @@ def test_full_disk_under_the_store_itself(out: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "fsync", fsync)
     assert states(out)[:4] == [1] * 4
     assert run(out, source).rows_done == 10
+
+
+def test_blocks_that_could_not_be_written_do_not_stay_in_memory(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ArrayImages(pictures(40))
+    fitted: list[weakref.ref[RowBlock]] = []
+    fit = EncodeSession.fit
+
+    def remembered(self: EncodeSession, block: BlockInput, **options: Any) -> Any:
+        rows, summary = fit(self, block, **options)
+        fitted.append(weakref.ref(rows))
+        return rows, summary
+
+    def full(_self: RowStore, _number: int, _rows: RowBlock) -> None:
+        raise StoreError("No space left on device")
+
+    monkeypatch.setattr(EncodeSession, "fit", remembered)
+    monkeypatch.setattr(RowStore, "write_block", full)
+    plan = survey(job_for(out), source=source, encoder=SamplingEncoder()).plan
+    with EncodeSession(plan, source=source, encoder=SamplingEncoder()) as session:
+        for first in range(0, 10, 2):
+            with pytest.raises(StoreError):
+                encode_in_order(session, (first, first + 1))
+        gc.collect()
+        assert len(fitted) == 10
+        assert [rows for rows in fitted if rows() is not None] == []
 
 
 def test_a_read_only_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
