@@ -111,3 +111,19 @@ class ReportError(SplatSpaceError):
 
 class QualityError(SplatSpaceError):
     """A store whose PSNR is below the floor that was set; everything is written."""
+
+
+class CheckpointError(SplatSpaceError, ValueError):
+    """A checkpoint that is cut short, damaged, written by another program or of another kind; or cannot be written."""
+
+
+class TrainingError(SplatSpaceError):
+    """A training that cannot begin or go on (a loss that is not a number, too few images); checkpoints are kept."""
+
+
+class SamplingError(SplatSpaceError, ValueError):
+    """A sampling that was asked for what the model, objective or sampler cannot do, or that did not stay finite."""
+
+
+class EvaluationError(SplatSpaceError, ValueError):
+    """A metric that cannot be computed (too few images, features that are missing)."""
