@@ -39,7 +39,7 @@ ENVIRONMENT = {
 EXAMPLES = """\
 python -m flows\n
 python -m flows --once encode-demo -p limit=256 -p out=out/few.zarr\n
-python -m flows --resume encode-sprites
+python -m flows --resume encode-folder -p dataset=/data/scans
 """
 
 
@@ -53,7 +53,8 @@ def main(
         str | None, typer.Option(metavar="NAME", help="Run this deployment to its end and leave with its outcome.")
     ] = None,
     parameter: Annotated[
-        list[str] | None, typer.Option("-p", "--param", metavar="KEY=VALUE", help="With --once: one parameter.")
+        list[str] | None,
+        typer.Option("-p", "--param", metavar="KEY=VALUE", help="With --once or --resume: one parameter of the runs."),
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the deployments and leave.")] = False,
     resume: Annotated[str | None, typer.Option(metavar="NAME", help="Resume the schedules of a deployment.")] = None,
@@ -70,14 +71,14 @@ def main(
     try:
         if asked > 1:
             raise JobError("More than one of --once, --list, --resume, --pause, --write-prefect-yaml")
-        if parameter and not once:
-            raise JobError("-p without --once", next_step="python -m flows --once NAME -p key=value")
+        if parameter and not (once or resume):
+            raise JobError("-p without --once or --resume", next_step="python -m flows --once NAME -p key=value")
         if listed:
             console.print(_table())
         elif write_prefect_yaml:
             Path("prefect.yaml").write_text(prefect_yaml(), encoding="utf-8")
         elif resume or pause:
-            _switch(resume or pause or "", active=bool(resume), port=port)
+            _switch(resume or pause or "", parameter or [], active=bool(resume), port=port)
         elif once:
             raise typer.Exit(_once(once, parameter or [], port))
         else:
@@ -145,16 +146,21 @@ def _home() -> Path:
     return get_current_settings().home
 
 
-def _switch(name: str, *, active: bool, port: int | None) -> None:
+def _switch(name: str, texts: list[str], *, active: bool, port: int | None) -> None:
     from flows.server import ServerError, answers, check_access
 
     api_url = _prepare(port)
     if not answers(api_url):
         raise ServerError(f"No server answers at {api_url}", next_step="start it: python -m flows")
     check_access(api_url, _auth())
-    from flows.serving import set_schedules
+    from flows.once import checked, deployment_named, parsed
+    from flows.serving import flow_of, set_schedules
 
-    for line in set_schedules(name, active=active):
+    parameters = parsed(texts)
+    if parameters:
+        deployment = deployment_named(name)
+        checked(flow_of(deployment), {**deployment.parameters, **parameters})
+    for line in set_schedules(name, active=active, parameters=parameters):
         console.print(line, markup=False)
 
 

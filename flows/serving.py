@@ -7,7 +7,7 @@ import logging
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -101,7 +101,11 @@ def runner_deployment(deployment: Deployment, existing: DeploymentResponse | Non
     """
     kept = [
         DeploymentScheduleCreate(
-            slug=schedule.slug, active=schedule.active, schedule=schedule.schedule, parameters=schedule.parameters
+            slug=schedule.slug,
+            active=schedule.active,
+            schedule=schedule.schedule,
+            parameters=schedule.parameters,
+            max_scheduled_runs=schedule.max_scheduled_runs,
         )
         for schedule in (existing.schedules if existing else [])
     ]
@@ -148,12 +152,13 @@ def forget_missed(client: SyncPrefectClient, found: DeploymentResponse) -> int:
     return len(planned[:-1])
 
 
-def set_schedules(name: str, *, active: bool) -> list[str]:
+def set_schedules(name: str, *, active: bool, parameters: Mapping[str, Any] | None = None) -> list[str]:
     """Resumes or pauses all schedules of a deployment.
 
     Args:
         name: short or full.
         active: whether they run from now on.
+        parameters: of the runs that they start, checked already; those not given stay as they are.
 
     Returns:
         what was changed, for people.
@@ -176,7 +181,8 @@ def set_schedules(name: str, *, active: bool) -> list[str]:
                 next_step=f'make one: prefect deployment schedule create {full_name} --cron "0 3 * * *"',
             )
         for schedule in found.schedules:
-            client.update_deployment_schedule(found.id, schedule.id, active=active)
+            changed = {**schedule.parameters, **parameters} if parameters else None
+            client.update_deployment_schedule(found.id, schedule.id, active=active, parameters=changed)
     word = "resumed" if active else "paused"
     return [f"{full_name}: schedule {schedule.slug or schedule.id} {word}" for schedule in found.schedules]
 

@@ -36,7 +36,10 @@ NAMING_SCHEDULE = ("create", "ls", "delete", "clear", "pause", "resume")
 SWITCHES = ("pause", "resume")
 """Prefect knows them for one schedule of a deployment; here they are for all of its schedules too."""
 
-FLAGS = ("--watch", "--all", "--replace", "--accept-yes", "-y", "--prompt", "--no-prompt", "--help", "-h")
+FLAGS = (
+    "--watch", "--all", "--active", "--no-active", "--replace", "--no-replace", "--accept-yes", "--no-accept-yes", "-y",
+    "--day_or", "--no-day_or", "--prompt", "--no-prompt", "--help", "-h",
+)  # fmt: skip
 """Options of these commands that no value follows."""
 
 

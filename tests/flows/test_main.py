@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from data_schemas.stores import open_store
 from flows.catalogue import BY_NAME
@@ -25,6 +27,7 @@ pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(600)]
 
 READY = "Ctrl-C"
 TINY = "-p limit=48 -p gaussians=8 -p steps=2 -p workers=1"
+BAD_NAME = "<img src=x onerror=alert(1)>.png"
 needs_proc = pytest.mark.skipif(not PROC.is_dir(), reason="processes are counted in /proc")
 
 
@@ -73,26 +76,6 @@ def test_the_short_command_works_as_typed_and_finds_the_server(
     assert "Completed" in printed
 
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
-def test_a_browser_shows_the_report(served: Path, terminal: Terminal, tmp_path: Path) -> None:
-    (artifact,) = terminal.call("/artifacts/latest/filter", {"artifacts": {"key": {"any_": ["psnr-demo"]}}})
-    page = terminal.api_url.removesuffix("/api") + f"/artifacts/artifact/{artifact['latest_id']}"
-    command = (
-        f"{CHROMIUM} --headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-        "--disable-background-networking --disable-component-update --disable-sync "
-        f"--user-data-dir={tmp_path} --virtual-time-budget=15000 --dump-dom {page}"
-    )
-    dom = subprocess.run(command.split(), capture_output=True, text=True, timeout=120, check=True).stdout
-    assert "PSNR of the mean error" in dom
-    assert "48 of 48" in dom
-    assert "<table" in dom
-    assert "data:image/png;base64," in dom
-    assert "Can't connect" not in dom
-
-
 def test_a_schedule_is_resumed_with_one_command_and_runs_are_planned(served: Path, terminal: Terminal) -> None:
     printed = terminal.type("prefect deployment resume encode-cats")
     assert "encode/encode-cats: schedule nightly resumed" in printed
@@ -100,9 +83,19 @@ def test_a_schedule_is_resumed_with_one_command_and_runs_are_planned(served: Pat
     wait_for(lambda: any(run["auto_scheduled"] for run in terminal.runs(**planned)), 120, "a scheduled run")
     assert "paused" in terminal.type("prefect deployment schedule pause encode-cats")
     wait_for(lambda: not terminal.runs(**planned), 60, "the planned runs' end")
-    terminal.type("python -m flows --resume encode-cats")
     assert "no schedule" in terminal.type("python -m flows --resume encode-demo", code=1)
     assert "encode-mnits" in terminal.type("python -m flows --pause encode-mnits", code=1)
+
+
+def test_a_schedule_is_given_parameters_when_it_is_resumed(served: Path, terminal: Terminal, tmp_path: Path) -> None:
+    assert "-p limit=VALUE" in terminal.type("python -m flows --resume encode-folder -p limt=3", code=2)
+    terminal.type(f"python -m flows --resume encode-folder -p dataset={tmp_path} -p limit=3")
+    planned = {"state": {"name": {"any_": ["Scheduled"]}}, "tags": {"all_": ["folder"]}}
+    wait_for(lambda: bool(terminal.runs(**planned)), 120, "a scheduled run")
+    parameters = terminal.runs(**planned)[0]["parameters"]
+    assert (parameters["dataset"], parameters["limit"]) == (str(tmp_path), 3)
+    assert parameters["out"] == "out/folder.zarr"
+    terminal.type("python -m flows --pause encode-folder")
 
 
 def test_a_second_one_is_told(served: Path, terminal: Terminal) -> None:
@@ -113,11 +106,45 @@ def test_a_second_one_is_told(served: Path, terminal: Terminal) -> None:
 def test_one_run_to_its_end_uses_the_server_and_ends_with_its_outcome(
     served: Path, terminal: Terminal, tmp_path: Path
 ) -> None:
-    out = tmp_path / "once.zarr"
-    printed = terminal.type(f"python -m flows --once encode-demo -p out={out} {TINY}")
-    assert printed.strip().splitlines()[-1] == f"Completed: {tmp_path / 'once-report' / 'report.html'}"
+    folder, out = tmp_path / "scans", tmp_path / "scans.zarr"
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(5):
+        Image.fromarray(noise.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / f"{number}.png")
+    (folder / BAD_NAME).write_bytes(b"no image")
+    line = f"python -m flows --once encode-folder -p dataset={folder} -p out={out} -p steps=2 -p workers=1"
+    printed = terminal.type(line)
+    assert printed.strip().splitlines()[-1] == f"Completed: {tmp_path / 'scans-report' / 'report.html'}"
     (run,) = terminal.runs(name={"like_": str(out)})
     assert run["state_type"] == "COMPLETED"
+    assert set(run["tags"]) == {"encode", "folder"}
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+@pytest.mark.parametrize(("key", "shown"), [("psnr-demo", "48 of 48"), ("psnr-scans", "5 of 6")])
+def test_a_browser_shows_the_report(served: Path, terminal: Terminal, tmp_path: Path, key: str, shown: str) -> None:
+    (artifact,) = terminal.call("/artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}})
+    page = terminal.api_url.removesuffix("/api") + f"/artifacts/artifact/{artifact['latest_id']}"
+    command = (
+        f"{CHROMIUM} --headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+        "--disable-background-networking --disable-component-update --disable-sync "
+        f"--user-data-dir={tmp_path} --virtual-time-budget=15000 --dump-dom {page}"
+    )
+    dom = subprocess.run(command.split(), capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "PSNR of the mean error" in dom
+    assert shown in dom
+    assert "<table" in dom
+    assert "data:image/png;base64," in dom
+    assert "report.html" in dom
+    assert "&amp;#" not in dom, "an entity that is shown as it is written"
+    assert "Can't connect" not in dom
+    if key == "psnr-scans":
+        assert BAD_NAME.replace("<", "&lt;").replace(">", "&gt;") in dom
+        assert "<img src=" + '"x"' not in dom
+        assert "<img src=x" not in dom
 
 
 def test_dead_runs_are_looked_for_and_somebody_is_told_of_failed_ones(

@@ -108,7 +108,7 @@ class TestOptions:
         [
             ("--list --once encode-demo", "More than one"),
             ("--resume encode-demo --pause encode-demo", "More than one"),
-            ("-p limit=3", "-p without --once"),
+            ("-p limit=3", "-p without --once or --resume"),
             ("--port 70000", "65535"),
         ],
     )

@@ -42,6 +42,8 @@ def test_every_short_name_becomes_the_full_one(group: str, command: str, name: s
          "prefect deployment run --tag report-cats encode/encode-cats"),
         ("prefect --no-prompt deployment run encode-cats", "prefect --no-prompt deployment run encode/encode-cats"),
         ("prefect --profile x deployment run encode-cats", "prefect --profile x deployment run encode/encode-cats"),
+        ("prefect deployment schedule create --no-active encode-cats --cron 0",
+         "prefect deployment schedule create --no-active encode/encode-cats --cron 0"),
         ("prefect deployment schedule pause encode-cats ID", "prefect deployment schedule pause encode/encode-cats ID"),
     ],
 )  # fmt: skip
