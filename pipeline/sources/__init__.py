@@ -146,7 +146,11 @@ def _open_path(name: str, data_dir: Path | None, split: str, size: int | None) -
     path = Path(name).expanduser()
     allowed = f"one of {', '.join(SOURCES)}, or the path of a folder, .zip, .npz or .npy"
     if not path.exists():
-        raise SourceError(f"{name!r} is neither a known data set nor a path that exists", allowed=allowed)
+        raise SourceError(
+            f"{name!r} is neither a known data set nor a path that exists",
+            allowed=allowed,
+            next_step="make that folder, or name another: splatspace encode PATH, or the parameter `dataset` of a flow",
+        )
     if data_dir is not None:
         raise SourceError(f"--data-dir together with the path {name}", next_step="leave --data-dir out")
     _refuse_test(name, split)
