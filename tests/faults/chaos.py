@@ -30,7 +30,7 @@ IMAGES = 2000
 COPIES = 60
 """So many images are copies of others, far from them: rows that are filled from other rows."""
 
-OPTIONS: dict[str, Any] = {"gaussians": 6, "steps": 3, "workers": 1, "block_rows": 50}
+OPTIONS: dict[str, Any] = {"gaussians": 6, "steps": 3, "workers": 1, "block_rows": 40}
 AIMED_AT_THE_END = 10
 """Of the kills: in the last moments of the run, which a random instant seldom meets."""
 
@@ -121,12 +121,22 @@ class Chaos:
         return alive
 
     def kill_at_random(self, kills: int, start_seconds: float, work_seconds: float) -> None:
-        """Kills runs at random instants, so spread that the work lasts until about the last of them."""
+        """Kills runs at random instants, so spread that the work lasts until about the last of them.
+
+        The spread follows the progress, and who has written more than a block is killed soon: how long the work takes
+        changes with what else the machine does.
+        """
+        spread = 2.0
         while self.kills < kills and self.safe < IMAGES:
             left = work_seconds * (IMAGES - self.safe) / IMAGES / (kills - self.kills)
             child = self.begin()
-            time.sleep(self.dice.uniform(0, start_seconds + 3 * left))
+            deadline = time.monotonic() + self.dice.uniform(0, start_seconds + spread * left)
+            while time.monotonic() < deadline:
+                if self.board.slots[WRITTEN] > OPTIONS["block_rows"]:
+                    deadline = min(deadline, time.monotonic() + self.dice.uniform(0, left))
+                time.sleep(0.001)
             self.end(child, kill=True)
+            spread *= 0.9 if self.safe / IMAGES > self.kills / kills else 1.1
 
     def kill_in(self, phase: str, seconds: float) -> bool:
         """Kills a run within ``seconds`` after it has come to a phase."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.chaos import AIMED_AT_THE_END, IMAGES
+from tests.faults.chaos import IMAGES
 from tests.faults.phases import PHASES
 from tests.faults.stores_alike import assert_alike
 
@@ -31,6 +31,6 @@ def test_a_hundred_kills_change_no_byte(suffix: str, tmp_path: Path, repository:
     assert told["faults"] == []
     assert told["kills"] == KILLS
     # The kills are spread over the work and over its phases; else the test would prove little.
-    assert told["at_random"] >= (KILLS - AIMED_AT_THE_END) // 2
+    assert told["at_random"] >= 40
     assert {phase for phase in PHASES if told["by_phase"].get(phase)} >= {"planning", "fitting", "finishing"}
     assert_alike(tmp_path / f"killed.{suffix}", tmp_path / f"undisturbed.{suffix}", images=IMAGES)
