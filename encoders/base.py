@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import JobError
-from data_schemas.splats import ADDITIVE, NORMALISED, CodecName, ColourRange, StartName
+from data_schemas.splats import ADDITIVE, CODECS, CodecName, ColourRange, StartName
 
 MAX_GAUSSIANS = 100_000
 
@@ -24,7 +24,7 @@ class FitSettings:
         gaussians: K, exactly this many per image.
         steps: most optimiser steps per image.
         target_psnr: stop an image at this PSNR in dB (None: never stop early).
-        codec: ``additive/1`` or ``normalised/1``.
+        codec: ``additive/1``, ``normalised/1`` or ``over/1``; not every engine fits every one (encoders.engines).
         colours: ``bounded`` (each colour in [0, 1]) or ``signed``.
         start: where Gaussians begin: ``transport``, ``grid`` or ``adaptive``.
         seed: seeds the ``adaptive`` start together with the image's content.
@@ -50,8 +50,8 @@ class FitSettings:
             raise JobError(f"{self.steps} optimiser steps", allowed="0 to 1,000,000")
         if self.target_psnr is not None and not (math.isfinite(self.target_psnr) and 0 < self.target_psnr <= 120):
             raise JobError(f"a target PSNR of {self.target_psnr} dB", allowed="more than 0 and at most 120 dB")
-        if self.codec not in (ADDITIVE, NORMALISED):
-            raise JobError(f"codec {self.codec!r} cannot be fitted here", allowed=f"{ADDITIVE}, {NORMALISED}")
+        if self.codec not in CODECS:
+            raise JobError(f"codec {self.codec!r} cannot be fitted", allowed=", ".join(CODECS))
         if self.colours not in ("bounded", "signed"):
             raise JobError(f"colours {self.colours!r}", allowed="bounded, signed")
         if self.start not in ("transport", "grid", "adaptive"):
@@ -69,7 +69,7 @@ class FitResult:
     """Splats of a batch of images.
 
     Attributes:
-        splats: float32 [image, gaussian, parameter] in the layout without alpha for the images' channels.
+        splats: float32 [image, gaussian, parameter] in ``layout_of(codec, channels)``.
         steps: int32 [image], optimiser steps taken.
         core_seconds: processor time used by the engine's threads.
     """

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from data_schemas.errors import JobError
+from data_schemas.splats import ADDITIVE, CODECS, NORMALISED, OVER, CodecName
 from encoders.base import Encoder, FitSettings
+
+logger = logging.getLogger("splatspace.encode")
 
 
 def _cpu(settings: FitSettings, workers: int | None) -> Encoder:
@@ -24,13 +28,30 @@ def _reference(settings: FitSettings, workers: int | None) -> Encoder:
     return ReferenceEncoder(settings, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
+def _gsplat(settings: FitSettings, workers: int | None) -> Encoder:
+    from encoders.fit_gsplat import GsplatEncoder
+
+    return GsplatEncoder(settings)
+
+
 # Imports inside: torch takes seconds, and the cpu engine does without.
-_ENGINES: dict[str, Callable[[FitSettings, int | None], Encoder]] = {"cpu": _cpu, "reference": _reference}
+_ENGINES: dict[str, Callable[[FitSettings, int | None], Encoder]] = {
+    "cpu": _cpu,
+    "reference": _reference,
+    "gsplat": _gsplat,
+}
+
+ENGINE_CODECS: dict[str, tuple[CodecName, ...]] = {
+    "cpu": (ADDITIVE, NORMALISED),
+    "reference": CODECS,
+    "gsplat": (OVER,),
+}
+"""The codecs that each engine fits."""
 
 ENGINES: tuple[str, ...] = ("auto", *_ENGINES)
 """Names that ``create_encoder`` knows."""
 
-GPU_ENGINES: frozenset[str] = frozenset()
+GPU_ENGINES: frozenset[str] = frozenset({"gsplat"})
 """Engines that need a graphics card for themselves: one process for each card."""
 
 
@@ -38,15 +59,38 @@ def create_encoder(engine: str, settings: FitSettings, *, workers: int | None = 
     """An engine by name.
 
     Args:
-        engine: ``auto`` (takes ``cpu``), ``cpu`` or ``reference``.
+        engine: one of ``ENGINES``; ``auto`` takes the best of this machine for the codec, and says so.
         settings: what decides the splats.
         workers: threads; None takes every core.
 
     Raises:
-        JobError: an unknown engine, or a number of workers below 1.
+        JobError: an unknown engine, one that does not fit the codec or cannot run here, or workers below 1.
     """
     if workers is not None and workers < 1:
         raise JobError(f"{workers} workers", allowed="1 or more")
     if engine not in ENGINES:
         raise JobError(f"Unknown engine {engine!r}", allowed=", ".join(ENGINES))
-    return _ENGINES["cpu" if engine == "auto" else engine](settings, workers)
+    if engine == "auto":
+        engine = _best(settings)
+    if settings.codec not in ENGINE_CODECS[engine]:
+        able = [name for name, codecs in ENGINE_CODECS.items() if settings.codec in codecs]
+        raise JobError(
+            f"Engine {engine!r} does not fit codec {settings.codec}",
+            allowed=f"{', '.join(able)} for this codec",
+            next_step="give --engine auto",
+        )
+    return _ENGINES[engine](settings, workers)
+
+
+def _best(settings: FitSettings) -> str:
+    """The engine that ``auto`` takes; never another codec than the one asked for."""
+    if settings.codec != OVER:
+        return "cpu"
+    from encoders.gsplat_available import missing_for_gsplat
+
+    missing = missing_for_gsplat()
+    if missing is None:
+        logger.info("engine gsplat: it fits codec %s on this machine's graphics card", OVER)
+        return "gsplat"
+    logger.warning("engine reference, which is slow: no other fits codec %s here (%s)", OVER, missing.got)
+    return "reference"

@@ -50,7 +50,7 @@ def encode(
     target_psnr: Annotated[float, Field(gt=0, le=120)] | None = None,
     colours: ColourRange | None = None,
     start: StartName | None = None,
-    codec: Literal["additive", "normalised"] | None = None,
+    codec: Literal["additive", "normalised", "over"] | None = None,
     dtype: SplatDtype | None = None,
     engine: EngineName = "auto",
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0,

@@ -11,19 +11,21 @@ from upath import UPath
 
 from data_schemas.errors import JobError
 from data_schemas.locations import LocationField, location
-from data_schemas.splats import ADDITIVE, NORMALISED, CodecName, ColourRange, SplatDtype, StartName
+from data_schemas.splats import ADDITIVE, NORMALISED, OVER, CodecName, ColourRange, SplatDtype, StartName
 from encoders.base import MAX_GAUSSIANS, FitSettings
 from pipeline.compute_choice import LOCAL, check_compute
 from pipeline.presets import PRESETS, Split, gaussians_for, preset_for
 
-EngineName = Literal["auto", "cpu", "reference"]
+EngineName = Literal["auto", "cpu", "reference", "gsplat"]
 
 STORE_SUFFIXES = (".zarr", ".h5", ".hdf5")
 CODEC_NAMES: dict[str, CodecName] = {
     "additive": ADDITIVE,
     "normalised": NORMALISED,
     ADDITIVE: ADDITIVE,
+    "over": OVER,
     NORMALISED: NORMALISED,
+    OVER: OVER,
 }
 """What a user may type for a codec, short or with its version."""
 
@@ -137,7 +139,7 @@ def resolve_job(dataset: str, out: str | os.PathLike[str] | UPath, **options: An
 
 def _codec(name: str) -> CodecName:
     if name not in CODEC_NAMES:
-        raise JobError(f"Codec {name!r}", allowed="additive, normalised", next_step="give --codec additive")
+        raise JobError(f"Codec {name!r}", allowed="additive, normalised, over", next_step="give --codec additive")
     return CODEC_NAMES[name]
 
 

@@ -16,7 +16,7 @@ from data_schemas.errors import SourceError, StoreMismatchError
 from data_schemas.headers import require_identity
 from data_schemas.locations import Location
 from data_schemas.records import RowState, StoreHeader
-from data_schemas.splats import layout_for
+from data_schemas.splats import layout_of
 from data_schemas.store import SplatStore
 from data_schemas.stores import create_store, open_store, store_exists
 from encoders.anchors import anchors
@@ -107,7 +107,7 @@ def survey(
     job = job.model_copy(update={"gaussians": settings.gaussians})
     header = StoreHeader(
         codec=settings.codec,
-        layout=layout_for(channels).name,
+        layout=layout_of(settings.codec, channels).name,
         gaussians=settings.gaussians,
         height=height,
         width=width,

@@ -47,13 +47,17 @@ def encode(
         typer.Option(help="Where Gaussians begin. Default: transport."),
     ] = None,
     codec: Annotated[
-        Literal["additive", "normalised"] | None, typer.Option(help="How Gaussians make an image. Default: additive.")
+        Literal["additive", "normalised", "over"] | None,
+        typer.Option(
+            help="How Gaussians make an image: a sum, a weighted mean, or one over the other. Default: additive."
+        ),
     ] = None,
     dtype: Annotated[
         Literal["float16", "float32"] | None, typer.Option(help="Type of the stored numbers. Default: float16.")
     ] = None,
     engine: Annotated[
-        EngineName, typer.Option(help="What fits: cpu is compiled, reference is plain autograd.")
+        EngineName,
+        typer.Option(help="What fits. gsplat: codec over, on a graphics card; reference: every codec, slow."),
     ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the adaptive start.")] = 0,
     workers: Annotated[

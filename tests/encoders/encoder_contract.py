@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_schemas.splats import ADDITIVE, NORMALISED, layout_for
+from data_schemas.splats import ADDITIVE, NORMALISED, CodecName, layout_of
 from encoders.base import FitSettings
 from encoders.decode import decode, to_uint8
 from encoders.engines import create_encoder
@@ -16,7 +16,7 @@ from tests.encoders.splat_examples import smooth_images, special_images
 def quality(result, images, codec=ADDITIVE):
     """PSNR [image] of a fit after rounding to 8 bits."""
     _, height, width, channels = images.shape
-    decoded = decode(result.splats, layout=layout_for(channels), codec=codec, height=height, width=width)
+    decoded = decode(result.splats, layout=layout_of(codec, channels), codec=codec, height=height, width=width)
     return psnr(to_uint8(decoded), images)
 
 
@@ -24,42 +24,56 @@ class EncoderContract:
     """Inherited by the test class of each engine."""
 
     engine: str
+    codec: CodecName = ADDITIVE
+    codecs: tuple[CodecName, ...] = (ADDITIVE, NORMALISED)
+
+    def create(self, workers=None, **settings):
+        """The engine with short settings."""
+        return create_encoder(
+            self.engine,
+            FitSettings(**{"gaussians": 12, "steps": 30, "codec": self.codec, **settings}),
+            workers=workers,
+        )
 
     def fit(self, images, workers=None, **settings):
         """A fit with short settings."""
-        return create_encoder(
-            self.engine, FitSettings(**{"gaussians": 12, "steps": 30, **settings}), workers=workers
-        ).fit(images)
+        return self.create(workers, **settings).fit(images)
+
+    def quality(self, result, images):
+        """PSNR [image] of a fit in the codec of this class."""
+        return quality(result, images, self.codec)
 
     @pytest.mark.parametrize("start", ["transport", "grid", "adaptive"])
     @pytest.mark.parametrize("channels", [1, 3])
-    @pytest.mark.parametrize("codec", [ADDITIVE, NORMALISED])
-    def test_exactly_k_finite_gaussians_inside_the_columns_ranges(self, start, channels, codec):
-        for name, image in special_images(channels=channels).items():
-            splats = self.fit(image, start=start, codec=codec, gaussians=7).splats
-            assert splats.shape == (1, 7, 5 + channels), name
-            assert splats.dtype == np.float32
-            assert np.isfinite(splats).all(), name
-            assert (splats[..., :2] > 0).all(), name
-            assert (np.abs(splats[..., 2]) < 0.99).all(), name
-            assert ((splats[..., 3:-2] >= 0) & (splats[..., 3:-2] <= 1)).all(), name
+    def test_exactly_k_finite_gaussians_inside_the_columns_ranges(self, start, channels):
+        for codec in self.codecs:
+            layout = layout_of(codec, channels)
+            for name, image in special_images(channels=channels).items():
+                splats = self.fit(image, start=start, codec=codec, gaussians=7).splats
+                assert splats.shape == (1, 7, layout.width), name
+                assert splats.dtype == np.float32
+                assert np.isfinite(splats).all(), name
+                assert (splats[..., :2] > 0).all(), name
+                assert (np.abs(splats[..., 2]) < 0.99).all(), name
+                # Colours, and the opacity before them where there is one.
+                assert ((splats[..., 3:-2] >= 0) & (splats[..., 3:-2] <= 1)).all(), name
 
     @pytest.mark.parametrize("gaussians", [1, 2, 3, 4, 9])
     def test_any_k_and_any_size(self, gaussians):
         for height, width in ((1, 1), (1, 9), (5, 3), (17, 8)):
             images = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
             result = self.fit(images, gaussians=gaussians, steps=3)
-            assert result.splats.shape == (2, gaussians, 8)
+            assert result.splats.shape == (2, gaussians, layout_of(self.codec, 3).width)
             assert np.isfinite(result.splats).all()
 
     def test_black_is_exact(self):
         images = special_images()["black"]
-        assert np.isinf(quality(self.fit(images), images)).all()
+        assert np.isinf(self.quality(self.fit(images), images)).all()
 
     def test_steps_improve_the_image(self):
         images = smooth_images()
         few, many = (
-            psnr_of_mean_error(quality(self.fit(images, steps=steps, gaussians=30), images)) for steps in (5, 120)
+            psnr_of_mean_error(self.quality(self.fit(images, steps=steps, gaussians=30), images)) for steps in (5, 120)
         )
         assert many > few + 6
         assert many > 33
@@ -82,7 +96,7 @@ class EncoderContract:
         result = self.fit(images, steps=200, gaussians=30, target_psnr=28.0)
         assert (result.steps < 200).all()
         assert len(set(result.steps.tolist())) > 1
-        assert (quality(result, images) > 27.7).all()
+        assert (self.quality(result, images) > 27.7).all()
 
     def test_without_steps_the_start_comes_back(self):
         result = self.fit(smooth_images(1), steps=0, start="grid")
@@ -92,19 +106,20 @@ class EncoderContract:
         images = smooth_images(2)
         bounded = self.fit(images, steps=150, gaussians=30)
         signed = self.fit(images, steps=150, gaussians=30, colours="signed")
-        assert signed.splats[..., 3:-2].min() < 0 or signed.splats[..., 3:-2].max() > 1
-        assert bounded.splats[..., 3:-2].min() >= 0
+        colours = layout_of(self.codec, 3).colour_slice
+        assert signed.splats[..., colours].min() < 0 or signed.splats[..., colours].max() > 1
+        assert bounded.splats[..., colours].min() >= 0
 
     def test_no_images_give_no_splats(self):
-        assert self.fit(smooth_images()[:0]).splats.shape == (0, 12, 8)
+        assert self.fit(smooth_images()[:0]).splats.shape == (0, 12, layout_of(self.codec, 3).width)
 
     def test_a_fit_can_be_stopped(self):
-        encoder = create_encoder(self.engine, FitSettings(gaussians=12, steps=30))
+        encoder = self.create()
         with pytest.raises(InterruptedError):
             encoder.fit(smooth_images(), should_stop=lambda: True)
 
     def test_recipe_is_plain_json(self):
         import json
 
-        recipe = create_encoder(self.engine, FitSettings(gaussians=3)).recipe()
+        recipe = self.create(gaussians=3).recipe()
         assert json.loads(json.dumps(recipe))["rate_centre"] > 0

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from data_schemas.errors import JobError
-from data_schemas.splats import ADDITIVE, NORMALISED, RGB
+from data_schemas.splats import ADDITIVE, NORMALISED, OVER, RGB, RGB_ALPHA
 from encoders.base import FitSettings
 from encoders.decode import decode_with_dead
 from encoders.engines import create_encoder
 from encoders.fit_cpu import CpuEncoder
 from encoders.quality import psnr_of_mean_error
 from encoders.recipe import Recipe
+from encoders.recipe_over import OverRecipe
 from tests.encoders.encoder_contract import EncoderContract, quality
 from tests.encoders.splat_examples import smooth_images
 
@@ -64,6 +65,18 @@ class TestReferenceEngine(EncoderContract):
         np.testing.assert_allclose(first, second, atol=0.02)
 
 
+class TestReferenceEngineOver(TestReferenceEngine):
+    codec = OVER
+    codecs = (OVER,)
+
+    def test_opacity_is_fitted(self):
+        images = smooth_images()
+        alpha = self.fit(images, gaussians=30, steps=60).splats[..., RGB_ALPHA.index("alpha")]
+        assert alpha.min() >= 0
+        assert alpha.max() <= OverRecipe().greatest_alpha
+        assert alpha.std() > 0.01
+
+
 @pytest.mark.parametrize("start", ["transport", "adaptive", "grid"])
 @pytest.mark.parametrize("codec", [ADDITIVE, NORMALISED])
 def test_engines_reach_the_same_psnr(codec, start):
@@ -78,6 +91,19 @@ def test_engines_reach_the_same_psnr(codec, start):
 
 def test_auto_is_the_cpu_engine():
     assert create_encoder("auto", FitSettings(gaussians=3)).name == "cpu"
+
+
+def test_an_engine_never_fits_another_codec_than_asked_for(monkeypatch, caplog):
+    with pytest.raises(JobError, match=r"'cpu' does not fit codec over/1.*reference, gsplat"):
+        create_encoder("cpu", FitSettings(gaussians=3, codec=OVER))
+    with pytest.raises(JobError, match=r"'gsplat' does not fit codec additive/1.*cpu, reference"):
+        create_encoder("gsplat", FitSettings(gaussians=3))
+    monkeypatch.setattr("torch.version.cuda", None)
+    with caplog.at_level("WARNING", "splatspace"):
+        encoder = create_encoder("auto", FitSettings(gaussians=3, codec=OVER))
+    assert (encoder.name, encoder.settings.codec) == ("reference", OVER)
+    assert "engine reference, which is slow" in caplog.text
+    assert "torch built for CUDA" in caplog.text
 
 
 def test_unknown_engines_are_refused():
@@ -95,7 +121,7 @@ def test_unknown_engines_are_refused():
         ("steps", -1),
         ("target_psnr", float("nan")),
         ("target_psnr", 0.0),
-        ("codec", "over/1"),
+        ("codec", "over/2"),
         ("colours", "neon"),
         ("start", "random"),
         ("seed", -1),

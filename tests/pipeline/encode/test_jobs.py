@@ -66,7 +66,7 @@ def test_a_store_has_a_suffix(out: str) -> None:
         ({"workers": 0}, "--workers 0"),
         ({"seed": -1}, "--seed -1"),
         ({"dtype": "int8"}, "--dtype 'int8'"),
-        ({"codec": "over"}, "Codec 'over'"),
+        ({"codec": "under"}, "Codec 'under'"),
         ({"start": "middle"}, "--start 'middle'"),
         ({"split": "validation"}, "--split 'validation'"),
         ({"engine": "gpu"}, "--engine 'gpu'"),

@@ -79,10 +79,10 @@ def test_without_source_images_the_panels_say_so(make_store):
 
 def test_a_codec_that_cannot_be_decoded_gives_a_reason(make_store):
     store = make_store(20)
-    store.set_header(store.header.model_copy(update={"codec": "over/1"}))
+    store.set_header(store.header.model_copy(update={"codec": "over/2"}))
     panels, reason = make_panels(store, read_rows(store), (), each=2, decoder=decode)
     assert panels == []
-    assert "over/1" in reason
+    assert "over/2" in reason
 
 
 def _panel_of_error(panel: Panel, level: int) -> Panel:
