@@ -1,0 +1,240 @@
+"""Every generator by name, its presets, and what one step of it costs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from data_schemas.errors import JobError
+from models.base import DataKind, DataSpec, Denoiser
+from models.pixel_dit import PixelDiT, PixelDiTConfig
+from models.pixel_unet import PixelUNet, PixelUNetConfig
+from models.published import PublishedConfig, PublishedTransformer
+from models.set_transformer import SetConfig, SetTransformer
+from models.splatdit import SplatDiT, SplatDiTConfig
+from models.trunk import TrunkSize
+
+__all__ = [
+    "MODELS",
+    "DataSpec",
+    "Denoiser",
+    "ModelCost",
+    "ModelEntry",
+    "PresetName",
+    "build_model",
+    "measure_model",
+    "model_named",
+    "step_gflop",
+]
+
+PresetName = Literal["tiny", "small", "medium", "full"]
+PRESETS: tuple[PresetName, ...] = get_args(PresetName)
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A kind of generator.
+
+    Attributes:
+        kind: the data that it makes.
+        network: the class that is built, with ``spec`` and one of the presets.
+        presets: the sizes.
+        needs_slots: whether index i must mean the same in every image (a store with anchors).
+        takes_labels: whether it can be conditioned on classes.
+        summary: one line for people.
+    """
+
+    kind: DataKind
+    network: Callable[[DataSpec, Any], Denoiser]
+    presets: Mapping[str, Any]
+    needs_slots: bool
+    takes_labels: bool
+    summary: str
+
+
+_TRUNKS: dict[PresetName, TrunkSize] = {
+    "tiny": TrunkSize(width=128, depth=4, heads=2),
+    "small": TrunkSize(width=256, depth=8, heads=4),
+    "medium": TrunkSize(width=384, depth=8, heads=6),
+    # A little narrower inside than 8/3, to stay below 3.8 GFLOP per step at K = 150.
+    "full": TrunkSize(width=512, depth=12, heads=8, hidden=1312),
+}
+
+MODELS: dict[str, ModelEntry] = {
+    "splatdit": ModelEntry(
+        kind="splats",
+        network=SplatDiT,
+        presets={name: SplatDiTConfig(size) for name, size in _TRUNKS.items()},
+        needs_slots=True,
+        takes_labels=True,
+        summary="diffusion transformer over packed neighbouring Gaussians with slot identity",
+    ),
+    "set": ModelEntry(
+        kind="splats",
+        network=SetTransformer,
+        presets={name: SetConfig(size) for name, size in _TRUNKS.items()},
+        needs_slots=False,
+        takes_labels=True,
+        summary="permutation-equivariant set transformer, cost quadratic in K",
+    ),
+    "set-induced": ModelEntry(
+        kind="splats",
+        network=SetTransformer,
+        presets={name: SetConfig(size, inducing=32) for name, size in _TRUNKS.items()},
+        needs_slots=False,
+        takes_labels=True,
+        summary="permutation-equivariant set transformer through 32 inducing points, cost linear in K",
+    ),
+    "published": ModelEntry(
+        kind="splats",
+        network=PublishedTransformer,
+        presets={
+            "tiny": PublishedConfig(width=64, depth=8),
+            "small": PublishedConfig(width=192, depth=8),
+            "medium": PublishedConfig(width=288, depth=8),
+            "full": PublishedConfig(width=512, depth=8),
+        },
+        needs_slots=False,
+        takes_labels=False,
+        summary="the published transformer with its defects; full is its size, the others match splatdit's",
+    ),
+    "pixel-unet": ModelEntry(
+        kind="pixels",
+        network=PixelUNet,
+        presets={
+            "tiny": PixelUNetConfig(channels=32, multiples=(1, 2, 2), blocks=1),
+            "small": PixelUNetConfig(channels=64, multiples=(1, 2, 2, 2), blocks=1),
+            "medium": PixelUNetConfig(channels=96, multiples=(1, 2, 2, 2), blocks=2, head_width=32),
+            "full": PixelUNetConfig(channels=128, multiples=(1, 2, 2, 2), blocks=2),
+        },
+        needs_slots=False,
+        takes_labels=True,
+        summary="U-Net on pixels",
+    ),
+    "pixel-dit": ModelEntry(
+        kind="pixels",
+        network=PixelDiT,
+        presets={name: PixelDiTConfig(size) for name, size in _TRUNKS.items()},
+        needs_slots=False,
+        takes_labels=True,
+        summary="diffusion transformer on patches of pixels, at splatdit's cost",
+    ),
+}
+
+
+def model_named(name: str) -> ModelEntry:
+    """The entry of a model.
+
+    Raises:
+        JobError: no such model.
+    """
+    if name not in MODELS:
+        raise JobError(f"model {name!r}", allowed=", ".join(MODELS), next_step="splatspace models lists them")
+    return MODELS[name]
+
+
+def build_model(name: str, preset: str, spec: DataSpec, **changes: Any) -> Denoiser:
+    """Builds a network on torch's current default device, with weights from torch's current generator.
+
+    Args:
+        name: of :data:`MODELS`.
+        preset: ``tiny``, ``small``, ``medium`` or ``full``.
+        spec: the data.
+        changes: fields of the preset that differ, such as ``pack=4`` (splatdit) or ``patch=8`` (pixel-dit).
+
+    Returns:
+        The network in training mode.
+
+    Raises:
+        JobError: an unknown name, preset or change, or data that the model does not take.
+    """
+    entry = model_named(name)
+    if preset not in entry.presets:
+        raise JobError(f"preset {preset!r} of model {name}", allowed=", ".join(entry.presets))
+    if spec.kind != entry.kind:
+        fitting = ", ".join(other for other, candidate in MODELS.items() if candidate.kind == spec.kind)
+        raise JobError(f"model {name} makes {entry.kind}, and the data is {spec.kind}", allowed=fitting)
+    config = entry.presets[preset]
+    known = [field.name for field in dataclasses.fields(config)]
+    unknown = sorted(set(changes) - set(known))
+    if unknown:
+        raise JobError(f"{', '.join(unknown)} of model {name}", allowed=", ".join(known))
+    return entry.network(spec, dataclasses.replace(config, **changes))
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """What a network costs.
+
+    Attributes:
+        parameters: trainable numbers.
+        gflop: billions of floating-point operations of one forward pass of one sample.
+    """
+
+    parameters: int
+    gflop: float
+
+
+@contextmanager
+def _counted_attention() -> Iterator[None]:
+    """Attention in its plain form: torch's fused inference path of whole layers is not seen by the counter."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def measure_model(name: str, preset: str, spec: DataSpec, **changes: Any) -> ModelCost:
+    """Parameters and cost of one step, counted without computing anything (on torch's meta device).
+
+    Args:
+        name: see :func:`build_model`.
+        preset: see :func:`build_model`.
+        spec: the data; its K or its size set the number of tokens.
+        changes: see :func:`build_model`.
+
+    Returns:
+        Counted with one time per sample, as in sampling; a product and its sum are two operations.
+
+    Raises:
+        JobError: see :func:`build_model`.
+    """
+    with torch.device("meta"):
+        model = build_model(name, preset, spec, **changes)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return ModelCost(parameters=parameters, gflop=step_gflop(model))
+
+
+def step_gflop(model: Denoiser, *, per_gaussian_times: bool = False) -> float:
+    """Billions of operations of one forward pass of one sample.
+
+    Args:
+        model: on any device; on the meta device nothing is computed.
+        per_gaussian_times: splats only: count a step whose times differ between Gaussians (inpainting).
+
+    Returns:
+        GFLOP; matrix products, convolutions and attention are counted, as two operations per product.
+    """
+    spec = model.spec
+    device = next(model.parameters()).device
+    if spec.kind == "splats":
+        noisy = torch.zeros(1, spec.gaussians, spec.features, device=device)
+    else:
+        noisy = torch.zeros(1, spec.channels, spec.height, spec.width, device=device)
+    time = torch.full((1, spec.gaussians, spec.groups) if per_gaussian_times else (1,), 0.5, device=device)
+    was_training = model.training
+    model.eval()
+    try:
+        with _counted_attention(), FlopCounterMode(display=False) as counter:
+            model(noisy, time)
+    finally:
+        model.train(was_training)
+    return counter.get_total_flops() / 1e9
