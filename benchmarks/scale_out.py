@@ -92,16 +92,22 @@ def pairs(
     return found
 
 
+def ratio(timings: list[tuple[Timing, Timing]]) -> float:
+    """Median over pairs of Dask's rate by that of one process."""
+    return statistics.median(dask.rate / local.rate for local, dask in timings)
+
+
 def efficiency_table(found: dict[int, list[tuple[Timing, Timing]]]) -> list[list[str]]:
     """Median rates, and the median of the ratios within pairs."""
     head = ["workers", "images", "one process, images/s", "Dask, images/s", "Dask / one process", "start of Dask"]
     rows = [head]
     for count, timings in found.items():
         local, dask = (statistics.median(pair[which].rate for pair in timings) for which in (0, 1))
-        ratio = statistics.median(pair[1].rate / pair[0].rate for pair in timings)
         start = statistics.median(pair[1].start for pair in timings)
         images = timings[0][0].images
-        rows.append([str(count), f"{images:,}", f"{local:.0f}", f"{dask:.0f}", f"{ratio:.0%}", f"{start:.1f} s"])
+        rows.append(
+            [str(count), f"{images:,}", f"{local:.0f}", f"{dask:.0f}", f"{ratio(timings):.0%}", f"{start:.1f} s"]
+        )
     return rows
 
 
@@ -155,8 +161,10 @@ def draw(results: dict[str, dict[int, list[tuple[Timing, Timing]]]], path: Path)
         local, dask = ([statistics.median(pair[which].rate for pair in found[n]) for n in counts] for which in (0, 1))
         (line,) = axes.plot(counts, dask, marker="o", label=f"{name}: Dask workers")
         axes.plot(counts, local, marker="x", linestyle=":", color=line.get_color(), label=f"{name}: threads")
-        for count, rate, best in zip(counts, dask, local, strict=True):
-            axes.annotate(f"{rate / best:.0%}", (count, rate), textcoords="offset points", xytext=(6, -11), fontsize=8)
+        for count, rate in zip(counts, dask, strict=True):
+            axes.annotate(
+                f"{ratio(found[count]):.0%}", (count, rate), textcoords="offset points", xytext=(6, -11), fontsize=8
+            )
     axes.set(xlabel="workers", ylabel="images per second", ylim=(0, None))
     axes.set_xticks(list(next(iter(results.values()))))
     axes.set_title("n Dask worker processes against n threads of one process, same images", fontsize=10)

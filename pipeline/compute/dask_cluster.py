@@ -30,6 +30,8 @@ _CONFIG: dict[str, Any] = {
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.gil.enabled": False,
+    # A worker that says nothing for so long is replaced (looked at once in the same time).
+    "distributed.scheduler.worker-ttl": "2 minutes",
     "distributed.admin.large-graph-warning-threshold": "100MB",
 }
 
