@@ -22,6 +22,12 @@ from data_schemas.stores import open_store
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
+FLOW_IMAGES = 1280
+"""Five blocks of 256 rows, a shard each."""
+
+FLOW_SETTINGS: dict[str, Any] = {"gaussians": 24, "steps": 300, "workers": 1}
+"""Slow enough, about a second for a block, that a fault meets the run in the middle."""
+
 RUN_FLOW = """
 import json, sys
 from flows.encode import encode
@@ -205,3 +211,16 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(30)
+
+
+def begin_flow(server: Server, source: Path, out: Path, **options: Any) -> FlowProcess:
+    """Starts the slow job of these tests."""
+    settings = {"dataset": str(source), "out": str(out), "images_per_task": 256, **FLOW_SETTINGS}
+    return server.begin(**{**settings, **options})
+
+
+def wait_for_rows(run: FlowProcess, out: Path) -> None:
+    """Returns when that job is in the middle."""
+    wait_until(lambda: done_rows(out) or run.process.poll() is not None, 120, "the first block")
+    assert run.process.poll() is None, run.printed()
+    assert done_rows(out) < FLOW_IMAGES
