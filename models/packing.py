@@ -64,7 +64,7 @@ class Packing(nn.Module):
         self.gaussians = gaussians
         self.pack = pack
         self.tokens = math.ceil(gaussians / pack)
-        order = torch.tensor(locality_order(anchors, gaussians, pack), device="cpu")
+        order = torch.tensor(locality_order(anchors, gaussians, pack))
         # Not in the checkpoint: the header holds the anchors, from which they follow.
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("inverse", torch.argsort(order), persistent=False)

@@ -160,7 +160,8 @@ class PixelUNet(Denoiser):
                 self.doublings.append(nn.Conv2d(width, width, 3, padding=1))
         self.last_norm = _norm(width)
         self.leave = nn.Conv2d(width, spec.channels, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, noisy: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
         """See :meth:`models.base.Denoiser.forward`; ``time`` is [batch]."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from data_schemas.errors import JobError
@@ -183,11 +184,12 @@ class ModelCost:
 
 @contextmanager
 def _counted_attention() -> Iterator[None]:
-    """Attention in its plain form: torch's fused inference path of whole layers is not seen by the counter."""
+    """Attention in its plain form: the counter sees neither torch's fused layers nor its fused attention on a CPU."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
 

@@ -1,0 +1,154 @@
+"""The register of models: names, presets, costs, compilation, precision and bad requests."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+import torch
+
+from data_schemas.errors import JobError
+from models.base import DataSpec, Denoiser
+from models.registry import MODELS, PRESETS, build_model, measure_model, step_gflop
+from tests.models.networks import awakened, grid_anchors, noise, splat_spec
+
+SPRITES = DataSpec("splats", gaussians=150, features=8, anchors=grid_anchors(15, 10))
+
+
+def _spec(name: str, gaussians: int = 6) -> DataSpec:
+    entry = MODELS[name]
+    if entry.kind == "pixels":
+        return DataSpec("pixels", groups=1, height=8, width=8, channels=1, classes=2)
+    classes = 2 if entry.takes_labels else 0
+    return DataSpec("splats", gaussians=gaussians, features=5, classes=classes, anchors=grid_anchors(gaussians, 1))
+
+
+def _input(spec: DataSpec, batch: int = 3) -> torch.Tensor:
+    if spec.kind == "pixels":
+        return noise(batch, spec.channels, spec.height, spec.width)
+    return noise(batch, spec.gaussians, spec.features)
+
+
+def test_a_specification_survives_json() -> None:
+    for spec in (SPRITES, splat_spec(classes=3), _spec("pixel-dit")):
+        assert DataSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_every_preset_each_larger_than_the_one_before(name: str) -> None:
+    entry = MODELS[name]
+    assert tuple(entry.presets) == PRESETS
+    data = DataSpec("pixels") if entry.kind == "pixels" else SPRITES
+    costs = [measure_model(name, preset, data) for preset in PRESETS]
+    for smaller, larger in itertools.pairwise(costs):
+        assert smaller.parameters < larger.parameters
+        assert smaller.gflop < larger.gflop
+
+
+def test_splatdit_keeps_its_promises() -> None:
+    full, small = (measure_model("splatdit", preset, SPRITES) for preset in ("full", "small"))
+    assert full.parameters == pytest.approx(40e6, rel=0.02)
+    assert full.gflop <= 3.8
+    assert small.gflop <= 0.65
+    assert full.gflop * 20 <= 80, "0.08 TFLOP for a sample of 20 evaluations"
+
+
+def test_times_per_gaussian_cost_a_little_more() -> None:
+    with torch.device("meta"):
+        model = build_model("splatdit", "full", SPRITES)
+    alike, apart = step_gflop(model), step_gflop(model, per_gaussian_times=True)
+    assert alike < apart < 1.08 * alike
+    assert model.training, "counting leaves the mode as it was"
+
+
+def test_counting_gives_the_same_on_a_real_device_and_leaves_attention_as_it_was() -> None:
+    before = torch.backends.mha.get_fastpath_enabled()
+    for name in MODELS:
+        spec = _spec(name)
+        assert step_gflop(build_model(name, "tiny", spec)) == measure_model(name, "tiny", spec).gflop
+    assert torch.backends.mha.get_fastpath_enabled() == before
+
+
+def test_the_cost_of_a_matrix_product_is_two_operations_each() -> None:
+    class Doubling(Denoiser):
+        def __init__(self, spec: DataSpec) -> None:
+            super().__init__(spec)
+            self.matrix = torch.nn.Linear(5, 5, bias=False)
+
+        def forward(self, noisy: torch.Tensor, time: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
+            return self.matrix(noisy)
+
+    assert step_gflop(Doubling(_spec("set"))) == 2 * 6 * 5 * 5 / 1e9
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("gaussians", [1, 6])
+def test_bfloat16_and_a_lone_gaussian_give_numbers(name: str, gaussians: int) -> None:
+    spec = _spec(name, gaussians)
+    model = awakened(build_model(name, "tiny", spec))
+    noisy, time = _input(spec), torch.tensor([0.0, 0.5, 1.0])
+    label = torch.tensor([0, 1, 2]) if spec.classes else None
+    exact = model(noisy, time, label)
+    assert exact.isfinite().all()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(noisy, time, label)
+    assert rounded.dtype == torch.float32
+    assert (rounded - exact).abs().mean() < 0.05 * exact.abs().mean() + 0.02
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        model(noisy, time, label).square().mean().backward()
+    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in model.parameters())
+    whole = model.eval().bfloat16()(noisy.bfloat16(), time, label)
+    assert whole.dtype == torch.bfloat16
+    assert whole.isfinite().all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_can_be_compiled_as_one_graph(name: str) -> None:
+    spec = _spec(name)
+    model = awakened(build_model(name, "tiny", spec, **({"depth": 1} if name == "published" else {})))
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    noisy, time = _input(spec), torch.tensor([0.0, 0.5, 1.0])
+    torch.testing.assert_close(compiled(noisy, time), model(noisy, time), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_weights_follow_from_the_seed_and_travel_in_the_state(name: str) -> None:
+    spec = _spec(name)
+    torch.manual_seed(3)
+    one = build_model(name, "tiny", spec)
+    torch.manual_seed(3)
+    two = build_model(name, "tiny", spec)
+    for first, second in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(first, second)
+    awake = awakened(one)
+    two.load_state_dict(awake.state_dict())
+    noisy, time = _input(spec), torch.tensor([0.0, 0.5, 1.0])
+    assert torch.equal(two.eval()(noisy, time), awake(noisy, time))
+
+
+def test_bad_requests_say_what_is_allowed() -> None:
+    with pytest.raises(JobError, match=r"model 'unet'.*splatdit, set"):
+        build_model("unet", "tiny", SPRITES)
+    with pytest.raises(JobError, match=r"preset 'huge' of model set.*tiny, small, medium, full"):
+        build_model("set", "huge", SPRITES)
+    with pytest.raises(JobError, match=r"pixel-unet makes pixels, and the data is splats.*splatdit"):
+        build_model("pixel-unet", "tiny", SPRITES)
+    with pytest.raises(JobError, match=r"patch of model splatdit.*size, pack, anchored"):
+        build_model("splatdit", "tiny", SPRITES, patch=4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gaussians": 0}, "gaussians = 0"),
+        ({"features": 0}, "features = 0"),
+        ({"height": 0}, "height = 0"),
+        ({"classes": -1}, "classes = -1"),
+        ({"anchors": ((0.0, 0.0),)}, "1 anchors for 12 Gaussians"),
+    ],
+)
+def test_impossible_data_is_refused(changes: dict, message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        DataSpec(**{**vars(splat_spec()), **changes})
