@@ -106,7 +106,10 @@ class Progress:
 def dask(*arguments: str) -> Iterator[psutil.Process]:
     """``dask ARGUMENTS`` as a process, ended with its children."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "dask", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "dask", *arguments],
+        env={**os.environ, "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     one = psutil.Process(process.pid)
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import os
+import platform
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -17,18 +19,26 @@ from encoders.engines import GPU_ENGINES
 from pipeline.compute import dask_signals
 from pipeline.encode_records import EncodePlan
 
+logger = logging.getLogger("splatspace.compute")
+
 LOOPBACK = "127.0.0.1"
 
 WORKERS_WAITED_FOR = 60.0
 """Seconds until a scheduler without workers is an error."""
 
+PROFILER = "distributed.worker.profile.enabled"
+"""Setting of Dask's profiler, which looks into all threads a hundred times a second. Before ``PROFILER_SAFE`` Python
+can freeze for good when it does so while threads start and end (its issue 106883), and each shard starts two."""
+
+PROFILER_SAFE = (3, 11, 9)
+
 _CONNECT_SECONDS = 10
 
 _CONFIG: dict[str, Any] = {
-    # Nothing is served over HTTP, and nobody looks into the workers' stacks a hundred times a second.
+    # Nothing is served over HTTP.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
-    "distributed.worker.profile.enabled": False,
+    PROFILER: False,
     "distributed.admin.system-monitor.gil.enabled": False,
     # A worker that says nothing for so long is replaced (looked at once in the same time).
     "distributed.scheduler.worker-ttl": "2 minutes",
@@ -154,6 +164,7 @@ def connect(address: str) -> Client:
     try:
         client.wait_for_workers(1, timeout=WORKERS_WAITED_FOR)
         require_version(client)
+        warn_of_profiler(client)
     except TimeoutError as error:
         client.close(timeout=_CONNECT_SECONDS)
         raise ComputeError(
@@ -182,6 +193,21 @@ def require_version(client: Client) -> None:
                 f"The Dask worker {worker} has splatspace {found}",
                 allowed=ours,
                 next_step=f"install splatspace {ours} where the workers run and start them again",
+            )
+
+
+def warn_of_profiler(client: Client) -> None:
+    """Says which workers may freeze; see ``PROFILER``. Such a worker is replaced after Dask's ``worker-ttl``."""
+    versions = cast(dict[str, str], client.run(platform.python_version))
+    profiled = cast(dict[str, bool], client.run(config.get, PROFILER, False))
+    for worker, version in versions.items():
+        numbers = tuple(int(number) for number in re.findall("[0-9]+", version)[:3])
+        if numbers < PROFILER_SAFE and profiled.get(worker):
+            logger.warning(
+                "the Dask worker %s runs Python %s with Dask's profiler, which can freeze it: "
+                "start it with DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False",
+                worker,
+                version,
             )
 
 

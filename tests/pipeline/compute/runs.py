@@ -144,7 +144,12 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
 @contextlib.contextmanager
 def dask_process(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """``dask ARGUMENTS`` in a process of its own, killed at the end with everything it started."""
-    variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), **(environment or {})}
+    variables = {
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY),
+        "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+        **(environment or {}),
+    }
     process = subprocess.Popen(
         [sys.executable, "-m", "dask", *arguments],
         cwd=REPOSITORY,

@@ -92,6 +92,24 @@ def test_a_worker_of_another_version_is_named(scheduler: str, tmp_path: Path) ->
         wait_until(lambda: dask_cluster.count_workers(client) == 2)
 
 
+def test_a_worker_whose_profiler_may_freeze_it_is_named(
+    scheduler: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(dask_cluster, "PROFILER_SAFE", (99, 0, 0))
+    dask_cluster.connect(scheduler).close()
+    assert not caplog.records
+    profiled = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "True"}
+    with dask_process("worker", scheduler, *LOOPBACK, "--local-directory", str(tmp_path), environment=profiled):
+        with Client(scheduler, set_as_default=False) as client:
+            client.wait_for_workers(3, timeout=60)
+        dask_cluster.connect(scheduler).close()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False" in caplog.text
+    monkeypatch.setattr(dask_cluster, "PROFILER_SAFE", (3, 0, 0))
+    with Client(scheduler, set_as_default=False) as client:
+        wait_until(lambda: dask_cluster.count_workers(client) == 2)
+
+
 def test_nobody_there_and_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_cluster, "_CONNECT_SECONDS", 1)
     monkeypatch.setattr(dask_cluster, "WORKERS_WAITED_FOR", 1)
