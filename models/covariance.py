@@ -114,9 +114,11 @@ def _exponential(middle: Tensor, half: Tensor, across: Tensor) -> tuple[Tensor, 
     radius = torch.sqrt(half**2 + across**2 + 1e-12)
     fall, rise = torch.exp(-radius), torch.sinh(radius) / radius
     # cosh q +- v sinh q / q, of which the smaller is e^-q + w^2 sinh q / (q (q + |v|)): a sum of positive numbers.
-    small = fall + rise * (across**2 + 1e-12) / (radius + half.abs())
-    large = fall + rise * (radius + half.abs())
     wide = half >= 0
+    # Not abs: its gradient is 0 at a circle, and a network that begins with zeros would never leave it.
+    longer = radius + torch.where(wide, half, -half)
+    small = fall + rise * (across**2 + 1e-12) / longer
+    large = fall + rise * longer
     squared_x = torch.where(wide, large, small)
     squared_y = torch.where(wide, small, large)
     scale = torch.exp(middle / 2)
