@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from data_schemas.errors import JobError
 from models.base import DataSpec, Denoiser
-from models.registry import MODELS, PRESETS, build_model, measure_model, step_gflop
+from models.registry import MODELS, PRESETS, ModelCost, build_model, measure_model, step_gflop
 from tests.models.networks import awakened, grid_anchors, noise, splat_spec
 
+Costs = dict[tuple[str, str], ModelCost]
 SPRITES = DataSpec("splats", gaussians=150, features=8, anchors=grid_anchors(15, 10))
 
 
@@ -35,19 +39,26 @@ def test_a_specification_survives_json() -> None:
         assert DataSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_model_has_every_preset_each_larger_than_the_one_before(name: str) -> None:
-    entry = MODELS[name]
-    assert tuple(entry.presets) == PRESETS
-    data = DataSpec("pixels") if entry.kind == "pixels" else SPRITES
-    costs = [measure_model(name, preset, data) for preset in PRESETS]
-    for smaller, larger in itertools.pairwise(costs):
-        assert smaller.parameters < larger.parameters
-        assert smaller.gflop < larger.gflop
+@pytest.fixture(scope="module")
+def costs() -> Costs:
+    """Of every model and preset at K = 150, on images of 32x32 in colour."""
+    return {
+        (name, preset): measure_model(name, preset, dataclasses.replace(SPRITES, kind=entry.kind))
+        for name, entry in MODELS.items()
+        for preset in entry.presets
+    }
 
 
-def test_splatdit_keeps_its_promises() -> None:
-    full, small = (measure_model("splatdit", preset, SPRITES) for preset in ("full", "small"))
+def test_every_model_has_every_preset_each_larger_than_the_one_before(costs: Costs) -> None:
+    assert list(costs) == [(name, preset) for name in MODELS for preset in PRESETS]
+    for name in MODELS:
+        for smaller, larger in itertools.pairwise(costs[name, preset] for preset in PRESETS):
+            assert smaller.parameters < larger.parameters
+            assert smaller.gflop < larger.gflop
+
+
+def test_splatdit_keeps_its_promises(costs: Costs) -> None:
+    full, small = costs["splatdit", "full"], costs["splatdit", "small"]
     assert full.parameters == pytest.approx(40e6, rel=0.02)
     assert full.gflop <= 3.8
     assert small.gflop <= 0.65
@@ -152,3 +163,21 @@ def test_bad_requests_say_what_is_allowed() -> None:
 def test_impossible_data_is_refused(changes: dict, message: str) -> None:
     with pytest.raises(JobError, match=message):
         DataSpec(**{**vars(splat_spec()), **changes})
+
+
+def test_the_table_of_the_documentation_is_what_is_counted(repository: Path, costs: Costs) -> None:
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| (\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$",
+        (repository / "docs" / "models.md").read_text(),
+        re.MULTILINE,
+    )
+    assert [(name, preset) for name, preset, *_ in rows] == list(costs)
+    for name, preset, parameters, at_70, at_150, at_200 in rows:
+        cost = costs[name, preset]
+        assert (f"{cost.parameters / 1e6:.2f}", f"{cost.gflop:.2f}") == (parameters, at_150), (name, preset)
+        if preset == "small":
+            kind = MODELS[name].kind
+            digits = DataSpec(kind, 70, 6, 2, 28, 28, 1, anchors=grid_anchors(10, 7))
+            photographs = DataSpec(kind, 200, 8, anchors=grid_anchors(20, 10))
+            assert f"{measure_model(name, preset, digits).gflop:.2f}" == at_70, name
+            assert f"{measure_model(name, preset, photographs).gflop:.2f}" == at_200, name
