@@ -106,19 +106,20 @@ def test_large_images_are_chunked_finely() -> None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("codec", ["additive/1", "normalised/1"])
+@pytest.mark.parametrize("codec", ["additive/1", "normalised/1", "over/1"])
 def test_the_worked_example_decodes(repository: Path, tmp_path: Path, suffix: str, codec: str) -> None:
     """Runs the program printed in the specification, and compares with the formula written out per pixel."""
     page = (repository / "docs" / "store-format.md").read_text()
     programs = re.findall(r"```python\n(# Decode.*?)```", page, flags=re.S)
     assert len(programs) == 1
-    header = example_header(codec=codec, dtype="float32")
+    layout = "rgb_alpha" if codec == "over/1" else "rgb"
+    header = example_header(codec=codec, dtype="float32", layout=layout)
     rows = RowBlock.empty(2, header)
     random = np.random.default_rng(3)
     rows.splats[..., :2] = random.uniform(0.1, 0.6, (2, 3, 2))
     rows.splats[..., 2] = random.uniform(-0.7, 0.7, (2, 3))
-    rows.splats[..., 3:6] = random.uniform(0, 1, (2, 3, 3))
-    rows.splats[..., 6:] = random.uniform(-1, 1, (2, 3, 2))
+    rows.splats[..., 3:-2] = random.uniform(0, 1, rows.splats[..., 3:-2].shape)
+    rows.splats[..., -2:] = random.uniform(-1, 1, (2, 3, 2))
     rows.state[:] = RowState.DONE
     path = tmp_path / f"s{suffix}"
     with create_store(path, header) as store:
@@ -133,14 +134,17 @@ def test_the_worked_example_decodes(repository: Path, tmp_path: Path, suffix: st
     for i in range(header.height):
         for j in range(header.width):
             px, py = (2 * j + 1) / header.width - 1, (2 * i + 1) / header.height - 1
-            total, weights = np.zeros(3), 0.0
-            for sx, sy, rho, r, g, b, x, y in rows.splats[1].astype(np.float64):
+            total, weights, passing = np.zeros(3), 0.0, 1.0
+            for sx, sy, rho, *alpha, r, g, b, x, y in rows.splats[1].astype(np.float64):
                 matrix = np.array([[sx * sx, rho * sx * sy], [rho * sx * sy, sy * sy]])
                 d = np.array([px - x, py - y])
                 weight = np.exp(-0.5 * d @ np.linalg.solve(matrix, d))
+                if alpha:
+                    weight *= passing * alpha[0]
+                    passing -= weight
                 total += weight * np.array([r, g, b])
                 weights += weight
-            value = total if codec == "additive/1" else total / (NORMALISED_EPSILON + weights)
+            value = total / (NORMALISED_EPSILON + weights) if codec == "normalised/1" else total
             expected = np.floor(255 * np.clip(value, 0, 1) + 0.5)
             np.testing.assert_array_equal(got[i, j], expected)
 
