@@ -4,7 +4,8 @@ All samplers follow u = z / (a + b) along t' = a / (a + b), whose slope is x^ - 
 
 - ``euler``: straight to the next time; on a diffusion path this is DDIM (arXiv:2010.02502), so ``ddim`` is the same.
 - ``heun``: the mean of the slopes at both ends, two evaluations a step, second order (arXiv:2206.00364).
-- ``dpmpp-2m``: DPM-Solver++(2M) (arXiv:2211.01095), one evaluation a step, second order.
+- ``dpmpp-2m``: DPM-Solver++(2M) (arXiv:2211.01095), one evaluation a step; x^ is extrapolated in log(a / b). Second
+  order, but for a logarithm of the number of steps that comes from the last ones, where log(a / b) leaps.
 - ``ancestral``: fresh noise at every step, of the posterior's variance (DDPM, arXiv:2006.11239) or as published.
 
 The last step of each returns the predicted clean data. Noise of a sample comes from its own generator alone.
@@ -231,7 +232,7 @@ def _walk(
     run: _Run, points: list[_Point], sampler: str, generators: Sequence[torch.Generator], trajectory: Trajectory | None
 ) -> Tensor:
     noisy = run.start
-    earlier: tuple[Tensor, float] | None = None
+    earlier: tuple[Tensor, _Point] | None = None
     for number, (here, there) in enumerate(itertools.pairwise(points)):
         noisy = run.held(noisy, here)
         prediction = run.predict(noisy, here)
@@ -240,7 +241,7 @@ def _walk(
         if there.share == 0:
             return prediction.clean
         if sampler == "dpmpp-2m":
-            noisy, earlier = _multistep(noisy, prediction.clean, here, there, earlier)
+            noisy, earlier = _multistep(noisy, prediction.clean, here, there, earlier), (prediction.clean, here)
         elif sampler == "heun":
             noisy = _heun(run, noisy, prediction, here, there)
         elif sampler == "ancestral":
@@ -260,16 +261,15 @@ def _heun(run: _Run, noisy: Tensor, first: Prediction, here: _Point, there: _Poi
 
 
 def _multistep(
-    noisy: Tensor, clean: Tensor, here: _Point, there: _Point, earlier: tuple[Tensor, float] | None
-) -> tuple[Tensor, tuple[Tensor, float]]:
-    """One step in the logarithm of signal to noise; the slope of the prediction comes from the step before."""
+    noisy: Tensor, clean: Tensor, here: _Point, there: _Point, earlier: tuple[Tensor, _Point] | None
+) -> Tensor:
     now, then = _log_ratio(here), _log_ratio(there)
     direction = clean
-    if earlier is not None and math.isfinite(earlier[1]):
-        weight = (then - now) / (now - earlier[1]) / 2
+    if earlier is not None and math.isfinite(before := _log_ratio(earlier[1])):
+        weight = (then - now) / (now - before) / 2
         direction = (1 + weight) * clean - weight * earlier[0]
     shrink = there.share / here.share
-    return shrink * noisy + (there.signal - shrink * here.signal) * direction, (clean, now)
+    return shrink * noisy + (there.signal - shrink * here.signal) * direction
 
 
 def _log_ratio(point: _Point) -> float:

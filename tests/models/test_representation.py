@@ -9,7 +9,7 @@ from torch import Tensor
 
 import models.normalisation
 from data_schemas.errors import CheckpointError, JobError, StoreMismatchError, TrainingError
-from data_schemas.splats import LAYOUTS, Layout
+from data_schemas.splats import LAYOUTS, ColourRange, Layout
 from models.covariance import COVARIANCE_FORMS, LARGEST_RHO, SMALLEST_SIGMA, CovarianceForm, from_numbers, to_numbers
 from models.normalisation import statistics_of
 from models.pixel_representation import PixelRepresentation, representation_from
@@ -114,7 +114,12 @@ def test_decoding_has_a_gradient_everywhere_even_at_a_circle(form: CovarianceFor
 def test_signed_colours_and_unclamped_decoding_keep_what_lies_outside() -> None:
     splats = _splats(LAYOUTS["rgb"])
     splats[..., 3:6] = splats[..., 3:6] * 4 - 2
-    for colours, clamp, kept in (("signed", True, True), ("bounded", False, True), ("bounded", True, False)):
+    cases: list[tuple[ColourRange, bool, bool]] = [
+        ("signed", True, True),
+        ("bounded", False, True),
+        ("bounded", True, False),
+    ]
+    for colours, clamp, kept in cases:
         representation = SplatRepresentation(layout="rgb", gaussians=K, colours=colours).fit([splats])
         back = representation.decode(representation.encode(splats), clamp=clamp)[..., 3:6]
         torch.testing.assert_close(back, splats[..., 3:6] if kept else splats[..., 3:6].clamp(0, 1))
