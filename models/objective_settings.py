@@ -45,13 +45,13 @@ class ObjectiveSettings:
 
 
 def _ddpm(name: str, path: PathName) -> ObjectiveSettings:
-    return ObjectiveSettings(name, "epsilon", path, path, clean_limit=8.0, sampler="ddim", evaluations=50)
+    return ObjectiveSettings(name, "epsilon", path, path, clean_limit=12.0, sampler="ddim", evaluations=50)
 
 
 OBJECTIVES: dict[str, ObjectiveSettings] = {
     "flow-clean": ObjectiveSettings("flow-clean", "clean"),
     "flow-velocity": ObjectiveSettings("flow-velocity", "velocity"),
-    "epsilon": ObjectiveSettings("epsilon", "epsilon", clean_limit=8.0),
+    "epsilon": ObjectiveSettings("epsilon", "epsilon", clean_limit=12.0),
     "ddpm-linear": _ddpm("ddpm-linear", "linear"),
     "ddpm-cosine": _ddpm("ddpm-cosine", "cosine"),
     # Trained with cosine tables and sampled with linear ones, as the published code does; both can be set.
