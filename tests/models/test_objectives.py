@@ -243,6 +243,7 @@ def test_what_the_published_mismatch_of_schedules_costs_can_be_computed() -> Non
     assert deviation == pytest.approx(0.3, abs=0.03)
     # The best possible network for the cosine tables, sampled as published.
     mismatched = moments("linear")
+    assert mismatched[0] == pytest.approx(0.47, abs=0.005)
     assert abs(mismatched[0] - 0.5) + abs(mismatched[1] - 0.3) > 3 * (abs(mean - 0.5) + abs(deviation - 0.3))
 
 

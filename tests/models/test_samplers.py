@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -295,6 +297,30 @@ def test_the_objective_says_how_it_is_sampled_by_default() -> None:
         asked.clear()
         sample(objective, Network(objective, MEAN, DEVIATION), (1, 1, 1), generators=generators_for(0, 1))
         assert len(asked) == evaluations
+
+
+def test_the_errors_on_the_page_are_what_is_measured(repository: Path) -> None:
+    page = (repository / "docs" / "diffusion.md").read_text()
+    objective = build_objective("flow-clean")
+    network = Mixture(objective, 1.0, 0.2)
+
+    def made(sampler: str, evaluations: int) -> Tensor:
+        return sample(
+            objective,
+            network,
+            (64, 4, 4),
+            generators=generators_for(0, 64),
+            sampler=sampler,
+            evaluations=evaluations,
+        )
+
+    exact = made("heun", 2001)
+    for sampler in ("euler", "heun", "dpmpp-2m"):
+        row = re.search(rf"^\| `{sampler}`[^|]*\|((?: 0\.\d+ \|)+)$", page, re.MULTILINE)
+        assert row is not None
+        written = [float(cell) for cell in row[1].split("|")[:-1]]
+        measured = [float((made(sampler, count) - exact).square().mean().sqrt()) for count in (5, 10, 20, 50)]
+        assert written == pytest.approx(measured, abs=6e-4)
 
 
 def test_what_cannot_be_sampled_is_refused_in_words() -> None:
