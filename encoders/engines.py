@@ -34,24 +34,32 @@ def _gsplat(settings: FitSettings, workers: int | None) -> Encoder:
     return GsplatEncoder(settings)
 
 
+def _cuda(settings: FitSettings, workers: int | None) -> Encoder:
+    from encoders.fit_cuda import CudaEncoder
+
+    return CudaEncoder(settings, workers=workers)
+
+
 # Imports inside: torch takes seconds, and the cpu engine does without.
 _ENGINES: dict[str, Callable[[FitSettings, int | None], Encoder]] = {
     "cpu": _cpu,
     "reference": _reference,
     "gsplat": _gsplat,
+    "cuda": _cuda,
 }
 
 ENGINE_CODECS: dict[str, tuple[CodecName, ...]] = {
     "cpu": (ADDITIVE, NORMALISED),
     "reference": CODECS,
     "gsplat": (OVER,),
+    "cuda": (ADDITIVE, NORMALISED),
 }
 """The codecs that each engine fits."""
 
 ENGINES: tuple[str, ...] = ("auto", *_ENGINES)
 """Names that ``create_encoder`` knows."""
 
-GPU_ENGINES: frozenset[str] = frozenset({"gsplat"})
+GPU_ENGINES: frozenset[str] = frozenset({"cuda", "gsplat"})
 """Engines that need a graphics card for themselves: one process for each card."""
 
 

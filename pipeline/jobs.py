@@ -16,7 +16,7 @@ from encoders.base import MAX_GAUSSIANS, FitSettings
 from pipeline.compute_choice import LOCAL, check_compute
 from pipeline.presets import PRESETS, Split, gaussians_for, preset_for
 
-EngineName = Literal["auto", "cpu", "reference", "gsplat"]
+EngineName = Literal["auto", "cpu", "reference", "gsplat", "cuda"]
 
 STORE_SUFFIXES = (".zarr", ".h5", ".hdf5")
 CODEC_NAMES: dict[str, CodecName] = {

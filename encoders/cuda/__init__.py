@@ -1,0 +1,1 @@
+"""Kernels of engine ``cuda``, in Triton; nothing here is imported before the engine is asked for."""

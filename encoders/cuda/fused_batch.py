@@ -1,0 +1,238 @@
+"""Images on the device while the fused fit works on them: what is allocated, launched and read back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from triton.runtime.interpreter import InterpretedFunction
+
+from data_schemas.splats import NORMALISED, NORMALISED_EPSILON
+from encoders.base import FitSettings
+from encoders.cuda.fused_fit import fit_images, record_size
+from encoders.cuda.tiles import Tiles, interpreted_tiles, padded, tiles_for
+from encoders.frame import COLOUR, X
+from encoders.recipe import Recipe
+
+BAND_CUT = 4.5
+"""Half-height of the rows that a band holds in standard deviations: what lies beyond is 109 dB down."""
+
+_AWAY = -1e4
+"""Where the Gaussians lie that only fill a group: no pixel receives anything of them."""
+
+REGISTERS = 128
+"""Registers of a thread, so that 16 warps fit a multiprocessor; compiled without a spill from sm_90 on."""
+
+
+def interpreting() -> bool:
+    """Whether Triton interprets its kernels on the processor (``TRITON_INTERPRET=1``) instead of compiling them."""
+    return isinstance(fit_images, InterpretedFunction)
+
+
+@dataclass(frozen=True)
+class FusedFit:
+    """The fused fit of images of one size: everything that a launch needs beside the images.
+
+    Attributes:
+        settings: what decides the splats.
+        recipe: constants of the optimiser.
+        height: rows.
+        width: columns.
+        channels: 1 or 3.
+        tiles: division among lanes.
+        banded: whether groups of Gaussians are summed over the rows that they reach only.
+    """
+
+    settings: FitSettings
+    recipe: Recipe
+    height: int
+    width: int
+    channels: int
+    tiles: Tiles
+    banded: bool
+
+    @staticmethod
+    def of(
+        settings: FitSettings,
+        recipe: Recipe,
+        height: int,
+        width: int,
+        channels: int,
+        *,
+        tiles: Tiles | None = None,
+        banded: bool = False,
+    ) -> FusedFit:
+        """With the tiles that suit the size, and, under the interpreter, the interpreter."""
+        if tiles is None:
+            tiles = interpreted_tiles(height, width, settings.gaussians) if interpreting() else tiles_for(height, width)
+        return FusedFit(settings, recipe, height, width, channels, tiles, banded)
+
+    @property
+    def normalised(self) -> bool:
+        """Whether sums are divided by the summed weights."""
+        return self.settings.codec == NORMALISED
+
+    @property
+    def stride(self) -> int:
+        """Columns of a row with its padding."""
+        return self.tiles.stride(self.width)
+
+    @property
+    def room(self) -> int:
+        """Gaussians of an image with those that fill the last group."""
+        return padded(self.settings.gaussians, self.tiles.group)
+
+    @property
+    def record(self) -> int:
+        """Float32 numbers that an image takes on the device beside its pixels."""
+        return record_size(self.channels, self.normalised, self.room, self.height, self.stride, self.tiles.group)
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Memory that an image takes on the device, its start and its result included."""
+        pixels = self.channels * self.height * (self.stride + self.width)
+        return 4 * (self.record + 2 * self.settings.gaussians * (COLOUR + self.channels)) + pixels + 64
+
+    @property
+    def pairs_per_step(self) -> int:
+        """Pixel-Gaussian pairs of an image and step, padding included."""
+        return self.height * self.stride * self.room
+
+    @property
+    def reach(self) -> float:
+        """Pixels that a dark Gaussian may be moved; below 0 none is."""
+        return self.recipe.reach(self.settings, self.height, self.width)
+
+    def constants(self) -> dict[str, int | bool]:
+        """Compile-time arguments of ``fit_images``."""
+        return {
+            "CHANNELS": self.channels,
+            "NORMALISED": self.normalised,
+            "BOUNDED": self.settings.colours == "bounded",
+            "RESEEDS": self.reach >= 0 and self.recipe.reseed_every > 0,
+            "BANDED": self.banded,
+            "COUNT": self.settings.gaussians,
+            "ROOM": self.room,
+            "HEIGHT": self.height,
+            "WIDTH": self.width,
+            "STRIDE": self.stride,
+            "GROUP": self.tiles.group,
+            "TOGETHER": self.tiles.together,
+            "STRIP": self.tiles.strip,
+            "STRIPS": self.tiles.strips,
+            "RUN": self.tiles.run,
+        }
+
+
+class FusedBatch:
+    """Some images on the device, from their start to their result.
+
+    Args:
+        fit: what is fitted.
+        images: uint8 [image, height, width, channel] on the device.
+        starts: float32 [image, gaussian, 5 + channel] on the device.
+        rates: float32 [step, 3] on the device: ``Recipe.schedule``.
+    """
+
+    def __init__(self, fit: FusedFit, images: Tensor, starts: Tensor, rates: Tensor) -> None:
+        count, device = len(images), images.device
+        self.fit = fit
+        self.rates = rates
+        self.target = torch.zeros((count, fit.channels, fit.height, fit.stride), dtype=torch.uint8, device=device)
+        self.target[..., : fit.width] = images.permute(0, 3, 1, 2)
+        self.records = torch.zeros((count, fit.record), device=device)
+        self.least = torch.full((count,), torch.inf, device=device)
+        self.taken = torch.zeros(count, dtype=torch.int32, device=device)
+        self.running = torch.ones(count, dtype=torch.int32, device=device)
+        theta = self.tables(0)
+        theta[:, X] = _AWAY
+        theta[..., : fit.settings.gaussians] = starts.transpose(1, 2)
+
+    def tables(self, number: int) -> Tensor:
+        """A view: parameters (0), best iterate (1), Adam's mean (2) or mean square (3), [image, 5 + channel, room]."""
+        size = (COLOUR + self.fit.channels) * self.fit.room
+        view = self.records[:, number * size : (number + 1) * size]
+        return view.unflatten(1, (COLOUR + self.fit.channels, self.fit.room))
+
+    def advance(self, until: int) -> None:
+        """Launches the optimiser steps below ``until``, and with ``steps`` + 1 the last look at the error."""
+        fit, recipe, settings, tiles = self.fit, self.fit.recipe, self.fit.settings, self.fit.tiles
+        enough = -1.0
+        if settings.target_psnr is not None:
+            enough = 0.5 * fit.height * fit.width * fit.channels * 10 ** (-settings.target_psnr / 10)
+        options = {"num_warps": tiles.warps}
+        if self.records.device.type == "cuda" and torch.cuda.get_device_capability(self.records.device) >= (9, 0):
+            # Fewer would spill on older cards, which keep the compiler's own choice.
+            options["maxnreg"] = REGISTERS
+        # Untyped: Triton's annotations of compile-time arguments are not types of values.
+        launch: Any = fit_images[(len(self.records),)]
+        launch(
+            self.target,
+            self.records,
+            self.least,
+            self.taken,
+            self.running,
+            self.rates,
+            settings.steps,
+            until,
+            settings.steps // 2,
+            recipe.reseed_every,
+            int(recipe.reseed_until * settings.steps),
+            enough,
+            NORMALISED_EPSILON,
+            BAND_CUT,
+            recipe.beta1,
+            recipe.beta2,
+            recipe.epsilon,
+            recipe.margin,
+            recipe.least_log,
+            recipe.greatest_log,
+            recipe.greatest_slope,
+            fit.reach,
+            **fit.constants(),
+            **options,
+        )
+
+    def best(self) -> Tensor:
+        """The best iterates, float32 [image, gaussian, 5 + channel], contiguous, on the device."""
+        return self.tables(1)[..., : self.fit.settings.gaussians].transpose(1, 2).contiguous()
+
+
+def slab_size(fit: FusedFit, device_bytes: int, slots: int, pairs_per_second: float, seconds: float) -> int:
+    """Images of a launch: whole waves of programs that take about ``seconds``, as far as memory goes.
+
+    Args:
+        fit: what is fitted.
+        device_bytes: memory that may be used.
+        slots: programs that run at once.
+        pairs_per_second: pixel-Gaussian pairs that the device handles, roughly.
+        seconds: how long a launch should take.
+
+    Returns:
+        At least 1: the first allocation tells whether even that is too much.
+    """
+    by_memory = device_bytes // fit.bytes_per_image
+    by_time = seconds * pairs_per_second / (fit.pairs_per_step * max(1, fit.settings.steps))
+    return max(1, min(by_memory, slots * max(1, math.floor(by_time / slots))))
+
+
+def steps_of_launches(fit: FusedFit, images: int, pairs_per_second: float, seconds: float) -> list[int]:
+    """Where launches end: one for the whole fit, unless it takes much longer than ``seconds``.
+
+    Returns:
+        Values for ``FusedBatch.advance``, rising; the last is ``steps`` + 1.
+    """
+    whole = images * fit.pairs_per_step * (fit.settings.steps + 1) / pairs_per_second
+    parts = min(max(1, round(whole / (2 * seconds))), fit.settings.steps + 1)
+    return [(part + 1) * (fit.settings.steps + 1) // parts for part in range(parts)]
+
+
+def schedule_on(device: torch.device, recipe: Recipe, steps: int) -> Tensor:
+    """``Recipe.schedule`` on a device, at least one row."""
+    rates: NDArray[np.float32] = recipe.schedule(max(1, steps))
+    return torch.from_numpy(rates).to(device)
