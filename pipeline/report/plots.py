@@ -1,9 +1,10 @@
-"""The distribution of PSNR as two small SVG pictures that live inside the page and follow its colours."""
+"""Small SVG pictures that live inside a page and follow its colours: the distribution of PSNR, measured curves."""
 
 from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -112,3 +113,42 @@ def _svg(figure: Figure, name: str) -> str:
     for colour, variable in _COLOURS.items():
         text = text.replace(colour, variable)
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"|height="[\d.]+pt" width="[\d.]+pt"', "", text, count=1).strip()
+
+
+def curves_svg(x: Sequence[float], y: Sequence[float], *, floors: Mapping[str, float], x_name: str, y_name: str) -> str:
+    """A measured curve, with levels to compare it with.
+
+    Args:
+        x: where it was measured.
+        y: what was measured, 0 or more.
+        floors: levels by name.
+        x_name: of the axis.
+        y_name: of the axis.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    figure, axes = _axes()
+    axes.plot(x, y, color=_ACCENT, linewidth=1.8, marker="o", markersize=5)
+    for along, value in zip(x, y, strict=True):
+        axes.annotate(f"{value:.3g}", (along, value), (0, 7), textcoords="offset points", ha="center", color=_INK)
+    greatest = max([*y, *floors.values(), 1e-9])
+    for number, (name, level) in enumerate(floors.items()):
+        axes.axhline(level, color=_FAINT, linewidth=1, dashes=(4, 3) if number else (1, 2))
+        side, place = ("left", 0.01) if number else ("right", 0.99)
+        axes.text(
+            place,
+            level,
+            f"{name} {level:.3g}",
+            transform=axes.get_yaxis_transform(),
+            ha=side,
+            va="bottom",
+            color=_FAINT,
+            fontsize=8.5,
+        )
+    axes.set_ylim(0, greatest * 1.2)
+    axes.set_xticks(list(x), [f"{along:g}" for along in x])
+    axes.margins(x=0.12)
+    axes.set_xlabel(x_name)
+    axes.set_ylabel(y_name)
+    return _svg(figure, "evaluations")

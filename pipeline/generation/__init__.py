@@ -1,0 +1,1 @@
+"""Training, sampling and evaluation of generators on stores."""

@@ -1,0 +1,363 @@
+"""From a trained generator and the store of its data to figures, each with its sample size and its floors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data_schemas.errors import EvaluationError, JobError, StoreMismatchError
+from data_schemas.store import SplatStore
+from data_schemas.stores import open_store
+from models.samplers import SAMPLERS, steps_of
+from pipeline.generation.draws import Drawn, Settings, Subject, draw, roll_out
+from pipeline.generation.evaluation_report.figures import (
+    Evaluation,
+    FeatureFigures,
+    GeneratorFacts,
+    Neighbour,
+    NeighbourFigures,
+    ReferenceFacts,
+    SamplingCost,
+    Scores,
+)
+from pipeline.generation.evaluation_report.page import render_page
+from pipeline.generation.evaluation_report.pictures import Pictures
+from pipeline.generation.features import FeatureExtractor, FeatureName, build_extractor
+from pipeline.generation.flops import sample_tflop, time_steps
+from pipeline.generation.metrics import (
+    frechet_distance,
+    images_needed,
+    inception_score,
+    kernel_distance,
+    nearest,
+    sliced_wasserstein,
+    support,
+)
+from pipeline.generation.real_images import finished_rows, labels, originals, renderings
+from pipeline.report.writing import write_whole
+
+logger = logging.getLogger("splatspace.evaluate")
+
+DEFAULT_IMAGES = 1000
+"""Images of each set where nothing else is asked for, and the store has twice as many."""
+
+_FEWEST_FOR_SCORE = 100
+_SHOWN_NEIGHBOURS = 8
+_SHOWN_WAYS = 6
+
+_NO_SCORE = {
+    "selfsup": "self-supervised features have no classes",
+    "inception": "the classes of ImageNet mean nothing for these images",
+}
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """What to measure.
+
+    Attributes:
+        store: path or URL of the store that the generator was trained on, with source images.
+        out: folder of ``evaluation.json`` and ``evaluation.html``.
+        images: of each set; None takes 1,000, or half of the store where that is less.
+        evaluations: of the network; None takes the objective's.
+        sweep: further numbers of evaluations to measure; None takes a quarter and a half of ``evaluations``.
+        sampler: None takes the objective's.
+        guidance: 1 for none.
+        features: see ``build_extractor``.
+        weights: of Inception.
+        references: most originals among which nearest neighbours are searched.
+        batch: images at once.
+        seed: of the samples and of the choice of originals.
+    """
+
+    store: str
+    out: Path
+    images: int | None = None
+    evaluations: int | None = None
+    sweep: tuple[int, ...] | None = None
+    sampler: str | None = None
+    guidance: float = 1.0
+    features: FeatureName = "auto"
+    weights: Path | None = None
+    references: int = 10_000
+    batch: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that cannot be meant.
+
+        Raises:
+            JobError: a number below one, or an unknown sampler.
+        """
+        counts = {"images": self.images, "evaluations": self.evaluations, "batch": self.batch}
+        counts |= {"references": self.references} | {f"sweep {number}": number for number in self.sweep or ()}
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                raise JobError(f"{name} = {count}", allowed="1 or more")
+        if self.sampler is not None and self.sampler not in SAMPLERS:
+            raise JobError(f"Sampler {self.sampler!r}", allowed=", ".join(SAMPLERS))
+
+
+@dataclass(frozen=True)
+class _Sets:
+    """Row numbers: the reference, as many others for the floor, and where neighbours are searched."""
+
+    reference: NDArray[np.int64]
+    others: NDArray[np.int64]
+    searched: NDArray[np.int64]
+
+
+def _nothing(_done: int) -> None:
+    """Reports progress to nobody."""
+
+
+def evaluate(job: EvaluateJob, subject: Subject, *, progress: Callable[[int], None] = _nothing) -> Evaluation:
+    """Samples, measures and writes ``evaluation.json`` and ``evaluation.html``.
+
+    Args:
+        job: what to measure.
+        subject: the generator.
+        progress: called with the number of images after every sampled batch.
+
+    Raises:
+        EvaluationError: fewer images than the metrics need, no source images, or features that cannot be had.
+        StoreMismatchError: a store of another shape or codec than the generator's.
+        SamplingError: samples that are not finite.
+        ReportError: the folder cannot be written.
+    """
+    with open_store(job.store, "r") as store:
+        _require_match(subject, store)
+        rows = finished_rows(store)
+        extractor = build_extractor(job.features, store, weights=job.weights)
+        sets = _chosen_sets(job, rows, extractor, len(store))
+        found, pictures = _measure(job, subject, store, sets, extractor, len(rows), progress)
+    write_whole(job.out / "evaluation.html", render_page(found, pictures).encode())
+    write_whole(job.out / "evaluation.json", (found.model_dump_json(indent=2) + "\n").encode())
+    logger.info("Evaluation written to %s", job.out)
+    return found
+
+
+def _require_match(subject: Subject, store: SplatStore) -> None:
+    header, spec = store.header, subject.model.spec
+    wanted: dict[str, object] = {"height": spec.height, "width": spec.width, "channels": spec.channels}
+    if spec.kind == "splats":
+        wanted |= {"gaussians": spec.gaussians, "codec": subject.codec}
+    faults = [
+        f"{name}: {getattr(header, name)!r} in the store, {value!r} in the generator"
+        for name, value in wanted.items()
+        if getattr(header, name) != value
+    ]
+    if faults:
+        raise StoreMismatchError(
+            f"{store.path} is not what this generator makes: " + "; ".join(faults),
+            next_step="evaluate with the store that it was trained on",
+        )
+
+
+def _chosen_sets(job: EvaluateJob, rows: NDArray[np.int64], extractor: FeatureExtractor, total: int) -> _Sets:
+    half = len(rows) // 2
+    count = min(DEFAULT_IMAGES, half) if job.images is None else job.images
+    needed = images_needed(extractor.dimension)
+    if half < max(count, needed):
+        raise EvaluationError(
+            f"{len(rows):,} finished images of {total:,} in the store: two sets of {max(count, needed):,} are compared",
+            allowed=f"{2 * needed:,} or more finished images, and --images up to half of them",
+            next_step="encode more images" if half < needed else f"ask for --images {half} or fewer",
+        )
+    if count < needed:
+        raise EvaluationError(
+            f"{count:,} images",
+            allowed=f"{needed:,} or more: {extractor.name} has {extractor.dimension} features",
+            next_step=f"ask for --images {needed} or more",
+        )
+    order = np.random.default_rng(job.seed).permutation(rows)
+    searched = np.concatenate([order[:count], order[2 * count :]])[: max(job.references, 1)]
+    return _Sets(order[:count], order[count : 2 * count], searched)
+
+
+def _measure(
+    job: EvaluateJob,
+    subject: Subject,
+    store: SplatStore,
+    sets: _Sets,
+    extractor: FeatureExtractor,
+    finished: int,
+    progress: Callable[[int], None],
+) -> tuple[Evaluation, Pictures]:
+    settings = Settings(
+        sampler=job.sampler or subject.objective.settings.sampler,
+        evaluations=job.evaluations or subject.objective.settings.evaluations,
+        guidance=job.guidance,
+        seed=job.seed,
+        batch=job.batch,
+    )
+    steps_of(settings.sampler, settings.evaluations)
+    conditional = subject.objective.classes > 0
+    wanted = labels(store, sets.reference) if conditional else None
+    count = len(sets.reference)
+    real, rendered = originals(store, sets.reference), renderings(store, sets.reference)
+    reference, others = extractor.forward(real), extractor.forward(originals(store, sets.others))
+    rendered_features = extractor.forward(rendered)
+    scored: list[Scores] = []
+    headline: Drawn | None = None
+    features = reference
+    for number in _sweep(job, settings.evaluations):
+        drawn = draw(subject, store.header, _with(settings, number), wanted, count, progress)
+        found = extractor.forward(drawn.images)
+        scored.append(_scores("generated", "originals", reference, found, job.seed, number, extractor, drawn.images))
+        if number == settings.evaluations:
+            headline, features = drawn, found
+    assert headline is not None  # the sweep holds the number that was asked for
+    neighbours, nearest_rows = _neighbours(store, sets, extractor, features, others)
+    way = roll_out(subject, settings, wanted, min(_SHOWN_WAYS, count))
+    found = Evaluation(
+        created=datetime.now(UTC),
+        generator=GeneratorFacts(
+            name=subject.name,
+            kind=subject.representation.kind,
+            objective=subject.objective.settings.name,
+            sampler=settings.sampler,
+            guidance=settings.guidance,
+            conditional=conditional,
+            seed=job.seed,
+            facts=subject.facts,
+        ),
+        reference=_reference_facts(store, finished),
+        features=FeatureFigures(
+            name=extractor.name, sha=extractor.sha, dimension=extractor.dimension, facts=extractor.facts
+        ),
+        generated=tuple(scored),
+        against_renderings=_scores(
+            "generated", "renderings", rendered_features, features, job.seed, settings.evaluations
+        ),
+        real_floor=_scores("other originals", "originals", reference, others, job.seed),
+        reconstruction_floor=_scores("renderings", "originals", reference, rendered_features, job.seed),
+        score_reason="" if scored[-1].inception_score is not None else _score_reason(extractor, count),
+        neighbours=neighbours,
+        cost=_cost(subject, settings, headline, conditional),
+    )
+    pictures = Pictures(
+        subject=subject, header=store.header, samples=headline.images, originals=real, way=way, neighbours=nearest_rows
+    )
+    return found, pictures
+
+
+def _sweep(job: EvaluateJob, evaluations: int) -> list[int]:
+    further = (evaluations // 4, evaluations // 2) if job.sweep is None else job.sweep
+    return sorted({evaluations, *(number for number in further if number >= 1)})
+
+
+def _with(settings: Settings, evaluations: int) -> Settings:
+    return Settings(settings.sampler, evaluations, settings.guidance, settings.seed, settings.batch)
+
+
+def _score_reason(extractor: FeatureExtractor, count: int) -> str:
+    return _NO_SCORE.get(extractor.name, "") or f"{count} images are too few for it"
+
+
+def _scores(
+    images: str,
+    reference: str,
+    real: Tensor,
+    generated: Tensor,
+    seed: int,
+    evaluations: int | None = None,
+    extractor: FeatureExtractor | None = None,
+    pixels: Tensor | None = None,
+) -> Scores:
+    kid, spread = kernel_distance(real, generated, seed=seed)
+    covered = support(real, generated)
+    score: tuple[float, float] | tuple[None, None] = (None, None)
+    if extractor is not None and pixels is not None and len(pixels) >= _FEWEST_FOR_SCORE:
+        logits = extractor.logits(pixels)
+        score = (None, None) if logits is None else inception_score(logits, seed=seed)
+    return Scores(
+        images=images,
+        reference=reference,
+        n=len(generated),
+        evaluations=evaluations,
+        fid=frechet_distance(real, generated),
+        kid=kid,
+        kid_spread=spread,
+        precision=covered.precision,
+        recall=covered.recall,
+        density=covered.density,
+        coverage=covered.coverage,
+        sliced_wasserstein=sliced_wasserstein(real, generated, seed=seed),
+        inception_score=score[0],
+        inception_score_spread=score[1],
+    )
+
+
+def _neighbours(
+    store: SplatStore, sets: _Sets, extractor: FeatureExtractor, features: Tensor, others: Tensor
+) -> tuple[NeighbourFigures, Tensor]:
+    """The figures, and the nearest originals of the first samples: uint8 [image, channel, row, column]."""
+    portion = 4096
+    searched = torch.cat(
+        [
+            extractor.forward(originals(store, sets.searched[first : first + portion]))
+            for first in range(0, len(sets.searched), portion)
+        ]
+    )
+    distance, position = nearest(features, searched)
+    real, _ = nearest(others, searched)
+    rows = sets.searched[position[:_SHOWN_NEIGHBOURS].numpy()]
+    real_median = float(real.median())
+    figures = NeighbourFigures(
+        references=len(sets.searched),
+        generated_median=float(distance.median()),
+        real_median=real_median,
+        ratio=float(distance.median()) / real_median if real_median > 0 else None,
+        shown=tuple(
+            Neighbour(sample=number, row=int(row), distance=float(distance[number])) for number, row in enumerate(rows)
+        ),
+    )
+    return figures, originals(store, rows)
+
+
+def _cost(subject: Subject, settings: Settings, drawn: Drawn, conditional: bool) -> SamplingCost:
+    guided = conditional and settings.guidance != 1
+    gflop, tflop = sample_tflop(subject.model, settings.evaluations, guided=guided)
+    steps = time_steps(subject.model, min(32, settings.batch))
+    device = next(subject.model.parameters()).device
+    return SamplingCost(
+        parameters=sum(parameter.numel() for parameter in subject.model.parameters()),
+        gflop_per_step=gflop,
+        evaluations=settings.evaluations,
+        tflop_per_sample=tflop,
+        step_batch=steps.batch,
+        step_ms_p50=steps.median_ms,
+        step_ms_p95=steps.slow_ms,
+        steps_timed=steps.steps,
+        seconds_per_image=drawn.seconds / len(drawn.images),
+        rendering_seconds_per_image=drawn.rendering_seconds / len(drawn.images),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        threads=torch.get_num_threads(),
+    )
+
+
+def _reference_facts(store: SplatStore, finished: int) -> ReferenceFacts:
+    header = store.header
+    return ReferenceFacts(
+        store=store.path.name,
+        source=header.source.name,
+        split=header.source.split,
+        digest=header.source.digest,
+        codec=header.codec,
+        gaussians=header.gaussians,
+        height=header.height,
+        width=header.width,
+        channels=header.channels,
+        rows=len(store),
+        finished=finished,
+        unfinished=len(store) - finished,
+    )

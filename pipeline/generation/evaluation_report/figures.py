@@ -1,0 +1,136 @@
+"""The figures of an evaluation as typed records: what ``evaluation.json`` holds. docs/evaluate.md explains them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+EVALUATION_VERSION = 1
+"""Version of ``evaluation.json``; a reader refuses a greater one."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class FeatureFigures(_Record):
+    """In what the metrics were measured. Numbers compare only under the same name and hash."""
+
+    name: str
+    sha: str
+    dimension: int
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Name and first eight digits of the hash."""
+        return f"{self.name}-{self.sha[:8]}"
+
+
+class Scores(_Record):
+    """One set of images against another of the same size."""
+
+    images: str = Field(description="what was measured")
+    reference: str = Field(description="what it was compared with")
+    n: int = Field(description="images in each of the two sets")
+    evaluations: int | None = Field(default=None, description="of the network, for generated images")
+    fid: float
+    kid: float = Field(description="mean over random subsets")
+    kid_spread: float = Field(description="standard deviation over the subsets")
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+    sliced_wasserstein: float
+    inception_score: float | None = None
+    inception_score_spread: float | None = None
+
+
+class SamplingCost(_Record):
+    """What an image costs."""
+
+    parameters: int
+    gflop_per_step: float = Field(description="one evaluation of the network for one image")
+    evaluations: int
+    tflop_per_sample: float
+    step_batch: int
+    step_ms_p50: float
+    step_ms_p95: float
+    steps_timed: int
+    seconds_per_image: float = Field(description="wall time of sampling and rendering, over all measured images")
+    rendering_seconds_per_image: float = Field(description="share of rendering in it")
+    device: str
+    threads: int
+
+
+class Neighbour(_Record):
+    """A generated image and the nearest original."""
+
+    sample: int
+    row: int = Field(description="of the store")
+    distance: float = Field(description="of the features")
+
+
+class NeighbourFigures(_Record):
+    """How near generated images come to originals, against how near other originals come."""
+
+    references: int = Field(description="originals that were searched")
+    generated_median: float
+    real_median: float = Field(description="the same of originals that are not among those searched")
+    ratio: float | None = Field(description="generated over real; far below 1, samples are copies")
+    shown: tuple[Neighbour, ...] = ()
+
+
+class GeneratorFacts(_Record):
+    """What was evaluated."""
+
+    name: str
+    kind: str
+    objective: str
+    sampler: str
+    guidance: float
+    conditional: bool
+    seed: int
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+
+class ReferenceFacts(_Record):
+    """What it was compared with."""
+
+    store: str
+    source: str
+    split: str
+    digest: str
+    codec: str
+    gaussians: int
+    height: int
+    width: int
+    channels: int
+    rows: int
+    finished: int
+    unfinished: int = Field(description="rows without splats: in no set")
+
+
+class Evaluation(_Record):
+    """All figures of one evaluation."""
+
+    evaluation_version: int = EVALUATION_VERSION
+    created: datetime
+    generator: GeneratorFacts
+    reference: ReferenceFacts
+    features: FeatureFigures
+    generated: tuple[Scores, ...] = Field(description="against originals, by number of evaluations; greatest last")
+    against_renderings: Scores = Field(description="the last of them against renderings of the store")
+    real_floor: Scores = Field(description="originals against other originals")
+    reconstruction_floor: Scores = Field(description="renderings of the store against their originals")
+    score_reason: str = Field(default="", description="why there is no inception score")
+    neighbours: NeighbourFigures
+    cost: SamplingCost
+
+    @property
+    def headline(self) -> Scores:
+        """Generated images at the number of evaluations that was asked for, against originals."""
+        wanted = self.cost.evaluations
+        return next(scores for scores in self.generated if scores.evaluations == wanted)

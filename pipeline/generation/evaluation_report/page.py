@@ -1,0 +1,53 @@
+"""``evaluation.html``: one self-contained page; every text from the data is escaped by the template engine."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.generation.evaluation_report.figures import Evaluation
+from pipeline.generation.evaluation_report.pictures import Pictures
+from pipeline.report.plots import curves_svg
+from pipeline.report.wording import number, seconds, share
+
+_FOLDER = "pipeline.generation.evaluation_report"
+
+
+def render_page(found: Evaluation, pictures: Pictures) -> str:
+    """The page.
+
+    Args:
+        found: the figures.
+        pictures: what it shows.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(number=number, seconds=seconds, share=share)
+    template = environment.from_string(files(_FOLDER).joinpath("evaluation.html.j2").read_text(encoding="utf-8"))
+    way, times = pictures.way_sheet()
+    return template.render(
+        found=found,
+        curve=Markup(evaluations_svg(found)),
+        samples=pictures.sample_sheet(),
+        originals=pictures.original_sheet(),
+        way=way,
+        times=times,
+        neighbours=pictures.neighbour_sheet(),
+        canvas=pictures.canvas(),
+        script=Markup(files(_FOLDER).joinpath("canvas.js").read_text(encoding="utf-8")),
+    )
+
+
+def evaluations_svg(found: Evaluation) -> str:
+    """FID against the number of evaluations, with both floors."""
+    return curves_svg(
+        [float(scores.evaluations or 0) for scores in found.generated],
+        [scores.fid for scores in found.generated],
+        floors={
+            "other originals": found.real_floor.fid,
+            "reconstructions": found.reconstruction_floor.fid,
+        },
+        x_name="evaluations of the network",
+        y_name=f"FID[{found.features.label}]",
+    )

@@ -1,0 +1,86 @@
+"""The images that generated ones are compared with: originals and renderings of a store's finished rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data_schemas.errors import EvaluationError
+from data_schemas.records import RowState
+from data_schemas.store import SplatStore
+from encoders.decode import decode, to_uint8
+
+_ROWS_AT_ONCE = 2048
+
+
+def finished_rows(store: SplatStore) -> NDArray[np.int64]:
+    """Numbers of the rows that hold splats, in order."""
+    return np.flatnonzero(store.read(["state"])["state"] == RowState.DONE)
+
+
+def originals(store: SplatStore, rows: NDArray[np.int64]) -> Tensor:
+    """The source images of some rows.
+
+    Returns:
+        uint8 [image, channel, row, column].
+
+    Raises:
+        EvaluationError: the store holds no source images.
+    """
+    if "image" not in store.arrays:
+        raise EvaluationError(
+            f"{store.path} holds no source images to compare with",
+            allowed="a store that was encoded with --images (the default)",
+            next_step="encode the set again without --no-images",
+        )
+    return as_channels_first(_read(store, "image", rows))
+
+
+def renderings(store: SplatStore, rows: NDArray[np.int64]) -> Tensor:
+    """The stored splats of some rows, decoded at the size of the originals.
+
+    Returns:
+        uint8 [image, channel, row, column].
+    """
+    header = store.header
+    parts = [
+        to_uint8(
+            decode(
+                _read(store, "splats", rows[first : first + _ROWS_AT_ONCE]),
+                layout=header.splat_layout,
+                codec=header.codec,
+                height=header.height,
+                width=header.width,
+            )
+        )
+        for first in range(0, len(rows), _ROWS_AT_ONCE)
+    ]
+    return as_channels_first(np.concatenate(parts))
+
+
+def as_channels_first(pixels: NDArray[np.uint8]) -> Tensor:
+    """uint8 [image, row, column, channel] as [image, channel, row, column]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+
+
+def as_channels_last(pixels: Tensor) -> NDArray[np.uint8]:
+    """uint8 [image, channel, row, column] as [image, row, column, channel]."""
+    return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def labels(store: SplatStore, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Labels of some rows, -1 where there is none."""
+    return _read(store, "label", rows).astype(np.int64)
+
+
+def _read(store: SplatStore, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Rows in the order asked for; read in the order in which they are stored, whose blocks are then read once."""
+    order = np.argsort(rows, kind="stable")
+    values = store.read([name], [int(row) for row in rows[order]])[name]
+    result = np.empty_like(values)
+    result[order] = values
+    return result
