@@ -27,6 +27,7 @@ IMPORTED_AS = {
     "scikit-learn": "sklearn",
     "scikit-image": "skimage",
     "pyyaml": "yaml",
+    "tensorboardx": "tensorboardX",
 }
 
 

@@ -16,6 +16,8 @@ from pipeline.cli.encode import EXAMPLES as ENCODE_EXAMPLES
 from pipeline.cli.encode import encode
 from pipeline.cli.info import EXAMPLES as INFO_EXAMPLES
 from pipeline.cli.info import info
+from pipeline.cli.models import EXAMPLES as MODELS_EXAMPLES
+from pipeline.cli.models import models
 from pipeline.cli.presets import EXAMPLES as PRESETS_EXAMPLES
 from pipeline.cli.presets import presets
 from pipeline.cli.render import EXAMPLES as RENDER_EXAMPLES
@@ -23,6 +25,8 @@ from pipeline.cli.render import render
 from pipeline.cli.report import EXAMPLES as REPORT_EXAMPLES
 from pipeline.cli.report import report
 from pipeline.cli.terminal import as_epilog, reporting_errors, start_logging
+from pipeline.cli.train import EXAMPLES as TRAIN_EXAMPLES
+from pipeline.cli.train import train
 from pipeline.cli.verify import EXAMPLES as VERIFY_EXAMPLES
 from pipeline.cli.verify import verify
 
@@ -35,6 +39,8 @@ COMMANDS: tuple[tuple[Callable[..., None], tuple[str, ...]], ...] = (
     (compare, COMPARE_EXAMPLES),
     (convert, CONVERT_EXAMPLES),
     (presets, PRESETS_EXAMPLES),
+    (train, TRAIN_EXAMPLES),
+    (models, MODELS_EXAMPLES),
 )
 """Every command with its examples; the name on the command line is the function's."""
 

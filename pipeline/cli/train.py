@@ -1,0 +1,188 @@
+"""``splatspace train``: a store to a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from data_schemas.errors import JobError
+from pipeline.cli.progress_bar import SECONDS_BETWEEN_LINES, duration
+from pipeline.cli.terminal import print_json, say, stderr, stop_on_signal, warn
+from pipeline.generation.train_records import TrainProgress, TrainSummary
+
+EXAMPLES = (
+    "splatspace train splats --store mnist.zarr --out runs/mnist --preset tiny --steps 2000",
+    "splatspace train splats --store sprites.zarr --out runs/sprites --model set",
+    "splatspace train splats --store sprites.zarr --out runs/loss --render-loss 1",
+    "splatspace train pixels --store mnist.zarr --out runs/pixels --model pixel-dit",
+    "splatspace train splats --out runs/mnist --resume",
+)
+
+
+def train(
+    kind: Annotated[Literal["splats", "pixels"], typer.Argument(help="What the generator makes.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+    store: Annotated[str | None, typer.Option(help="The store to learn from; not needed with --resume.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="See splatspace models. Default: splatdit, or pixel-unet for pixels."),
+    ] = None,
+    preset: Annotated[
+        Literal["tiny", "small", "medium", "full"] | None, typer.Option(help="Its size. Default: small.")
+    ] = None,
+    pack: Annotated[
+        int | None, typer.Option(min=1, help="Gaussians per token of splatdit. Default: about 50 tokens.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps. Default: 10000.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per step, over all devices. Default: 64.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Height of the learning rate. Default: 0.001.")] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(help="flow-clean, flow-velocity, epsilon, ddpm-linear, ddpm-cosine or published."),
+    ] = None,
+    render_loss: Annotated[
+        float | None, typer.Option(min=0, help="Weight of a loss on rendered predictions. Default: 0, none.")
+    ] = None,
+    covariance: Annotated[
+        Literal["matrix_log", "log_cholesky", "raw"] | None, typer.Option(help="Numbers that stand for a covariance.")
+    ] = None,
+    normalisation: Annotated[
+        Literal["whitened", "minmax"] | None, typer.Option(help="How the numbers are scaled. Default: by model.")
+    ] = None,
+    classes: Annotated[
+        bool | None, typer.Option("--classes/--no-classes", help="Condition on labels. Default: where there are some.")
+    ] = None,
+    order: Annotated[
+        Literal["auto", "stored", "anchors"] | None,
+        typer.Option(help="Order of the Gaussians: as stored, or each image assigned to anchors."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many finished images.")] = None,
+    ema: Annotated[
+        bool | None, typer.Option("--ema/--no-ema", help="Sample from the mean of the weights. Default: yes.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything. Default: 0.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps. Default: auto.")] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="Processes of this machine. Default: 1.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Machines, each given this command. Default: 1.")] = None,
+    precision: Annotated[
+        Literal["auto", "32", "bf16"] | None, typer.Option(help="auto: bf16 on CUDA, else 32.")
+    ] = None,
+    compile: Annotated[bool | None, typer.Option("--compile", help="Compile the network.")] = None,
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between checkpoints and sample grids. Default: a tenth of all.")
+    ] = None,
+    latents: Annotated[
+        int | None, typer.Option(min=1, help="MiB of latents in memory; larger sets are streamed. Default: 4096.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Trains a generator on a store: model.safetensors, card.md, log.jsonl and sample grids in the run's folder.
+
+    Stopped or killed, it goes on with --resume; on one processor the result is the same to the bit.
+    """
+    options = {
+        "model": model,
+        "preset": preset,
+        "changes": None if pack is None else {"pack": pack},
+        "steps": steps,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "objective": objective,
+        "render_loss": render_loss,
+        "covariance": covariance,
+        "normalisation": normalisation,
+        "classes": classes,
+        "order": order,
+        "limit": limit,
+        "ema": ema,
+        "seed": seed,
+        "device": device,
+        "devices": devices,
+        "nodes": nodes,
+        "precision": precision,
+        "compile": compile,
+        "every": every,
+        "latents": latents,
+    }
+    # Imports that take seconds come after the command line has been read.
+    from data_schemas.locations import location
+    from pipeline.generation.jobs import resolve_train_job
+    from pipeline.generation.train import train as run
+    from pipeline.generation.train_state import continued_job
+
+    if resume:
+        job = continued_job(out, {"kind": kind, "store": None if store is None else location(store), **options})
+    elif store is None:
+        raise JobError("train without --store", allowed="a store", next_step="give --store NAME.zarr, or --resume")
+    else:
+        job = resolve_train_job(kind, store, out, **options)
+    with stop_on_signal() as should_stop, _progress() as progress:
+        summary = run(job, resume=resume, progress=progress, should_stop=should_stop)
+    _show(summary, as_json=as_json)
+
+
+def _show(summary: TrainSummary, *, as_json: bool) -> None:
+    if as_json:
+        print_json(summary.model_dump(mode="json"))
+    else:
+        rate = "" if summary.images_per_second is None else f", {summary.images_per_second:,.0f} images/s"
+        loss = "" if summary.loss is None else f", loss {summary.loss:.4f}"
+        say(
+            f"{summary.model} ({summary.preset}), {summary.parameters:,} parameters, on {summary.images:,} images: "
+            f"{summary.steps:,} steps, {duration(summary.seconds)}{rate}{loss}"
+        )
+        say(f"model:   {summary.checkpoint}")
+        say(f"card:    {summary.run / 'card.md'}")
+        say(f"samples: {summary.run / 'samples'}")
+    if summary.unfinished:
+        named = ", ".join(summary.unfinished_named)
+        more = summary.unfinished - len(summary.unfinished_named)
+        warn(
+            f"Warning: {summary.unfinished:,} rows of the store are not done and were not used: {named}"
+            + (f" and {more:,} more" if more > 0 else "")
+        )
+
+
+def _words(progress: TrainProgress) -> str:
+    parts = [] if progress.loss is None else [f"loss {progress.loss:.4f}"]
+    if progress.images_per_second is not None:
+        parts.append(f"{progress.images_per_second:,.0f} images/s")
+    if progress.seconds_left is not None:
+        parts.append(f"{duration(progress.seconds_left)} left")
+    return ", ".join(parts)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[TrainProgress], None]]:
+    """Yields what ``train`` calls: a bar on a terminal, else a line every ten seconds, on stderr."""
+    import time
+
+    console = stderr()
+    said = time.monotonic()
+    if not console.is_terminal:
+
+        def line(progress: TrainProgress) -> None:
+            nonlocal said
+            if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+                said = time.monotonic()
+                warn(f"step {progress.step:,} of {progress.steps:,}: {_words(progress)}")
+
+        yield line
+        return
+    columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task: TaskID | None = None
+
+        def show(progress: TrainProgress) -> None:
+            nonlocal task
+            if task is None:
+                task = bar.add_task("train", total=progress.steps, words="")
+            bar.update(task, completed=progress.step, words=_words(progress))
+
+        yield show

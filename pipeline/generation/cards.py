@@ -1,0 +1,78 @@
+"""``card.md``: what a trained model is, for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data_schemas.durable_files import explained, write_file
+from data_schemas.records import StoreHeader
+from pipeline.generation.jobs import TrainJob
+from pipeline.generation.train_state import CARD_FILE
+
+
+def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str:
+    """The card.
+
+    Args:
+        job: what was trained.
+        header: of the store.
+        config: of the checkpoint.
+    """
+    source, rows = header.source, config["store"]
+    classes = config["data"]["classes"]
+    objective = config["objective"]
+    lines = [
+        f"# {job.model} ({job.preset}) on {source.name}",
+        "",
+        f"Generates images of {header.width} x {header.height} pixels"
+        + (f" as {header.gaussians} Gaussians each (codec {header.codec})." if job.kind == "splats" else " in pixels."),
+        "",
+        "| | |",
+        "|---|---|",
+        f"| images learnt from | {rows['images']:,} |",
+        f"| unfinished rows, not used | {rows['unfinished']:,} |",
+        f"| labels | {classes or 'none'} |",
+        f"| order of Gaussians | {rows['order']} |",
+        f"| parameters | {config['parameters']:,} |",
+        f"| GFLOP per evaluation | {config['gflop']:.3f} |",
+        f"| objective | {objective['name']} (predicts {objective['target']}) |",
+        f"| sampler by default | {objective['sampler']}, {objective['evaluations']} evaluations |",
+        f"| steps | {config['step']:,} of {job.steps:,}, batch {job.batch} |",
+        f"| loss, mean since the last entry | {config['loss']:.4f} |",
+        f"| weights | {'running mean' if job.ema else 'as trained'} |",
+        f"| loss in image space | {job.render_loss or 'none'} |",
+        f"| seed | {job.seed} |",
+        f"| precision | {config['precision']} on {config['device']} |",
+        "",
+        "## Data",
+        "",
+        f"Source: {source.name}, split {source.split}. Licence: {source.licence or 'not recorded'}."
+        + (f" {source.attribution}" if source.attribution else ""),
+        "",
+        "## Limits",
+        "",
+        "It knows only images like those above, at their size, and may repeat some of them: compare samples with",
+        "their nearest training images before publishing any (`splatspace evaluate`). No metric is stated here,",
+        "because none was measured in training.",
+        "",
+        "## Use",
+        "",
+        "```",
+        f"splatspace sample {job.out.name} -n 64 --out samples",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def write_card(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> Path:
+    """Writes the card into the run's folder.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    path = job.out / CARD_FILE
+    with explained("write", path):
+        write_file(path, card_text(job, header, config).encode())
+    return path

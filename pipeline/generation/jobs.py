@@ -1,0 +1,128 @@
+"""What one training is asked to do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from upath import UPath
+
+from data_schemas.errors import JobError
+from data_schemas.locations import LocationField, location
+from models.base import DataKind
+from models.covariance import checked_form
+from models.normalisation import checked_normalisation
+from models.objective_settings import OBJECTIVES
+from models.registry import model_named
+
+OrderName = Literal["auto", "stored", "anchors"]
+PrecisionName = Literal["auto", "32", "bf16"]
+
+DEFAULT_MODEL: dict[DataKind, str] = {"splats": "splatdit", "pixels": "pixel-unet"}
+
+CHANGEABLE = ("store", "out", "device", "devices", "nodes", "compile", "every")
+"""Fields that may differ when a training is continued; all others decide the result."""
+
+
+class TrainJob(BaseModel):
+    """Everything that one training needs; frozen, picklable and printable as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: DataKind = "splats"
+    store: LocationField = Field(description="the store of finished splats, or of images for pixels")
+    out: Path = Field(description="the run's folder")
+    model: str = Field(description="a name of models.registry.MODELS")
+    preset: Literal["tiny", "small", "medium", "full"] = "small"
+    changes: dict[str, Any] = Field(default_factory=dict, description="fields of the preset that differ, as pack")
+    objective: str = "flow-clean"
+    objective_changes: dict[str, Any] = Field(default_factory=dict, description="fields of ObjectiveSettings")
+    covariance: str = "matrix_log"
+    normalisation: str | None = Field(default=None, description="whitened or minmax; None: by model")
+    order: OrderName = "auto"
+    classes: bool | None = Field(default=None, description="condition on labels; None: where model and store can")
+    limit: int | None = Field(default=None, ge=1, description="first finished images only")
+    steps: int = Field(default=10_000, ge=1, le=100_000_000)
+    batch: int = Field(default=64, ge=1, le=1_000_000)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warm_up: int | None = Field(default=None, ge=0, description="steps; None: 500, at most a tenth of all")
+    clip: float = Field(default=1.0, gt=0, description="largest norm of a gradient")
+    ema: bool = Field(default=True, description="sample from the mean of the weights")
+    render_loss: float = Field(default=0.0, ge=0, description="weight of the loss in image space")
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    device: str = "auto"
+    devices: int = Field(default=1, ge=1)
+    nodes: int = Field(default=1, ge=1)
+    precision: PrecisionName = "auto"
+    compile: bool = False
+    every: int | None = Field(default=None, ge=1, description="steps between checkpoints; None: a tenth of all")
+    latents: int | None = Field(default=None, ge=1, description="most MiB of latents in memory; more are streamed")
+
+    @property
+    def steps_between(self) -> int:
+        """Steps between checkpoints and sample grids."""
+        return self.every or max(1, self.steps // 10)
+
+    @property
+    def warm_up_steps(self) -> int:
+        """Steps in which the learning rate rises."""
+        return min(500, self.steps // 10) if self.warm_up is None else self.warm_up
+
+    def deciding(self) -> dict[str, Any]:
+        """The fields that decide the result, as plain values."""
+        return self.model_dump(mode="json", exclude=set(CHANGEABLE))
+
+
+def resolve_train_job(
+    kind: DataKind, store: str | os.PathLike[str] | UPath, out: str | os.PathLike[str], **options: Any
+) -> TrainJob:
+    """Fills what the user left open and checks the whole.
+
+    Args:
+        kind: ``splats`` or ``pixels``.
+        store: of splats; for ``pixels`` one that holds the source images.
+        out: folder of the run.
+        options: fields of ``TrainJob``; None means "the default".
+
+    Raises:
+        JobError: a value outside its range, an unknown name or option, or options that exclude each other.
+        StoreError: a URL that cannot be used.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    name = str(given.setdefault("model", DEFAULT_MODEL[kind]))
+    entry = model_named(name)
+    if entry.kind != kind:
+        raise JobError(
+            f"train {kind} with model {name}, which makes {entry.kind}",
+            allowed=DEFAULT_MODEL[kind],
+            next_step=f"splatspace train {entry.kind} --model {name}",
+        )
+    if name == "published":
+        given = {"objective": "published", "learning_rate": 1e-3, "normalisation": "minmax", **given}
+    if name == "published" and given.get("covariance") is None:
+        given["covariance"] = "raw"
+    try:
+        job = TrainJob(kind=kind, store=location(store), out=Path(out), **given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0]) if first["loc"] else "job"
+        raise JobError(
+            f"--{field.replace('_', '-')} {first.get('input')!r}",
+            allowed=first["msg"].removeprefix("Input should be "),
+            next_step="see splatspace train --help",
+        ) from None
+    if job.objective not in OBJECTIVES:
+        raise JobError(f"Objective {job.objective!r}", allowed=", ".join(OBJECTIVES))
+    if job.preset not in entry.presets:
+        raise JobError(f"Preset {job.preset!r} of {name}", allowed=", ".join(entry.presets))
+    checked_form(job.covariance)
+    if job.normalisation is not None:
+        checked_normalisation(job.normalisation)
+    if job.classes and not entry.takes_labels:
+        raise JobError(f"--classes with model {name}", allowed="--no-classes", next_step="choose another model")
+    if kind == "pixels" and (job.render_loss or job.order != "auto"):
+        raise JobError("--render-loss or --order of pixels", allowed="train splats", next_step="leave it out")
+    return job

@@ -1,0 +1,232 @@
+"""The rows of a store that are learnt from, in the order and the representation of the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+from torch import Tensor
+
+from data_schemas.errors import JobError, StoreMismatchError, TrainingError
+from data_schemas.records import RowState, StoreHeader
+from data_schemas.splats import OVER, Layout
+from data_schemas.store import SplatStore, blocks
+from encoders.anchors import anchors as grid_anchors
+from models.base import DataSpec
+from models.pixel_representation import PixelRepresentation
+from models.registry import ModelEntry, model_named
+from models.representation import SplatRepresentation
+from pipeline.generation.jobs import TrainJob
+from pipeline.unfinished_rows import UnfinishedRows, unfinished_rows
+
+logger = logging.getLogger("splatspace.train")
+
+FEWEST_IMAGES = 2
+CHUNK_ROWS = 1024
+
+
+def order_by_anchors(splats: NDArray[Any], layout: Layout, anchors: NDArray[Any]) -> NDArray[Any]:
+    """Gives every anchor one Gaussian of each image so that the squared distances sum to the least (Hungarian).
+
+    Args:
+        splats: [image, gaussian, parameter] in ``layout``.
+        layout: the columns of ``splats``.
+        anchors: [gaussian, 2] of (x, y).
+
+    Returns:
+        The same splats in another order; those of an image show the same picture if they are summed.
+    """
+    centres = splats[..., [layout.index("x"), layout.index("y")]].astype(np.float64)
+    ordered = np.empty_like(splats)
+    for image, points in enumerate(centres):
+        chosen = linear_sum_assignment(cdist(anchors, points, "sqeuclidean"))[1]
+        ordered[image] = splats[image, chosen]
+    return ordered
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What the index of a Gaussian means to the model.
+
+    Attributes:
+        anchors: [gaussian, 2]; None where it means nothing, or no anchors are known.
+        reorder: whether every image is first brought into the order of the anchors.
+    """
+
+    anchors: NDArray[np.float32] | None
+    reorder: bool
+
+
+def slots_for(job: TrainJob, header: StoreHeader, entry: ModelEntry) -> Slots:
+    """Decides the order of the Gaussians.
+
+    Raises:
+        JobError: a model with slots for a store without them, or an order that would change the pictures.
+    """
+    if job.kind == "pixels":
+        return Slots(None, False)
+    ordered_codec = header.codec == OVER
+    if not entry.needs_slots:
+        if ordered_codec and job.model != "published":
+            raise JobError(
+                f"Model {job.model} knows no order, and codec {header.codec} lays Gaussians over each other in theirs",
+                allowed="a model with slots, or a store whose Gaussians are summed",
+                next_step="give --model splatdit",
+            )
+        if job.order == "anchors":
+            raise JobError(f"--order anchors with model {job.model}, which knows no slots", allowed="--order auto")
+        return Slots(None, False)
+    stored = None if header.anchors is None else np.array(header.anchors, np.float32)
+    if job.order == "anchors":
+        if ordered_codec:
+            raise JobError(
+                f"--order anchors with codec {header.codec}, where the order is what lies in front",
+                allowed="a store whose Gaussians are summed",
+                next_step="encode again with --start transport",
+            )
+        return Slots(grid_anchors(header.gaussians, header.height, header.width) if stored is None else stored, True)
+    if stored is None and job.order == "auto":
+        raise JobError(
+            f"{job.store} has no slot identity (start {header.start or 'unknown'}): index i means another place in "
+            f"every image, which model {job.model} cannot learn from",
+            allowed="a store encoded with --start transport or grid",
+            next_step="encode it again so; second best: --order anchors gives every image the order of a grid; "
+            "or --model set, which needs no order",
+        )
+    if stored is None:
+        logger.warning("The store has no slot identity; its order is taken as it is, which learns badly.")
+    return Slots(stored, False)
+
+
+class TrainingRows:
+    """Finished rows of an open store: what they are, and their stored numbers by position.
+
+    Args:
+        store: open for reading; stays open as long as rows are read.
+        job: what to train.
+
+    Attributes:
+        rows: int64 [image], row numbers in the store.
+        labels: int64 [image], -1 where there is none.
+        unfinished: rows that are not done and therefore not used.
+        classes: labels that the model is conditioned on; 0 for none.
+
+    Raises:
+        JobError: see ``slots_for``; labels asked for that are not there.
+        StoreMismatchError: a store without images for pixels.
+        TrainingError: too few finished images.
+    """
+
+    def __init__(self, store: SplatStore, job: TrainJob) -> None:
+        self.store, self.job, self.header = store, job, store.header
+        self.entry = model_named(job.model)
+        self.slots = slots_for(job, self.header, self.entry)
+        if "image" not in store.arrays and (job.kind == "pixels" or job.render_loss):
+            raise StoreMismatchError(
+                f"{store.path} holds no source images",
+                allowed="a store encoded with images",
+                next_step="encode it again without --no-images",
+            )
+        small = store.read(["state", "label", "content_hash"])
+        done = np.flatnonzero(small["state"] == RowState.DONE).astype(np.int64)
+        self.unfinished: UnfinishedRows = unfinished_rows(store, blocks(len(store), self.header.block_rows))
+        self.rows: NDArray[np.int64] = done[: job.limit]
+        if len(self.rows) < FEWEST_IMAGES:
+            raise TrainingError(
+                f"{store.path} has {len(self.rows)} finished images to learn from"
+                + (f"; not done: {self.unfinished}" if self.unfinished.count else ""),
+                allowed=f"{FEWEST_IMAGES} or more",
+                next_step="encode more images into it",
+            )
+        if self.unfinished.count:
+            logger.warning("%d rows are not done and not used: %s", self.unfinished.count, self.unfinished)
+        self.labels: NDArray[np.int64] = small["label"][self.rows].astype(np.int64)
+        self.classes = self._classes()
+        self.digest = self._digest(small["content_hash"][self.rows])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _classes(self) -> int:
+        most = int(self.labels.max())
+        if self.job.classes and most < 0:
+            raise JobError(f"--classes, and {self.store.path} has no labels", allowed="--no-classes")
+        if self.job.classes is False or most < 0 or not self.entry.takes_labels:
+            return 0
+        return max(most + 1, len(self.header.source.label_names))
+
+    def _digest(self, hashes: NDArray[np.uint8]) -> str:
+        """Of what decides the latents: how they were encoded, of which images, with which labels, in which rows."""
+        digest = hashlib.blake2b(json.dumps(self.header.identity(), sort_keys=True, default=str).encode())
+        for values in (self.rows, self.labels, hashes):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        return "blake2b:" + digest.hexdigest()[:32]
+
+    def stored(self, positions: Sequence[int] | NDArray[np.int64] | slice) -> NDArray[Any]:
+        """Splats [image, gaussian, parameter] in the model's order, or images uint8 [image, y, x, channel].
+
+        Args:
+            positions: indices into ``rows``.
+        """
+        name = "splats" if self.job.kind == "splats" else "image"
+        values = self.store.read([name], self.rows[positions].tolist())[name]
+        if self.slots.reorder and self.slots.anchors is not None:
+            return order_by_anchors(values, self.header.splat_layout, self.slots.anchors)
+        return values
+
+    def images(self, positions: Sequence[int] | NDArray[np.int64] | slice) -> NDArray[np.uint8]:
+        """Source images uint8 [image, y, x, channel]."""
+        return self.store.read(["image"], self.rows[positions].tolist())["image"]
+
+    def chunks(self) -> Iterator[Tensor]:
+        """All stored numbers, in portions of bounded size."""
+        for start in range(0, len(self), CHUNK_ROWS):
+            yield torch.from_numpy(self.stored(slice(start, start + CHUNK_ROWS)).astype(np.float32, copy=False))
+
+    def representation(self) -> SplatRepresentation | PixelRepresentation:
+        """A representation for these rows, without statistics."""
+        header, wanted = self.header, self.job.normalisation
+        if self.job.kind == "pixels":
+            return PixelRepresentation(
+                height=header.height, width=header.width, channels=header.channels, normalisation=wanted or "minmax"
+            )
+        return SplatRepresentation(
+            layout=header.layout,
+            gaussians=header.gaussians,
+            anchors=self.slots.anchors,
+            colours=header.colours,
+            covariance=self.job.covariance,
+            normalisation=wanted or "whitened",
+        )
+
+    def fitted_representation(self) -> SplatRepresentation | PixelRepresentation:
+        """A representation with the statistics of these rows."""
+        result = self.representation()
+        if isinstance(result, SplatRepresentation):
+            return result.fit(self.chunks())
+        return result.fit(chunk / 255 for chunk in self.chunks())
+
+    def spec(self, representation: SplatRepresentation | PixelRepresentation) -> DataSpec:
+        """What the network is built for."""
+        header, points = self.header, self.slots.anchors
+        splats = isinstance(representation, SplatRepresentation)
+        return DataSpec(
+            kind=self.job.kind,
+            gaussians=header.gaussians,
+            features=representation.features if splats else 0,
+            groups=2 if splats else 1,
+            height=header.height,
+            width=header.width,
+            channels=header.channels,
+            classes=self.classes,
+            anchors=None if points is None else tuple((float(x), float(y)) for x, y in points),
+        )

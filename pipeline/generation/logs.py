@@ -1,0 +1,74 @@
+"""What a training writes down as it goes: ``log.jsonl`` and TensorBoard's files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from data_schemas.durable_files import explained, write_file
+from pipeline.generation.train_state import LOG_FILE, TENSORBOARD_FOLDER
+
+
+class TrainLog:
+    """One line of JSON per entry, and the same as scalars for TensorBoard.
+
+    Args:
+        run: folder of the run.
+        after: step from which the training goes on; entries of later steps, left by a killed run, are dropped.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+
+    def __init__(self, run: Path, *, after: int = 0) -> None:
+        # tensorboardX takes a second to import; whoever only reads logs does not need it.
+        from tensorboardX import SummaryWriter
+
+        path = run / LOG_FILE
+        kept = [line for line in read_lines(path) if line["step"] <= after] if after else []
+        with explained("write", path):
+            write_file(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+            self._file = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(run / TENSORBOARD_FOLDER), purge_step=after + 1 if after else None)
+        self._path = path
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Adds an entry; what is no number is for the file alone.
+
+        Raises:
+            StoreError: the disk is full.
+        """
+        with explained("write", self._path):
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(name, value, step)
+
+    def picture(self, step: int, picture: Image.Image) -> None:
+        """Adds a sample grid."""
+        import numpy as np
+
+        pixels = np.asarray(picture.convert("RGB"))
+        self._board.add_image("samples", pixels, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Closes both."""
+        self._file.close()
+        self._board.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Entries of a log; a last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found

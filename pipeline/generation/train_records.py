@@ -1,0 +1,71 @@
+"""What a training says while it runs and when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """How far a training is.
+
+    Attributes:
+        step: steps taken.
+        steps: of the whole training.
+        loss: mean of the last entry.
+        images_per_second: since this process began; None before the first step.
+        seconds_left: at that rate.
+    """
+
+    step: int
+    steps: int
+    loss: float | None
+    images_per_second: float | None
+    seconds_left: float | None
+
+
+class TrainSummary(BaseModel):
+    """What a training left.
+
+    Attributes:
+        run: its folder.
+        checkpoint: the file to sample from.
+        model: name of the network.
+        preset: its size.
+        parameters: trainable numbers.
+        gflop: billions of operations of one evaluation.
+        images: learnt from.
+        unfinished: rows that were not done, and not used.
+        unfinished_named: the first of them.
+        steps: of the whole training.
+        steps_taken: by this process.
+        loss: mean of the last entry; None where no step was taken.
+        seconds: of this process.
+        images_per_second: the same; None where no step was taken.
+        device: computed on.
+        precision: of the network.
+        resident: whether all latents were in memory.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    run: Path
+    checkpoint: Path
+    model: str
+    preset: str
+    parameters: int
+    gflop: float
+    images: int
+    unfinished: int
+    unfinished_named: tuple[str, ...]
+    steps: int
+    steps_taken: int
+    loss: float | None
+    seconds: float
+    images_per_second: float | None
+    device: str
+    precision: str
+    resident: bool
