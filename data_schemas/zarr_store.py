@@ -273,7 +273,11 @@ class ZarrStore(RowStore):
             )
 
     def _commit(self) -> None:
-        """Every change was made durable as it happened; nothing is left to do."""
+        """Every change was made durable as it happened; those of killed shard writers are moved to where all look."""
+        if self._lock is not None and (self.path / DOCUMENT).exists():
+            self._lock.require()
+            for ready in self._log.ready():
+                self._log.apply(ready)
 
     def _close(self) -> None:
         self._live = {}

@@ -128,10 +128,43 @@ class DaskCompute:
                 future.release()
 
     def _result(self, client: Client, future: Future, blocks: tuple[int, ...]) -> BlockSummary:
+        try:
+            while True:
+                left = self._left(client, future, blocks)
+                if left is not None:
+                    return left
+                try:
+                    return future.result(timeout=_COUNT_SECONDS)
+                except TimeoutError:
+                    if future.status == "error":
+                        raise
+                    # The worker died with the result that it had just made: the shard is under way once more.
+                    if client.status != "running":
+                        raise self._lost() from None
+                    if self._stopping.is_set():
+                        return BlockSummary(stopped=True)
+        except CancelledError as error:
+            raise self._lost() from error
+        except KilledWorker as error:
+            raise ComputeError(
+                f"Blocks {blocks[0]} to {blocks[-1]}: every worker that tried them was killed",
+                allowed="workers with enough memory",
+                next_step="look at the workers' logs and run the same command again: what is done is kept",
+            ) from error
+        except ModuleNotFoundError as error:
+            raise ComputeError(
+                f"A Dask worker cannot import {error.name}",
+                next_step="install this version of splatspace where the workers run",
+            ) from error
+
+    def _left(self, client: Client, future: Future, blocks: tuple[int, ...]) -> BlockSummary | None:
+        """Waits until a shard is finished; a summary where the run is stopped and nobody waits any longer."""
         finished = threading.Event()
         future.add_done_callback(lambda _future: finished.set())
         told_to_stop: float | None = None
-        while not finished.wait(_LOOK_SECONDS) and not future.done():
+        while not future.done():
+            if finished.wait(_LOOK_SECONDS):
+                finished.clear()
             if client.status != "running":
                 raise self._lost()
             if self._no_worker_since is not None:
@@ -148,21 +181,7 @@ class DaskCompute:
                 if time.monotonic() - told_to_stop > STOP_SECONDS:
                     logger.warning("blocks %d to %d did not stop in time and are left", blocks[0], blocks[-1])
                     return BlockSummary(stopped=True)
-        try:
-            return future.result(timeout=_COUNT_SECONDS)
-        except CancelledError as error:
-            raise self._lost() from error
-        except KilledWorker as error:
-            raise ComputeError(
-                f"Blocks {blocks[0]} to {blocks[-1]}: every worker that tried them was killed",
-                allowed="workers with enough memory",
-                next_step="look at the workers' logs and run the same command again: what is done is kept",
-            ) from error
-        except ModuleNotFoundError as error:
-            raise ComputeError(
-                f"A Dask worker cannot import {error.name}",
-                next_step="install this version of splatspace where the workers run",
-            ) from error
+        return None
 
     def _connected(self) -> Client:
         """A client that its scheduler answers: one that was started anew at the same address will do."""

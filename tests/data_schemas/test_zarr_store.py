@@ -144,7 +144,7 @@ class TestZarrStore(StoreContract):
     ) -> None:
         path, wanted = filled
         rows = example_rows(example_header(), 16, 60)
-        with open_store(path, "a") as store:
+        with open_store(path, "a", lock=False) as store:
 
             def killed(*_: Any) -> None:
                 raise KeyboardInterrupt

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from numpy.typing import NDArray
 
 from data_schemas.errors import StoreError, StoreLockedError
@@ -132,3 +133,19 @@ def test_a_replacement_that_is_killed_early_leaves_the_old_store_whole(
             run(path, ArrayImages(pictures(4)), overwrite=True)
     with open_store(path) as store:
         np.testing.assert_array_equal(store.read(["psnr"])["psnr"], [7, 7, 7, 7])
+
+
+def test_the_change_of_a_killed_worker_is_in_place_when_the_run_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    run(path, ArrayImages(pictures(4)))
+    with open_store(path, "a") as holder:
+        with pytest.MonkeyPatch.context() as dead:
+            dead.setattr(RedoLog, "apply", lambda _log, _ready: None)
+            with open_store(path, "a", lock=False) as worker:
+                rows = worker.read_block(0)
+                rows.psnr[:] = 7
+                worker.write_block(0, rows)
+        holder.commit()
+        # As any other program reads it.
+        np.testing.assert_array_equal(np.asarray(zarr.open_array(path / "psnr", mode="r")[:]), [7, 7, 7, 7])
+    assert not (tmp_path / "a.zarr.journal").exists()
