@@ -1,0 +1,173 @@
+"""A trained generator, ready to be sampled from: everything comes from ``RUN/model.safetensors``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data_schemas.errors import CheckpointError, JobError, SamplingError, SplatSpaceError, StoreMismatchError
+from data_schemas.records import StoreHeader
+from data_schemas.splats import CODECS, CodecName
+from encoders.decode import decode, to_uint8
+from models.base import DataSpec, Denoiser
+from models.checkpoint import load_checkpoint
+from models.objectives import Objective
+from models.pixel_representation import PixelRepresentation, representation_from
+from models.registry import build_model
+from models.representation import SplatRepresentation
+from pipeline.generation.train_state import MODEL_FILE, representation_tensors
+
+
+@dataclass(frozen=True)
+class Run:
+    """A generator and what turns its answers into pictures.
+
+    Attributes:
+        path: folder of the run.
+        model: the network with the weights to sample from, in evaluation mode.
+        objective: that it was trained with.
+        representation: between features and stored numbers, on the CPU.
+        spec: the data that the network is built for.
+        codec: renders the splats; None for pixel models.
+        label_names: of the classes, as far as they have names.
+        config: the whole header of the checkpoint.
+    """
+
+    path: Path
+    model: Denoiser
+    objective: Objective
+    representation: SplatRepresentation | PixelRepresentation
+    spec: DataSpec
+    codec: CodecName | None
+    label_names: tuple[str, ...]
+    config: dict[str, Any]
+
+    @property
+    def splats(self) -> SplatRepresentation:
+        """The representation of a generator of splats.
+
+        Raises:
+            SamplingError: it generates pixels.
+        """
+        if isinstance(self.representation, SplatRepresentation):
+            return self.representation
+        raise SamplingError(
+            f"{self.path} generates pixels, not splats",
+            allowed="a run of splatspace train splats",
+            next_step="leave the option out, or sample from another run",
+        )
+
+    @property
+    def reorders(self) -> bool:
+        """Whether stored splats were brought into the order of the anchors before the network saw them."""
+        return self.config["job"]["order"] == "anchors"
+
+    def stored(self, features: torch.Tensor) -> NDArray[np.float32]:
+        """Splats [image, gaussian, parameter] or pixels [image, row, column, channel] of clean features."""
+        return self.representation.decode(features.detach().float().cpu()).numpy()
+
+    def rendered(self, stored: NDArray[Any], size: int | None = None) -> NDArray[np.uint8]:
+        """What :meth:`stored` gives as pictures.
+
+        Args:
+            stored: splats or pixels.
+            size: pixels of the longer side; None takes that of the training images. Splats are decoded at that
+                size, pixels are enlarged by repeating them.
+
+        Returns:
+            uint8 [image, row, column, channel].
+
+        Raises:
+            JobError: a size for pixels that is no multiple of their own.
+        """
+        longer = max(self.spec.height, self.spec.width)
+        if isinstance(self.representation, SplatRepresentation):
+            share = (size or longer) / longer
+            height, width = (max(1, round(side * share)) for side in (self.spec.height, self.spec.width))
+            assert self.codec is not None
+            layout = self.representation.layout
+            return to_uint8(decode(stored, layout=layout, codec=self.codec, height=height, width=width))
+        factor, rest = divmod(size or longer, longer)
+        if rest or not factor:
+            raise JobError(
+                f"--size {size} of a generator of pixels, whose images have {longer}",
+                allowed=f"multiples of {longer} (each pixel is repeated)",
+                next_step="leave --size out; only splats can be rendered at any size",
+            )
+        return to_uint8(stored).repeat(factor, axis=1).repeat(factor, axis=2)
+
+    def require_same_data(self, header: StoreHeader, path: object) -> None:
+        """Refuses a store that the network cannot read.
+
+        Raises:
+            StoreMismatchError: another codec, layout, number of Gaussians or size.
+        """
+        spec = self.spec
+        found: dict[str, Any] = {"height": header.height, "width": header.width, "channels": header.channels}
+        wanted: dict[str, Any] = {"height": spec.height, "width": spec.width, "channels": spec.channels}
+        if isinstance(self.representation, SplatRepresentation):
+            found |= {"codec": header.codec, "layout": header.layout, "gaussians": header.gaussians}
+            wanted |= {"codec": self.codec, "layout": self.representation.layout.name, "gaussians": spec.gaussians}
+        differing = [name for name, value in wanted.items() if found[name] != value]
+        if differing:
+            raise StoreMismatchError(
+                f"{path} has " + ", ".join(f"{name} {found[name]}" for name in differing),
+                allowed=", ".join(f"{name} {wanted[name]}" for name in differing) + f" as {self.path} was trained on",
+                next_step="give a store encoded with the same settings as the one that the run was trained on",
+            )
+
+
+def load_run(path: str | os.PathLike[str], *, device: str = "auto") -> Run:
+    """Reads a run.
+
+    Args:
+        path: folder of the run, or its ``model.safetensors``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Returns:
+        The generator on that device.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another kind of network.
+        JobError: a device that is not there.
+    """
+    given = Path(path)
+    file = given if given.suffix == ".safetensors" else given / MODEL_FILE
+    checkpoint = load_checkpoint(file)
+    config = checkpoint.config
+    try:
+        spec = DataSpec.from_dict(config["data"])
+        model = build_model(config["model"], config["preset"], spec, **config["changes"])
+        representation = representation_from(config["representation"], representation_tensors(checkpoint))
+        objective = Objective.from_config(config["objective"], anchors=spec.anchors)
+        codec = config["codec"] if spec.kind == "splats" else None
+        if codec is not None and codec not in CODECS:
+            raise CheckpointError(f"{file} makes splats of codec {codec!r}", allowed=", ".join(CODECS))
+        names = tuple(str(name) for name in config["label_names"])
+        _ = config["job"]["order"], config["colours"], config["store"]["identity"]["start"]
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, SplatSpaceError) as error:
+        raise CheckpointError(
+            f"{file} describes no generator that can be built: {error}",
+            allowed="the model.safetensors of splatspace train",
+            next_step="give the folder of a run",
+        ) from error
+    checkpoint.load_into(model)
+    model.eval().requires_grad_(False).to(_device(device))
+    return Run(file.parent, model, objective, representation, spec, codec, names, config)
+
+
+def _device(name: str) -> torch.device:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, found in there.items() if found))
+    if not there.get(name, False):
+        raise JobError(f"--device {name}", allowed="auto, " + ", ".join(device for device, ok in there.items() if ok))
+    return torch.device(name)

@@ -1,0 +1,119 @@
+"""What one sampling is asked to do, and what it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from data_schemas.errors import JobError
+from models.samplers import steps_of
+from pipeline.render_store import LARGEST_SIDE
+
+MOST_SAMPLES = 1_000_000
+
+StoreSuffix = Literal[".zarr", ".h5"]
+
+
+@dataclass(frozen=True)
+class KnownPart:
+    """A stored image of which a part is kept.
+
+    Attributes:
+        store: path or URL.
+        image: row or name.
+        box: (left, top, right, bottom) in pixels of the stored image, drawn anew; None where colours are.
+    """
+
+    store: str
+    image: str
+    box: tuple[float, float, float, float] | None = None
+
+    @property
+    def recolours(self) -> bool:
+        """Whether the geometry is kept and the colours are drawn anew."""
+        return self.box is None
+
+
+@dataclass(frozen=True)
+class SampleJob:
+    """What to sample.
+
+    Attributes:
+        out: folder of the pictures, the grid and the store.
+        number: images.
+        evaluations: of the network per image; None takes the objective's.
+        sampler: by name; None takes the objective's.
+        size: pixels of the longer side; None takes the size of the training images.
+        label: name or number of a class, ``all`` or ``none``; None is ``all`` where the model knows labels.
+        guidance: 1 for none; more follows the label more closely.
+        seed: image i follows from it, from i and from its label.
+        batch: images at once; the result does not depend on it up to rounding.
+        known: a part of a stored image that is kept.
+        interpolate: two of the images, between which pictures are made.
+        gif: write the way from data to noise and back.
+        suffix: format of the store.
+
+    Raises:
+        JobError: a number outside its range, or options that exclude each other.
+    """
+
+    out: Path
+    number: int = 64
+    evaluations: int | None = None
+    sampler: str | None = None
+    size: int | None = None
+    label: str | None = None
+    guidance: float = 1.0
+    seed: int = 0
+    batch: int = 64
+    known: KnownPart | None = None
+    interpolate: tuple[int, int] | None = None
+    gif: bool = False
+    suffix: StoreSuffix = ".zarr"
+
+    def __post_init__(self) -> None:
+        """Checks what can be checked without the model."""
+        if not 1 <= self.number <= MOST_SAMPLES:
+            raise JobError(f"-n {self.number}", allowed=f"1 to {MOST_SAMPLES:,}")
+        if self.batch < 1:
+            raise JobError(f"--batch {self.batch}", allowed="1 or more")
+        if self.seed < 0:
+            raise JobError(f"--seed {self.seed}", allowed="0 or more")
+        if self.size is not None and not 1 <= self.size <= LARGEST_SIDE:
+            raise JobError(f"--size {self.size}", allowed=f"1 to {LARGEST_SIDE} pixels")
+        if self.sampler is not None:
+            steps_of(self.sampler, 1)
+        if self.evaluations is not None:
+            steps_of(self.sampler or "euler", self.evaluations)
+        for image in self.interpolate or ():
+            if not 0 <= image < self.number:
+                raise JobError(f"--interpolate with image {image}", allowed=f"0 to {self.number - 1}")
+        box = None if self.known is None else self.known.box
+        if box is not None and not (box[0] < box[2] and box[1] < box[3]):
+            raise JobError(f"--box {','.join(f'{side:g}' for side in box)}", allowed="left < right and top < bottom")
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """What a sampling left.
+
+    Attributes:
+        pictures: PNGs in order of the images.
+        grid: all pictures in one.
+        store: splats of the images; None for pixel models.
+        gifs: animations.
+        strip: pictures between two images, if they were asked for.
+        labels: class of each image, -1 for none.
+        seconds: wall time of sampling, rendering left out.
+        notes: what a user should know.
+    """
+
+    pictures: tuple[Path, ...]
+    grid: Path
+    store: Path | None
+    gifs: tuple[Path, ...]
+    strip: Path | None
+    labels: tuple[int, ...]
+    seconds: float
+    notes: tuple[str, ...]

@@ -1,0 +1,113 @@
+"""Generated splats as a store, which every command reads that reads encoded ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_schemas.records import RowBlock, RowState, SourceRecord, StoreHeader, content_hash
+from data_schemas.splats import Layout
+from data_schemas.stores import create_store
+from encoders.decode import decode_with_dead, to_uint8
+from pipeline.generation.run import Run
+from pipeline.generation.sample_job import SampleJob
+
+BLOCK_ROWS = 1024
+
+
+def write_samples(
+    run: Run, job: SampleJob, evaluations: int, splats: NDArray[np.float32], labels: NDArray[np.int64], path: Path
+) -> None:
+    """Writes samples as a store of float32: it holds exactly the numbers that the pictures show.
+
+    The source record and the settings say that the rows are generated, and by what. There are no source images and
+    therefore no PSNR.
+
+    Args:
+        run: the generator.
+        job: of the sampling.
+        evaluations: that were spent on each image.
+        splats: float32 [image, gaussian, parameter].
+        labels: int64 [image], -1 for none.
+        path: of the new store.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    config, spec = run.config, run.spec
+    assert run.codec is not None
+    known = None if job.known is None else {"image": job.known.image, "box": job.known.box}
+    source = config["store"]["source"]
+    header = StoreHeader(
+        codec=run.codec,
+        layout=run.splats.layout.name,
+        gaussians=spec.gaussians,
+        height=spec.height,
+        width=spec.width,
+        channels=spec.channels,
+        dtype="float32",
+        images=False,
+        colours=config["colours"],
+        start=config["store"]["identity"]["start"],
+        anchors=spec.anchors,
+        engine="generated",
+        settings={
+            "generated": {
+                "model": config["model"],
+                "preset": config["preset"],
+                "objective": run.objective.settings.name,
+                "step": config.get("step"),
+                "sampler": job.sampler or run.objective.settings.sampler,
+                "evaluations": evaluations,
+                "guidance": job.guidance,
+                "known": known,
+            }
+        },
+        seed=job.seed,
+        source=SourceRecord(
+            name=f"generated after {source['name']}",
+            split="generated",
+            licence=source.get("licence", ""),
+            attribution=source.get("attribution", ""),
+            label_names=run.label_names,
+        ),
+        block_rows=min(BLOCK_ROWS, len(splats)),
+    )
+    write_rows(header, splats, labels, [f"generated/{index:06d}" for index in range(len(splats))], path)
+
+
+def write_rows(
+    header: StoreHeader, splats: NDArray[Any], labels: NDArray[np.integer], names: list[str], path: Path
+) -> None:
+    """Writes finished rows without source images as a new store.
+
+    Args:
+        header: with ``images`` off.
+        splats: [image, gaussian, parameter].
+        labels: [image], -1 for none.
+        names: of the images.
+        path: of the new store.
+
+    Raises:
+        StoreError: it is there already or cannot be written.
+    """
+    layout: Layout = header.splat_layout
+    with create_store(path, header) as store:
+        store.append(names)
+        for block in range(-(-len(splats) // header.block_rows)):
+            span = slice(block * header.block_rows, min((block + 1) * header.block_rows, len(splats)))
+            rows = RowBlock.empty(span.stop - span.start, header)
+            rows.splats = splats[span].astype(header.dtype)
+            decoded, dead = decode_with_dead(
+                rows.splats, layout=layout, codec=header.codec, height=header.height, width=header.width
+            )
+            rows.dead = dead
+            rows.label = labels[span].astype(np.int32)
+            rows.content_hash = np.stack([content_hash(image) for image in to_uint8(decoded)])
+            rows.source_id = np.array(names[span], dtype=object)
+            rows.state = np.full(len(rows), RowState.DONE, np.uint8)
+            store.write_block(block, rows)
+        store.commit()
