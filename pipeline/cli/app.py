@@ -14,6 +14,8 @@ from pipeline.cli.convert import EXAMPLES as CONVERT_EXAMPLES
 from pipeline.cli.convert import convert
 from pipeline.cli.encode import EXAMPLES as ENCODE_EXAMPLES
 from pipeline.cli.encode import encode
+from pipeline.cli.evaluate import EXAMPLES as EVALUATE_EXAMPLES
+from pipeline.cli.evaluate import evaluate
 from pipeline.cli.info import EXAMPLES as INFO_EXAMPLES
 from pipeline.cli.info import info
 from pipeline.cli.models import EXAMPLES as MODELS_EXAMPLES
@@ -24,6 +26,8 @@ from pipeline.cli.render import EXAMPLES as RENDER_EXAMPLES
 from pipeline.cli.render import render
 from pipeline.cli.report import EXAMPLES as REPORT_EXAMPLES
 from pipeline.cli.report import report
+from pipeline.cli.sample import EXAMPLES as SAMPLE_EXAMPLES
+from pipeline.cli.sample import sample
 from pipeline.cli.terminal import as_epilog, reporting_errors, start_logging
 from pipeline.cli.train import EXAMPLES as TRAIN_EXAMPLES
 from pipeline.cli.train import train
@@ -38,7 +42,9 @@ COMMANDS: tuple[tuple[Callable[..., None], tuple[str, ...]], ...] = (
     (render, RENDER_EXAMPLES),
     (compare, COMPARE_EXAMPLES),
     (convert, CONVERT_EXAMPLES),
+    (sample, SAMPLE_EXAMPLES),
     (presets, PRESETS_EXAMPLES),
+    (evaluate, EVALUATE_EXAMPLES),
     (train, TRAIN_EXAMPLES),
     (models, MODELS_EXAMPLES),
 )

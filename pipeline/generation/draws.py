@@ -4,54 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_schemas.records import StoreHeader
-from encoders.decode import decode, to_uint8
-from models.base import Denoiser
-from models.objectives import Objective
-from models.pixel_representation import PixelRepresentation
-from models.representation import SplatRepresentation
 from models.samplers import generators_for, sample
 from pipeline.generation.real_images import as_channels_first
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is evaluated.
-
-    Attributes:
-        name: for people.
-        model: the network, on its device.
-        objective: that it was trained with.
-        representation: between features and stored data, on the CPU.
-        codec: renders the splats; "" for pixel models.
-        facts: whatever the report shall say of it.
-    """
-
-    name: str
-    model: Denoiser
-    objective: Objective
-    representation: SplatRepresentation | PixelRepresentation
-    codec: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def stored(self, features: Tensor) -> NDArray[np.float32]:
-        """Splats [image, gaussian, parameter] or pixels [image, row, column, channel] of clean features."""
-        return self.representation.decode(features.float().cpu()).detach().numpy()
-
-    def rendered(self, stored: NDArray[np.float32], height: int, width: int) -> NDArray[np.uint8]:
-        """uint8 [image, row, column, channel] of what :meth:`stored` gives."""
-        if isinstance(self.representation, PixelRepresentation):
-            return to_uint8(stored)
-        layout = self.representation.layout
-        return to_uint8(decode(stored, layout=layout, codec=self.codec, height=height, width=width))
+from pipeline.generation.run import Run
 
 
 @dataclass(frozen=True)
@@ -89,8 +51,7 @@ class Drawn:
 
 
 def draw(
-    subject: Subject,
-    header: StoreHeader,
+    run: Run,
     settings: Settings,
     labels: NDArray[np.int64] | None,
     count: int,
@@ -99,12 +60,11 @@ def draw(
     """Samples and renders.
 
     Args:
-        subject: the generator.
-        header: of the store; decides the size of the images.
+        run: the generator.
         settings: see there.
         labels: int64 [image] for conditional generators, else None.
         count: how many.
-        report: called with the number of images after each batch.
+        report: called with the number of images so far after each batch.
 
     Raises:
         SamplingError: samples that are not finite.
@@ -115,17 +75,17 @@ def draw(
     for first in range(0, count, settings.batch):
         size = min(settings.batch, count - first)
         wanted = None if labels is None else torch.from_numpy(labels[first : first + size])
-        features = _sampled(subject, settings, first, size, wanted)
-        stored = subject.stored(features)
+        features = _sampled(run, settings, first, size, wanted)
+        stored = run.stored(features)
         before = time.perf_counter()
-        images.append(subject.rendered(stored, header.height, header.width))
+        images.append(run.rendered(stored))
         rendering += time.perf_counter() - before
-        report(size)
+        report(first + size)
     return Drawn(as_channels_first(np.concatenate(images)), time.perf_counter() - began, rendering)
 
 
 def roll_out(
-    subject: Subject, settings: Settings, labels: NDArray[np.int64] | None, count: int
+    run: Run, settings: Settings, labels: NDArray[np.int64] | None, count: int
 ) -> list[tuple[float, NDArray[np.float32]]]:
     """The way of the first samples: what the network takes for the clean data at each step, and the result.
 
@@ -135,16 +95,16 @@ def roll_out(
     way: list[tuple[float, NDArray[np.float32]]] = []
 
     def keep(_number: int, moment: float, _noisy: Tensor, clean: Tensor) -> None:
-        way.append((moment, subject.stored(clean)))
+        way.append((moment, run.stored(clean)))
 
     wanted = None if labels is None else torch.from_numpy(labels[:count])
-    result = _sampled(subject, settings, 0, count, wanted, keep)
-    way.append((1.0, subject.stored(result)))
+    result = _sampled(run, settings, 0, count, wanted, keep)
+    way.append((1.0, run.stored(result)))
     return way
 
 
 def _sampled(
-    subject: Subject,
+    run: Run,
     settings: Settings,
     first: int,
     count: int,
@@ -152,9 +112,9 @@ def _sampled(
     trajectory: Callable[[int, float, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
     return sample(
-        subject.objective,
-        subject.model,
-        (count, *subject.representation.shape),
+        run.objective,
+        run.model,
+        (count, *run.representation.shape),
         generators=generators_for(settings.seed, count, first=first),
         evaluations=settings.evaluations,
         sampler=settings.sampler,

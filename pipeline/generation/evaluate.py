@@ -7,17 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_schemas.errors import EvaluationError, JobError, StoreMismatchError
+from data_schemas.errors import EvaluationError, JobError
 from data_schemas.store import SplatStore
 from data_schemas.stores import open_store
 from models.samplers import SAMPLERS, steps_of
-from pipeline.generation.draws import Drawn, Settings, Subject, draw, roll_out
+from pipeline.generation.draws import Drawn, Settings, draw, roll_out
 from pipeline.generation.evaluation_report.figures import (
     Evaluation,
     FeatureFigures,
@@ -42,6 +43,7 @@ from pipeline.generation.metrics import (
     support,
 )
 from pipeline.generation.real_images import finished_rows, labels, originals, renderings
+from pipeline.generation.run import Run, load_run
 from pipeline.report.writing import write_whole
 
 logger = logging.getLogger("splatspace.evaluate")
@@ -64,6 +66,7 @@ class EvaluateJob:
     """What to measure.
 
     Attributes:
+        run: folder of the training.
         store: path or URL of the store that the generator was trained on, with source images.
         out: folder of ``evaluation.json`` and ``evaluation.html``.
         images: of each set; None takes 1,000, or half of the store where that is less.
@@ -78,6 +81,7 @@ class EvaluateJob:
         seed: of the samples and of the choice of originals.
     """
 
+    run: Path
     store: str
     out: Path
     images: int | None = None
@@ -115,51 +119,41 @@ class _Sets:
     searched: NDArray[np.int64]
 
 
-def _nothing(_done: int) -> None:
+Progress = Callable[[int, int], None]
+"""(images sampled, of how many)."""
+
+
+def _nothing(_done: int, _total: int) -> None:
     """Reports progress to nobody."""
 
 
-def evaluate(job: EvaluateJob, subject: Subject, *, progress: Callable[[int], None] = _nothing) -> Evaluation:
+def evaluate(job: EvaluateJob, *, device: str = "auto", progress: Progress = _nothing) -> Evaluation:
     """Samples, measures and writes ``evaluation.json`` and ``evaluation.html``.
 
     Args:
         job: what to measure.
-        subject: the generator.
-        progress: called with the number of images after every sampled batch.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        progress: called after every sampled batch.
 
     Raises:
+        CheckpointError: no run, or a damaged one.
+        JobError: a device that is not there.
         EvaluationError: fewer images than the metrics need, no source images, or features that cannot be had.
         StoreMismatchError: a store of another shape or codec than the generator's.
         SamplingError: samples that are not finite.
         ReportError: the folder cannot be written.
     """
+    run = load_run(job.run, device=device)
     with open_store(job.store, "r") as store:
-        _require_match(subject, store)
+        run.require_same_data(store.header, store.path)
         rows = finished_rows(store)
         extractor = build_extractor(job.features, store, weights=job.weights)
         sets = _chosen_sets(job, rows, extractor, len(store))
-        found, pictures = _measure(job, subject, store, sets, extractor, len(rows), progress)
+        found, pictures = _measure(job, run, store, sets, extractor, len(rows), progress)
     write_whole(job.out / "evaluation.html", render_page(found, pictures).encode())
     write_whole(job.out / "evaluation.json", (found.model_dump_json(indent=2) + "\n").encode())
     logger.info("Evaluation written to %s", job.out)
     return found
-
-
-def _require_match(subject: Subject, store: SplatStore) -> None:
-    header, spec = store.header, subject.model.spec
-    wanted: dict[str, object] = {"height": spec.height, "width": spec.width, "channels": spec.channels}
-    if spec.kind == "splats":
-        wanted |= {"gaussians": spec.gaussians, "codec": subject.codec}
-    faults = [
-        f"{name}: {getattr(header, name)!r} in the store, {value!r} in the generator"
-        for name, value in wanted.items()
-        if getattr(header, name) != value
-    ]
-    if faults:
-        raise StoreMismatchError(
-            f"{store.path} is not what this generator makes: " + "; ".join(faults),
-            next_step="evaluate with the store that it was trained on",
-        )
 
 
 def _chosen_sets(job: EvaluateJob, rows: NDArray[np.int64], extractor: FeatureExtractor, total: int) -> _Sets:
@@ -185,22 +179,22 @@ def _chosen_sets(job: EvaluateJob, rows: NDArray[np.int64], extractor: FeatureEx
 
 def _measure(
     job: EvaluateJob,
-    subject: Subject,
+    run: Run,
     store: SplatStore,
     sets: _Sets,
     extractor: FeatureExtractor,
     finished: int,
-    progress: Callable[[int], None],
+    progress: Progress,
 ) -> tuple[Evaluation, Pictures]:
     settings = Settings(
-        sampler=job.sampler or subject.objective.settings.sampler,
-        evaluations=job.evaluations or subject.objective.settings.evaluations,
+        sampler=job.sampler or run.objective.settings.sampler,
+        evaluations=job.evaluations or run.objective.settings.evaluations,
         guidance=job.guidance,
         seed=job.seed,
         batch=job.batch,
     )
     steps_of(settings.sampler, settings.evaluations)
-    conditional = subject.objective.classes > 0
+    conditional = run.objective.classes > 0
     wanted = labels(store, sets.reference) if conditional else None
     count = len(sets.reference)
     real, rendered = originals(store, sets.reference), renderings(store, sets.reference)
@@ -209,26 +203,31 @@ def _measure(
     scored: list[Scores] = []
     headline: Drawn | None = None
     features = reference
-    for number in _sweep(job, settings.evaluations):
-        drawn = draw(subject, store.header, _with(settings, number), wanted, count, progress)
+    numbers = _sweep(job, settings.evaluations)
+    for place, number in enumerate(numbers):
+
+        def sampled(done: int, before: int = place * count) -> None:
+            progress(before + done, len(numbers) * count)
+
+        drawn = draw(run, _with(settings, number), wanted, count, sampled)
         found = extractor.forward(drawn.images)
         scored.append(_scores("generated", "originals", reference, found, job.seed, number, extractor, drawn.images))
         if number == settings.evaluations:
             headline, features = drawn, found
     assert headline is not None  # the sweep holds the number that was asked for
     neighbours, nearest_rows = _neighbours(store, sets, extractor, features, others)
-    way = roll_out(subject, settings, wanted, min(_SHOWN_WAYS, count))
+    way = roll_out(run, settings, wanted, min(_SHOWN_WAYS, count))
     found = Evaluation(
         created=datetime.now(UTC),
         generator=GeneratorFacts(
-            name=subject.name,
-            kind=subject.representation.kind,
-            objective=subject.objective.settings.name,
+            name=f"{run.config['model']} ({run.config['preset']})",
+            kind=run.representation.kind,
+            objective=run.objective.settings.name,
             sampler=settings.sampler,
             guidance=settings.guidance,
             conditional=conditional,
             seed=job.seed,
-            facts=subject.facts,
+            facts=_facts(run.config),
         ),
         reference=_reference_facts(store, finished),
         features=FeatureFigures(
@@ -242,11 +241,9 @@ def _measure(
         reconstruction_floor=_scores("renderings", "originals", reference, rendered_features, job.seed),
         score_reason="" if scored[-1].inception_score is not None else _score_reason(extractor, count),
         neighbours=neighbours,
-        cost=_cost(subject, settings, headline, conditional),
+        cost=_cost(run, settings, headline, conditional),
     )
-    pictures = Pictures(
-        subject=subject, header=store.header, samples=headline.images, originals=real, way=way, neighbours=nearest_rows
-    )
+    pictures = Pictures(run=run, samples=headline.images, originals=real, way=way, neighbours=nearest_rows)
     return found, pictures
 
 
@@ -324,13 +321,13 @@ def _neighbours(
     return figures, originals(store, rows)
 
 
-def _cost(subject: Subject, settings: Settings, drawn: Drawn, conditional: bool) -> SamplingCost:
+def _cost(run: Run, settings: Settings, drawn: Drawn, conditional: bool) -> SamplingCost:
     guided = conditional and settings.guidance != 1
-    gflop, tflop = sample_tflop(subject.model, settings.evaluations, guided=guided)
-    steps = time_steps(subject.model, min(32, settings.batch))
-    device = next(subject.model.parameters()).device
+    gflop, tflop = sample_tflop(run.model, settings.evaluations, guided=guided)
+    steps = time_steps(run.model, min(32, settings.batch))
+    device = next(run.model.parameters()).device
     return SamplingCost(
-        parameters=sum(parameter.numel() for parameter in subject.model.parameters()),
+        parameters=sum(parameter.numel() for parameter in run.model.parameters()),
         gflop_per_step=gflop,
         evaluations=settings.evaluations,
         tflop_per_sample=tflop,
@@ -343,6 +340,21 @@ def _cost(subject: Subject, settings: Settings, drawn: Drawn, conditional: bool)
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         threads=torch.get_num_threads(),
     )
+
+
+def _facts(config: dict[str, Any]) -> dict[str, Any]:
+    """What the report says of the training."""
+    job, store = config["job"], config["store"]
+    return {
+        "model": config["model"],
+        "preset": config["preset"],
+        "training steps": config.get("step"),
+        "batch": job["batch"],
+        "images learnt from": store["images"],
+        "order of Gaussians": store["order"],
+        "running mean of weights": job["ema"],
+        "training seed": job["seed"],
+    }
 
 
 def _reference_facts(store: SplatStore, finished: int) -> ReferenceFacts:

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from data_schemas.records import StoreHeader
 from data_schemas.splats import NORMALISED, NORMALISED_EPSILON, OVER
 from models.pixel_representation import PixelRepresentation
-from pipeline.generation.draws import Subject
 from pipeline.generation.real_images import as_channels_last
+from pipeline.generation.run import Run
 from pipeline.report.panels import encode_png, picture
 
 GRID_SIDE = 8
@@ -31,16 +30,14 @@ class Pictures:
     """What the page draws.
 
     Attributes:
-        subject: the generator, which renders.
-        header: of the store.
+        run: the generator, which renders.
         samples: uint8 [image, channel, row, column].
         originals: the same.
         way: (time, stored data [image, ...]) of the first samples, step by step.
         neighbours: uint8 [image, channel, row, column], the nearest originals of the first samples.
     """
 
-    subject: Subject
-    header: StoreHeader
+    run: Run
     samples: Tensor
     originals: Tensor
     way: list[tuple[float, NDArray[np.float32]]]
@@ -57,9 +54,7 @@ class Pictures:
     def way_sheet(self) -> tuple[str, list[float]]:
         """One line per sample, from noise to data; and the times of the columns."""
         chosen = np.unique(np.linspace(0, len(self.way) - 1, min(_MOST_COLUMNS, len(self.way))).round().astype(int))
-        columns = [
-            self.subject.rendered(self.way[number][1], self.header.height, self.header.width) for number in chosen
-        ]
+        columns = [self.run.rendered(self.way[number][1]) for number in chosen]
         tiles = np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])
         return _address(_sheet(tiles, len(chosen))), [self.way[number][0] for number in chosen]
 
@@ -71,9 +66,9 @@ class Pictures:
 
     def canvas(self) -> dict[str, Any] | None:
         """The first sample's splats at each step, for the script of the page; None for pixel models."""
-        if isinstance(self.subject.representation, PixelRepresentation):
+        if isinstance(self.run.representation, PixelRepresentation):
             return None
-        layout = self.subject.representation.layout
+        layout = self.run.representation.layout
         numbers = np.stack([stored[0] for _, stored in self.way]).astype("<f4")
         names = ["sigma_x", "sigma_y", "rho", "x", "y"]
         opacity = numbers[..., layout.index("alpha")] if layout.has_alpha else np.ones(numbers.shape[:2], "<f4")
@@ -83,10 +78,10 @@ class Pictures:
             "steps": len(self.way),
             "gaussians": numbers.shape[1],
             "channels": layout.channels,
-            "width": self.header.width,
-            "height": self.header.height,
+            "width": self.run.spec.width,
+            "height": self.run.spec.height,
             "times": [round(moment, 4) for moment, _ in self.way],
-            "mode": {NORMALISED: "normalised", OVER: "over"}.get(self.header.codec, "additive"),
+            "mode": {NORMALISED: "normalised", OVER: "over"}.get(self.run.codec or "", "additive"),
             "floor": NORMALISED_EPSILON,
             "data": base64.b64encode(np.ascontiguousarray(table, "<f4").tobytes()).decode("ascii"),
         }

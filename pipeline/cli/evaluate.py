@@ -1,0 +1,91 @@
+"""``splatspace evaluate``: how good a trained generator is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipeline.cli.progress_bar import count_progress
+from pipeline.cli.terminal import print_json, say, stdout
+
+EXAMPLES = (
+    "splatspace evaluate RUN --store sprites.zarr",
+    "splatspace evaluate RUN --store mnist.zarr --images 2000 --evaluations 20 --sweep 5,10,50",
+    "splatspace evaluate RUN --store cifar10.zarr --features inception --images 5000",
+)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a training.")],
+    store: Annotated[
+        str, typer.Option("--store", "-s", help="The store that it was trained on, with its source images.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the report. Default: RUN/evaluation.")
+    ] = None,
+    features: Annotated[
+        Literal["auto", "classifier", "selfsup", "inception"],
+        typer.Option(help="In what to measure. auto: classifier where every image has a label, else selfsup."),
+    ] = "auto",
+    images: Annotated[
+        int | None,
+        typer.Option("--images", "-n", min=1, help="Images of each set. Default: 1000, at most half of the store."),
+    ] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(min=1, help="Of the network per image. Default: the objective's.")
+    ] = None,
+    sweep: Annotated[
+        str | None, typer.Option(help="Further numbers of evaluations, as 5,10,50. Default: a quarter and half.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="dpmpp-2m, heun, euler, ddim or ancestral. Default: the objective's.")
+    ] = None,
+    guidance: Annotated[float, typer.Option(help="Towards the label; 1 for none.")] = 1.0,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the Inception network's weights. Default: $SPLATSPACE_INCEPTION_WEIGHTS, a download."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples and of the choice of originals.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json instead of the table.")] = False,
+) -> None:
+    """Measures FID, KID, precision, recall and more against the originals, with floors; writes JSON and one page."""
+    from pipeline.generation.evaluate import EvaluateJob
+    from pipeline.generation.evaluate import evaluate as measure
+    from pipeline.generation.evaluation_report.terminal import scores_table
+
+    job = EvaluateJob(
+        run=run,
+        store=store,
+        out=out or run / "evaluation",
+        images=images,
+        evaluations=evaluations,
+        sweep=_numbers(sweep),
+        sampler=sampler,
+        guidance=guidance,
+        features=features,
+        weights=weights,
+        batch=batch,
+        seed=seed,
+    )
+    with count_progress("evaluate") as progress:
+        found = measure(job, device=device, progress=progress)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    stdout().print(scores_table(found))
+    say(f"evaluation: {job.out / 'evaluation.html'}")
+
+
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: whole numbers with commas, as 5,10,50", param_hint="--sweep") from None

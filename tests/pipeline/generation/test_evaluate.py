@@ -1,0 +1,233 @@
+"""An evaluation from a trained run to its files: what it says, that it repeats, and what it refuses."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from data_schemas.errors import CheckpointError, EvaluationError, JobError, SplatSpaceError, StoreMismatchError
+from data_schemas.stores import open_store
+from encoders.base import FitSettings
+from models.registry import step_gflop
+from pipeline.cli import app
+from pipeline.generation import feature_training
+from pipeline.generation.draws import Settings, draw, roll_out
+from pipeline.generation.evaluate import EvaluateJob, evaluate
+from pipeline.generation.evaluation_report.figures import Evaluation
+from pipeline.generation.jobs import resolve_train_job
+from pipeline.generation.real_images import finished_rows, originals, renderings
+from pipeline.generation.run import Run, load_run
+from pipeline.generation.train import train
+from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, pictures, run
+
+IMAGES = 70
+
+
+@pytest.fixture(scope="module", autouse=True)
+def brief_features() -> Iterator[None]:
+    """Features of few training steps: how well they learn is the matter of ``test_features``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feature_training, "_STEPS", 20)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 150 images with one unfinished row, and two trained runs."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    source = ArrayImages(pictures(150))
+    source.broken["image-0003"] = "cut short"
+    run(folder / "store.zarr", source, block_rows=64)
+    options = {"preset": "tiny", "steps": 3, "batch": 4, "device": "cpu"}
+    train(resolve_train_job("splats", folder / "store.zarr", folder / "splats", model="splatdit", **options))
+    train(resolve_train_job("pixels", folder / "store.zarr", folder / "pixels", model="pixel-unet", **options))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Run:
+    return load_run(folder / "splats", device="cpu")
+
+
+def job_for(folder: Path, out: Path, **options: Any) -> EvaluateJob:
+    job = EvaluateJob(
+        run=folder / "splats", store=str(folder / "store.zarr"), out=out, images=IMAGES, evaluations=4, sweep=(2,)
+    )
+    return replace(job, **options)
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path, trained: Run) -> Evaluation:
+    return evaluate(job_for(folder, folder / "out"), device="cpu")
+
+
+def test_every_number_carries_its_size_features_and_floors(found: Evaluation) -> None:
+    assert [scores.evaluations for scores in found.generated] == [2, 4]
+    assert found.headline.evaluations == 4
+    for scores in (*found.generated, found.against_renderings, found.real_floor, found.reconstruction_floor):
+        assert scores.n == IMAGES
+        assert 0 <= scores.precision <= 1
+        assert 0 <= scores.recall <= 1
+    assert found.features.name == "classifier"
+    assert len(found.features.sha) == 16
+    assert found.features.facts["held_out"] > 0
+    assert found.real_floor.fid < found.generated[-1].fid
+    assert (found.reference.finished, found.reference.unfinished) == (149, 1)
+    assert found.generator.conditional
+    assert "images are too few" in found.score_reason
+    assert found.neighbours.references == 149 - IMAGES
+    assert found.neighbours.shown[0].distance > 0
+
+
+def test_costs_are_those_of_the_network(found: Evaluation, trained: Run) -> None:
+    cost = found.cost
+    assert cost.gflop_per_step == step_gflop(trained.model)
+    assert cost.tflop_per_sample == pytest.approx(4 * cost.gflop_per_step / 1000)
+    assert 0 < cost.step_ms_p50 <= cost.step_ms_p95
+    assert 0 < cost.rendering_seconds_per_image < cost.seconds_per_image
+
+
+def test_guidance_costs_twice(folder: Path, tmp_path: Path, trained: Run, found: Evaluation) -> None:
+    guided = evaluate(job_for(folder, tmp_path, guidance=2.0, sweep=()), device="cpu")
+    assert guided.cost.tflop_per_sample == pytest.approx(2 * found.cost.tflop_per_sample)
+    assert [scores.evaluations for scores in guided.generated] == [4]
+
+
+def test_the_same_evaluation_gives_the_same_numbers(
+    folder: Path, tmp_path: Path, trained: Run, found: Evaluation
+) -> None:
+    again = evaluate(job_for(folder, tmp_path, sweep=()), device="cpu")
+    assert again.headline == found.headline
+    assert (again.real_floor, again.reconstruction_floor) == (found.real_floor, found.reconstruction_floor)
+    other = evaluate(job_for(folder, tmp_path, sweep=(), seed=1), device="cpu")
+    assert other.real_floor != found.real_floor
+
+
+def test_the_files_hold_what_was_found(folder: Path, found: Evaluation) -> None:
+    out = folder / "out"
+    assert sorted(path.name for path in out.iterdir()) == ["evaluation.html", "evaluation.json"]
+    assert Evaluation.model_validate_json((out / "evaluation.json").read_text()) == found
+    page = (out / "evaluation.html").read_text()
+    assert f"FID[{found.features.label}]" in page
+    assert page.count("data:image/png;base64,") == 4
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page)
+    data = re.search(r'<script id="splat-data" type="application/json">(.*?)</script>', page)
+    assert data is not None
+    canvas = json.loads(data[1])
+    assert canvas["steps"] == len(canvas["times"]) == 5
+    assert canvas["times"][-1] == 1
+
+
+def test_the_canvas_holds_the_splats_of_the_first_sample(folder: Path, trained: Run, found: Evaluation) -> None:
+    page = (folder / "out" / "evaluation.html").read_text()
+    data = re.search(r'<script id="splat-data" type="application/json">(.*?)</script>', page)
+    assert data is not None
+    canvas = json.loads(data[1])
+    numbers = np.frombuffer(base64.b64decode(canvas["data"]), "<f4").reshape(canvas["steps"], canvas["gaussians"], -1)
+    with open_store(folder / "store.zarr", "r") as store:
+        header = store.header
+    assert canvas["mode"] == "additive"
+    assert numbers.shape[2] == 6 + header.channels
+    # sigma, rho, x and y in order, opacity 1 in a layout without one.
+    assert (numbers[..., :2] > 0).all()
+    assert (np.abs(numbers[..., 2]) < 1).all()
+    assert (numbers[..., 5] == 1).all()
+
+
+def test_a_pixel_model_is_evaluated_alike(folder: Path, tmp_path: Path) -> None:
+    found = evaluate(job_for(folder, tmp_path, run=folder / "pixels", sweep=(), features="selfsup"), device="cpu")
+    assert found.generator.kind == "pixels"
+    assert found.features.name == "selfsup"
+    assert found.score_reason == "self-supervised features have no classes"
+    assert "splat-data" not in (tmp_path / "evaluation.html").read_text()
+
+
+def test_samples_do_not_depend_on_the_batch(folder: Path, trained: Run) -> None:
+    labels = np.arange(7) % 3
+    settings = Settings("euler", 3, 1.0, 0, 7)
+    whole = draw(trained, settings, labels, 7, lambda _done: None)
+    parts = draw(trained, replace(settings, batch=2), labels, 7, lambda _done: None)
+    assert int((whole.images.int() - parts.images.int()).abs().max()) <= 1
+    way = roll_out(trained, settings, labels, 2)
+    assert [moment for moment, _ in way] == sorted(moment for moment, _ in way)
+    last = trained.rendered(way[-1][1])
+    assert np.abs(last.astype(int) - whole.images[:2].permute(0, 2, 3, 1).numpy().astype(int)).max() <= 1
+
+
+def test_references_are_originals_and_renderings_of_finished_rows(folder: Path) -> None:
+    with open_store(folder / "store.zarr", "r") as store:
+        rows = finished_rows(store)
+        assert len(rows) == 149
+        assert 3 not in rows
+        shuffled = np.random.default_rng(0).permutation(rows)[:20]
+        images = store.read(["image"], shuffled.tolist())["image"]
+        assert np.array_equal(originals(store, shuffled).permute(0, 2, 3, 1).numpy(), images)
+        assert torch.equal(renderings(store, shuffled)[5:6], renderings(store, shuffled[5:6]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"images": 100}, EvaluationError, r"149 finished images of 150 in the store: two sets of 100"),
+        ({"images": 20}, EvaluationError, r"20 images\. Allowed: 65 or more: classifier has 64 features"),
+        ({"features": "random"}, EvaluationError, r"Features 'random'"),
+    ],
+)
+def test_too_few_images_are_refused(
+    folder: Path, tmp_path: Path, trained: Run, changes: dict, error: type[SplatSpaceError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        evaluate(job_for(folder, tmp_path / "out", **changes), device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_store_of_another_shape_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.zarr"
+    run(other, ArrayImages(pictures(30, side=9)), SamplingEncoder(FitSettings(5, steps=3)), gaussians=5)
+    with pytest.raises(StoreMismatchError, match="height 9, width 9, gaussians 5"):
+        evaluate(EvaluateJob(run=folder / "splats", store=str(other), out=tmp_path / "out"))
+
+
+@pytest.mark.parametrize("changes", [{"images": 0}, {"sweep": (5, 0)}, {"sampler": "magic"}, {"batch": 0}])
+def test_jobs_that_cannot_be_meant_are_refused(folder: Path, changes: dict) -> None:
+    with pytest.raises(JobError):
+        job_for(folder, folder / "never", **changes)
+
+
+def test_a_checkpoint_that_is_none_is_refused(folder: Path, tmp_path: Path, found: Evaluation) -> None:
+    job = job_for(folder, tmp_path / "out", run=tmp_path)
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        evaluate(job)
+    whole = (folder / "splats" / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r"cut short|cannot be read"):
+        evaluate(job)
+    [features] = (folder / "store-features").glob("classifier-*.safetensors")
+    with pytest.raises(CheckpointError, match="describes no generator"):
+        evaluate(replace(job, run=features))
+
+
+def test_the_command_prints_a_table_or_one_object(folder: Path, tmp_path: Path) -> None:
+    arguments = ["evaluate", str(folder / "splats"), "--store", str(folder / "store.zarr"), "-n", str(IMAGES)]
+    arguments += ["--evaluations", "2", "--device", "cpu", "--out", str(tmp_path / "out")]
+    runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
+    shown = runner.invoke(app, [*arguments, "--sweep", "1"])
+    assert shown.exit_code == 0, shown.output
+    assert "generated, 2 evaluations" in shown.stdout
+    assert "renderings" in shown.stdout
+    assert str(tmp_path / "out" / "evaluation.html") in shown.stdout
+    printed = runner.invoke(app, [*arguments, "--json"])
+    assert printed.exit_code == 0, printed.output
+    assert len(json.loads(printed.stdout)["generated"]) == 2
+    wrong = runner.invoke(app, [*arguments, "--sweep", "1,x"])
+    assert wrong.exit_code == 2
