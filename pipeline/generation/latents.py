@@ -76,7 +76,7 @@ def slots_for(job: TrainJob, header: StoreHeader, entry: ModelEntry) -> Slots:
         return Slots(None, False)
     ordered_codec = header.codec == OVER
     if not entry.needs_slots:
-        if ordered_codec and job.model != "published":
+        if ordered_codec:
             raise JobError(
                 f"Model {job.model} knows no order, and codec {header.codec} lays Gaussians over each other in theirs",
                 allowed="a model with slots, or a store whose Gaussians are summed",

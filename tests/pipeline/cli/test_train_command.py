@@ -1,0 +1,70 @@
+"""``splatspace train`` and ``splatspace models`` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pipeline.cli import app
+from tests.pipeline.encode.fakes import ArrayImages, pictures
+from tests.pipeline.encode.fakes import run as encode
+
+
+def splatspace(*arguments: Any) -> Result:
+    runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
+    return runner.invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images, one of them broken."""
+    source = ArrayImages(pictures(12))
+    source.broken["image-0003"] = "cannot be read"
+    path = tmp_path_factory.mktemp("stores") / "a.zarr"
+    encode(path, source)
+    return path
+
+
+def test_train_says_what_it_left_and_continues(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ("--preset", "tiny", "--pack", 3, "--steps", 2, "--batch", 4, "--device", "cpu")
+    result = splatspace("train", "splats", "--store", store, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    assert "splatdit (tiny)" in result.stdout
+    assert "on 11 images: 2 steps" in result.stdout
+    assert str(out / "model.safetensors") in result.stdout
+    assert "1 rows of the store are not done and were not used: image-0003" in " ".join(result.stderr.split())
+    again = splatspace("train", "splats", "--out", out, "--resume", "--json")
+    assert again.exit_code == 0, again.output
+    content = json.loads(again.stdout)
+    assert (content["steps_taken"], content["images"], content["unfinished"]) == (0, 11, 1)
+    refused = splatspace("train", "splats", "--store", store, "--out", out, *options)
+    assert refused.exit_code == 2
+    assert "--resume" in refused.stderr
+
+
+def test_train_needs_a_store(tmp_path: Path) -> None:
+    result = splatspace("train", "splats", "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "--store" in result.stderr
+
+
+@pytest.mark.slow
+def test_models_counts_every_model() -> None:
+    content = json.loads(splatspace("models", "--json", "--gaussians", 150, "--size", 32).stdout)
+    assert set(content) == {"splatdit", "set", "set-induced", "published", "pixel-unet", "pixel-dit"}
+    assert content["published"]["full"]["parameters"] == 51_486_472
+    assert content["splatdit"]["full"]["gflop"] <= 3.8
+    assert content["splatdit"]["small"]["gflop"] <= 0.65
+
+
+@pytest.mark.slow
+def test_models_prints_a_table() -> None:
+    result = splatspace("models", "--gaussians", 16, "--size", 16, "--channels", "1")
+    assert result.exit_code == 0, result.output
+    assert "K = 16" in result.stdout
+    assert "splatdit" in result.stdout

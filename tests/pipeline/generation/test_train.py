@@ -1,0 +1,233 @@
+"""One training from a store to a run: what it leaves, and that it continues to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data_schemas.errors import CheckpointError, JobError, StoppedError, StoreMismatchError
+from models.base import DataSpec
+from models.checkpoint import load_checkpoint
+from models.objectives import Objective
+from models.pixel_representation import representation_from
+from models.registry import build_model
+from pipeline.generation.logs import read_lines
+from pipeline.generation.train import train
+from pipeline.generation.train_loop import learning_rate
+from pipeline.generation.train_state import continued_job, representation_tensors
+from tests.pipeline.generation.training_runs import STEPS, job_of, make_store, trained
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("stores") / "a.zarr")
+
+
+@pytest.fixture(scope="module")
+def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    trained(store, out)
+    return out
+
+
+def _same_weights(one: Path, other: Path) -> bool:
+    for name in ("model.safetensors", "state.safetensors"):
+        first, second = load_checkpoint(one / name), load_checkpoint(other / name)
+        for mine, theirs in ((first.model, second.model), (first.tensors, second.tensors)):
+            if mine.keys() != theirs.keys() or not all(torch.equal(mine[key], theirs[key]) for key in mine):
+                return False
+    return True
+
+
+def test_a_run_holds_all_that_sampling_needs(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "model.safetensors",
+        "state.safetensors",
+        "state.json",
+        "card.md",
+        "log.jsonl",
+        "samples",
+        "tensorboard",
+    }
+    checkpoint = load_checkpoint(run / "model.safetensors")
+    config = checkpoint.config
+    model = build_model(config["model"], config["preset"], DataSpec.from_dict(config["data"]), **config["changes"])
+    checkpoint.load_into(model)
+    representation = representation_from(config["representation"], representation_tensors(checkpoint))
+    assert representation.shape == (6, 8)
+    assert Objective.from_config(config["objective"]).classes == 3
+    assert config["codec"] == "additive/1"
+    assert config["step"] == STEPS
+    assert json.loads((run / "state.json").read_text())["step"] == STEPS
+
+
+def test_the_log_and_the_grids_follow_the_steps(run: Path) -> None:
+    lines = read_lines(run / "log.jsonl")
+    assert [line["step"] for line in lines] == [3, 6]
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    assert sorted(path.name for path in (run / "samples").iterdir()) == ["0000003.png", "0000006.png"]
+    with Image.open(run / "samples" / "0000006.png") as picture:
+        assert min(picture.size) > 6 * 64
+        assert len(set(picture.convert("L").tobytes())) > 10
+    assert any((run / "tensorboard").iterdir())
+
+
+def test_the_card_says_what_was_learnt(run: Path) -> None:
+    text = (run / "card.md").read_text()
+    for part in ("splatdit (tiny) on arrays", "images learnt from | 24", "CC0", "flow-clean"):
+        assert part in text
+
+
+def test_it_learns(store: Path, tmp_path: Path) -> None:
+    trained(store, tmp_path / "run", steps=60, every=20, limit=2, batch=16, model="set", learning_rate=2e-3)
+    losses = [line["loss"] for line in read_lines(tmp_path / "run" / "log.jsonl")]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("latents", [None, 1])
+def test_stopped_and_continued_is_the_same_to_the_bit(
+    store: Path, tmp_path: Path, latents: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So small a MiB that one of them does not hold the store.
+    monkeypatch.setattr("pipeline.generation.loader.MEBIBYTE", 2000)
+    assert trained(store, tmp_path / "whole", latents=latents).resident == (latents is None)
+    job = job_of(store, tmp_path / "parts", latents=latents)
+    asked = 0
+
+    def after_four() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 4
+
+    with pytest.raises(StoppedError, match="step 4 of 6"):
+        train(job, should_stop=after_four)
+    summary = train(continued_job(tmp_path / "parts", {}), resume=True)
+    assert summary.steps_taken == 2
+    assert _same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.slow
+def test_killed_and_continued_is_the_same_to_the_bit(store: Path, tmp_path: Path, repository: Path) -> None:
+    trained(store, tmp_path / "whole", steps=24, every=4)
+    options = ["--preset", "tiny", "--steps", "24", "--batch", "8", "--every", "4", "--device", "cpu"]
+    command = [sys.executable, "-m", "pipeline", "train", "splats", "--out", str(tmp_path / "killed")]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        [*command, "--store", str(store), *options],
+        cwd=repository,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        state = tmp_path / "killed" / "state.json"
+        deadline = time.monotonic() + 120
+        while not (state.exists() and json.loads(state.read_text())["step"] >= 8):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    reached = load_checkpoint(tmp_path / "killed" / "state.safetensors").config["step"]
+    assert 8 <= reached < 24
+    subprocess.run([*command, "--resume"], cwd=repository, env=environment, check=True, capture_output=True)
+    assert _same_weights(tmp_path / "whole", tmp_path / "killed")
+    steps = [line["step"] for line in read_lines(tmp_path / "killed" / "log.jsonl")]
+    assert steps == [line["step"] for line in read_lines(tmp_path / "whole" / "log.jsonl")]
+
+
+def test_a_finished_run_continues_to_nothing(run: Path) -> None:
+    before = (run / "model.safetensors").read_bytes()
+    (run / "model.safetensors").unlink()
+    summary = train(continued_job(run, {}), resume=True)
+    assert summary.steps_taken == 0
+    assert load_checkpoint(run / "model.safetensors").model.keys()
+    after = (run / "model.safetensors").read_bytes()
+    assert len(after) == len(before)
+
+
+def test_a_run_that_is_there_is_never_replaced(store: Path, run: Path) -> None:
+    with pytest.raises(JobError, match="holds a training already"):
+        train(job_of(store, run))
+
+
+def test_options_that_decide_may_not_change(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=re.escape("--steps 9 for a training that began with 6")):
+        continued_job(run, {"steps": 9})
+    assert continued_job(run, {"every": 2, "steps": 6}).every == 2
+    with pytest.raises(CheckpointError, match="no training to continue"):
+        continued_job(tmp_path, {})
+
+
+def test_another_store_is_refused(run: Path, tmp_path: Path) -> None:
+    other = make_store(tmp_path / "other.zarr", count=20)
+    with pytest.raises(StoreMismatchError, match="not what this training began with"):
+        train(continued_job(run, {"store": other}), resume=True)
+
+
+def test_a_state_that_is_cut_short_is_refused(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    trained(store, out, steps=2, every=2)
+    state = out / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(CheckpointError):
+        train(continued_job(out, {}), resume=True)
+
+
+@pytest.mark.parametrize("model", ["pixel-unet", "pixel-dit"])
+def test_pixels(store: Path, tmp_path: Path, model: str) -> None:
+    summary = trained(store, tmp_path / "run", kind="pixels", model=model, steps=2, every=2)
+    assert summary.loss is not None
+    assert list((tmp_path / "run" / "samples").glob("*.png"))
+
+
+@pytest.mark.parametrize("model", ["set", "set-induced", "published"])
+def test_models_without_slots(store: Path, tmp_path: Path, model: str) -> None:
+    trained(store, tmp_path / "run", model=model, steps=2, every=2)
+    config = load_checkpoint(tmp_path / "run" / "model.safetensors").config
+    assert config["data"]["anchors"] is None
+    assert config["objective"]["name"] == ("published" if model == "published" else "flow-clean")
+
+
+def test_the_loss_in_image_space_changes_what_is_learnt(store: Path, run: Path, tmp_path: Path) -> None:
+    trained(store, tmp_path / "run", render_loss=1.0)
+    with_it = load_checkpoint(tmp_path / "run" / "state.safetensors").model
+    without = load_checkpoint(run / "state.safetensors").model
+    assert any(not torch.equal(with_it[name], without[name]) for name in with_it)
+
+
+def test_weights_trained_in_bf16_are_kept_in_float32(store: Path, tmp_path: Path) -> None:
+    summary = trained(store, tmp_path / "run", precision="bf16", steps=2, every=2)
+    assert summary.precision == "bf16"
+    assert load_checkpoint(tmp_path / "run" / "model.safetensors").model["slot"].dtype == torch.float32
+
+
+def test_a_device_that_is_not_there_is_refused(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="Device 'tpu'"):
+        trained(store, tmp_path / "run", device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(JobError, match="Device cuda is not there"):
+            trained(store, tmp_path / "run", device="cuda")
+
+
+def test_the_learning_rate_rises_and_falls(store: Path, tmp_path: Path) -> None:
+    job = job_of(store, tmp_path / "run", steps=1000, learning_rate=0.1)
+    rates = [learning_rate(job, step) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.001)
+    assert max(rates) == pytest.approx(0.1)
+    assert int(np.argmax(rates)) in (99, 100)
+    assert rates[-1] < 0.0011

@@ -1,0 +1,30 @@
+"""Small stores and jobs for the tests of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.generation.jobs import TrainJob, resolve_train_job
+from pipeline.generation.train import train
+from pipeline.generation.train_records import TrainSummary
+from tests.pipeline.encode.fakes import ArrayImages, pictures, run
+
+STEPS = 6
+FAST = {"preset": "tiny", "steps": STEPS, "batch": 8, "every": 3, "device": "cpu"}
+
+
+def make_store(path: Path, *, count: int = 24, **options: Any) -> Path:
+    """A store of random pictures whose Gaussians sit on their anchors."""
+    run(path, ArrayImages(pictures(count)), **options)
+    return path
+
+
+def job_of(store: Path, out: Path, *, kind: Any = "splats", **options: Any) -> TrainJob:
+    """A job of seconds."""
+    return resolve_train_job(kind, store, out, **{**FAST, **options})
+
+
+def trained(store: Path, out: Path, **options: Any) -> TrainSummary:
+    """A run of seconds."""
+    return train(job_of(store, out, **options))
