@@ -13,6 +13,7 @@ from pipeline.cli.terminal import print_json, say, stdout
 EXAMPLES = (
     "splatspace evaluate RUN --store sprites.zarr",
     "splatspace evaluate RUN --store mnist.zarr --images 2000 --evaluations 20 --sweep 5,10,50",
+    "splatspace evaluate RUN --store mnist.zarr --against OTHER/evaluation",
     "splatspace evaluate RUN --store cifar10.zarr --features inception --images 5000",
 )
 
@@ -49,6 +50,10 @@ def evaluate(
             help="File of the Inception network's weights. Default: $SPLATSPACE_INCEPTION_WEIGHTS, a download."
         ),
     ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Evaluation of another generator (folder or JSON) for one table; may be repeated."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples and of the choice of originals.")] = 0,
@@ -70,6 +75,7 @@ def evaluate(
         guidance=guidance,
         features=features,
         weights=weights,
+        against=tuple(against or ()),
         batch=batch,
         seed=seed,
     )

@@ -31,6 +31,7 @@ from pipeline.generation.evaluation_report.figures import (
 )
 from pipeline.generation.evaluation_report.page import render_page
 from pipeline.generation.evaluation_report.pictures import Pictures
+from pipeline.generation.evaluation_report.reading import JSON_FILE, PAGE_FILE, read_evaluation
 from pipeline.generation.features import FeatureExtractor, FeatureName, build_extractor
 from pipeline.generation.flops import sample_tflop, time_steps
 from pipeline.generation.metrics import (
@@ -76,6 +77,7 @@ class EvaluateJob:
         guidance: 1 for none.
         features: see ``build_extractor``.
         weights: of Inception.
+        against: evaluations of other generators (``evaluation.json`` or its folder) for one table.
         references: most originals among which nearest neighbours are searched.
         batch: images at once.
         seed: of the samples and of the choice of originals.
@@ -91,6 +93,7 @@ class EvaluateJob:
     guidance: float = 1.0
     features: FeatureName = "auto"
     weights: Path | None = None
+    against: tuple[Path, ...] = ()
     references: int = 10_000
     batch: int = 64
     seed: int = 0
@@ -141,8 +144,9 @@ def evaluate(job: EvaluateJob, *, device: str = "auto", progress: Progress = _no
         EvaluationError: fewer images than the metrics need, no source images, or features that cannot be had.
         StoreMismatchError: a store of another shape or codec than the generator's.
         SamplingError: samples that are not finite.
-        ReportError: the folder cannot be written.
+        ReportError: the folder cannot be written, or an evaluation of ``against`` cannot be read.
     """
+    others = [read_evaluation(path) for path in job.against]
     run = load_run(job.run, device=device)
     with open_store(job.store, "r") as store:
         run.require_same_data(store.header, store.path)
@@ -150,8 +154,8 @@ def evaluate(job: EvaluateJob, *, device: str = "auto", progress: Progress = _no
         extractor = build_extractor(job.features, store, weights=job.weights)
         sets = _chosen_sets(job, rows, extractor, len(store))
         found, pictures = _measure(job, run, store, sets, extractor, len(rows), progress)
-    write_whole(job.out / "evaluation.html", render_page(found, pictures).encode())
-    write_whole(job.out / "evaluation.json", (found.model_dump_json(indent=2) + "\n").encode())
+    write_whole(job.out / PAGE_FILE, render_page(found, pictures, others).encode())
+    write_whole(job.out / JSON_FILE, (found.model_dump_json(indent=2) + "\n").encode())
     logger.info("Evaluation written to %s", job.out)
     return found
 

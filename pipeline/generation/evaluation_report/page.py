@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
@@ -9,18 +10,20 @@ from markupsafe import Markup
 
 from pipeline.generation.evaluation_report.figures import Evaluation
 from pipeline.generation.evaluation_report.pictures import Pictures
+from pipeline.generation.evaluation_report.reading import side_by_side
 from pipeline.report.plots import curves_svg
 from pipeline.report.wording import number, seconds, share
 
 _FOLDER = "pipeline.generation.evaluation_report"
 
 
-def render_page(found: Evaluation, pictures: Pictures) -> str:
+def render_page(found: Evaluation, pictures: Pictures, others: Sequence[Evaluation] = ()) -> str:
     """The page.
 
     Args:
         found: the figures.
         pictures: what it shows.
+        others: evaluations of other generators, for the table that sets them beside this one.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=number, seconds=seconds, share=share)
@@ -28,6 +31,7 @@ def render_page(found: Evaluation, pictures: Pictures) -> str:
     way, times = pictures.way_sheet()
     return template.render(
         found=found,
+        beside=side_by_side(found, others) if others else [],
         curve=Markup(evaluations_svg(found)),
         samples=pictures.sample_sheet(),
         originals=pictures.original_sheet(),

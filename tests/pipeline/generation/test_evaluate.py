@@ -15,7 +15,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from data_schemas.errors import CheckpointError, EvaluationError, JobError, SplatSpaceError, StoreMismatchError
+from data_schemas.errors import (
+    CheckpointError,
+    EvaluationError,
+    JobError,
+    ReportError,
+    SplatSpaceError,
+    StoreMismatchError,
+)
 from data_schemas.stores import open_store
 from encoders.base import FitSettings
 from models.registry import step_gflop
@@ -24,6 +31,7 @@ from pipeline.generation import feature_training
 from pipeline.generation.draws import Settings, draw, roll_out
 from pipeline.generation.evaluate import EvaluateJob, evaluate
 from pipeline.generation.evaluation_report.figures import Evaluation
+from pipeline.generation.evaluation_report.reading import read_evaluation, side_by_side
 from pipeline.generation.jobs import resolve_train_job
 from pipeline.generation.real_images import finished_rows, originals, renderings
 from pipeline.generation.run import Run, load_run
@@ -150,6 +158,42 @@ def test_a_pixel_model_is_evaluated_alike(folder: Path, tmp_path: Path) -> None:
     assert found.features.name == "selfsup"
     assert found.score_reason == "self-supervised features have no classes"
     assert "splat-data" not in (tmp_path / "evaluation.html").read_text()
+
+
+def test_other_generators_stand_beside(folder: Path, tmp_path: Path, found: Evaluation) -> None:
+    evaluate(job_for(folder, tmp_path / "same", sweep=(), against=(folder / "out",)), device="cpu")
+    page = (tmp_path / "same" / "evaluation.html").read_text()
+    assert "Beside other generators" in page
+    assert "not comparable" not in page
+    assert "Beside other generators" not in (folder / "out" / "evaluation.html").read_text()
+    moved = found.model_copy(update={"features": found.features.model_copy(update={"sha": "0123456789abcdef"})})
+    lines = side_by_side(found, [found, moved])
+    assert [line.ratio for line in lines] == [1.0, 1.0, None]
+    assert lines[2].difference == "other features (classifier-01234567)"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read"),
+        ("{}", "is not an evaluation"),
+        ('{"evaluation_version": 99}', "evaluation of version 99"),
+        ('{"evaluation_version": 1}', "is not an evaluation"),
+    ],
+)
+def test_evaluations_that_are_none_are_refused_before_anything_is_done(
+    folder: Path, tmp_path: Path, content: str | None, words: str
+) -> None:
+    if content is not None:
+        (tmp_path / "evaluation.json").write_text(content)
+    with pytest.raises(ReportError, match=words):
+        evaluate(job_for(folder, tmp_path / "out", against=(tmp_path / "evaluation.json",)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_evaluation_is_read_back(folder: Path, found: Evaluation) -> None:
+    assert read_evaluation(folder / "out") == found
+    assert read_evaluation(folder / "out" / "evaluation.json") == found
 
 
 def test_samples_do_not_depend_on_the_batch(folder: Path, trained: Run) -> None:
