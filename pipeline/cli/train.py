@@ -124,7 +124,8 @@ def train(
         job = resolve_train_job(kind, store, out, **options)
     with stop_on_signal() as should_stop, _progress() as progress:
         summary = run(job, resume=resume, progress=progress, should_stop=should_stop)
-    _show(summary, as_json=as_json)
+    if not summary.rank:  # the other processes of a training say the same
+        _show(summary, as_json=as_json)
 
 
 def _show(summary: TrainSummary, *, as_json: bool) -> None:

@@ -148,7 +148,7 @@ def train(
             config,
         )
         try:
-            loop.run(start, progress, should_stop or (lambda: False))
+            loop.run(start, progress if fabric.is_global_zero else None, should_stop or (lambda: False))
         finally:
             loop.close()
             loader.close()
@@ -172,6 +172,7 @@ def train(
         device=config["device"],
         precision=config["precision"],
         resident=loader.resident,
+        rank=fabric.global_rank,
     )
 
 

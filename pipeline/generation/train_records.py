@@ -48,6 +48,7 @@ class TrainSummary(BaseModel):
         device: computed on.
         precision: of the network.
         resident: whether all latents were in memory.
+        rank: number of this process among those that trained together; the first one, 0, wrote the files.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,3 +70,4 @@ class TrainSummary(BaseModel):
     device: str
     precision: str
     resident: bool
+    rank: int = 0

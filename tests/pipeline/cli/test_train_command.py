@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,18 @@ def test_train_needs_a_store(tmp_path: Path) -> None:
     result = splatspace("train", "splats", "--out", tmp_path / "run")
     assert result.exit_code == 2
     assert "--store" in result.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(store: Path, tmp_path: Path, repository: Path) -> None:
+    out = tmp_path / "run"
+    options = ("--preset", "tiny", "--steps", 2, "--batch", 4, "--device", "cpu", "--devices", 2, "--json")
+    command = [sys.executable, "-m", "pipeline", "train", "splats", "--store", store, "--out", out, *options]
+    finished = subprocess.run(list(map(str, command)), cwd=repository, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["steps_taken"] == 2
+    assert len((out / "log.jsonl").read_text().splitlines()) == 2
+    assert (out / "samples" / "0000002.png").is_file()
 
 
 @pytest.mark.slow
