@@ -1,8 +1,9 @@
 """Engine ``cuda``: thousands of images a launch, one warp an image (``encoders.cuda``).
 
-While the device fits one slab of images, the processor prepares the starts of the next and turns the result of the
-last into splats; transfers go through pinned memory on two streams. What an image becomes depends on its pixels and
-the settings only: not on the slab, the memory that is free, or where launches were cut.
+Starts ``grid`` and ``transport`` are computed on the card (``encoders.cuda.start``), ``adaptive`` on the processor.
+While the card fits one slab of images, the processor prepares the next and turns the result of the last into splats;
+transfers go through pinned memory on two streams. What an image becomes depends on its pixels and the settings only:
+not on the slab, the memory that is free, or where launches were cut.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ class CudaEncoder:
         fit = self._fused(height, width, channels)
         splats = np.empty((count, self.settings.gaussians, COLOUR + channels), np.float32)
         steps = np.zeros(count, np.int32)
-        if not count:
+        if count == 0:
             return FitResult(splats=splats, steps=steps, core_seconds=0.0)
         work = _Work(self, fit, images, splats, steps, should_stop)
         with ThreadPoolExecutor(self.workers) as pool:
@@ -196,6 +197,7 @@ class _Work:
         import torch
 
         from encoders.cuda.fused_batch import schedule_on
+        from encoders.cuda.start import starts_on_device
 
         self.encoder, self.fit, self.images, self.splats, self.steps = encoder, fit, images, splats, steps
         self.should_stop = should_stop
@@ -203,6 +205,7 @@ class _Work:
         self.core_seconds = 0.0
         self.rates = schedule_on(self.device, fit.recipe, fit.settings.steps)
         on_card = self.device.type == "cuda"
+        self.starts_on_processor = not (on_card and starts_on_device(fit.settings))
         self.streams = [torch.cuda.Stream(self.device) for _ in range(2)] if on_card else [None]
         for stream in self.streams:
             if stream is not None:
@@ -219,7 +222,7 @@ class _Work:
         while first < len(self.images):
             rows = slice(first, min(first + size, len(self.images)))
             try:
-                starts = self._starts(rows, pool)
+                starts = self._starts(rows, pool) if self.starts_on_processor else None
                 self._stop()
                 slab = self._launch(rows, starts, self.streams[turn % len(self.streams)])
             except torch.OutOfMemoryError:
@@ -266,30 +269,34 @@ class _Work:
         self.core_seconds += sum(seconds for _, seconds in found)
         return np.concatenate([frames for frames, _ in found])
 
-    def _launch(self, rows: slice, starts: NDArray[np.float32], stream: torch.cuda.Stream | None) -> _Slab:
+    def _launch(self, rows: slice, starts: NDArray[np.float32] | None, stream: torch.cuda.Stream | None) -> _Slab:
         """Uploads and launches a slab, without waiting for it unless the fit takes several launches."""
         import torch
 
         from encoders.cuda.fused_batch import FusedBatch, steps_of_launches
+        from encoders.cuda.start import begin_on_device
 
-        pixels, begun = torch.from_numpy(np.ascontiguousarray(self.images[rows])), torch.from_numpy(starts)
+        pinned = stream is not None
+
+        def upload(array: NDArray[Any]) -> torch.Tensor:
+            here = torch.from_numpy(np.ascontiguousarray(array))
+            return (here.pin_memory() if pinned else here).to(self.device, non_blocking=True)
+
         with torch.cuda.stream(stream):
-            if stream is not None:
-                pixels, begun = pixels.pin_memory(), begun.pin_memory()
-            batch = FusedBatch(
-                self.fit,
-                pixels.to(self.device, non_blocking=True),
-                begun.to(self.device, non_blocking=True),
-                self.rates,
-            )
+            pixels = upload(self.images[rows])
+            if starts is None:
+                begun = begin_on_device(pixels, self.fit.settings, self.fit.recipe.start)
+            else:
+                begun = upload(starts)
+            batch = FusedBatch(self.fit, pixels, begun, self.rates)
             ends = steps_of_launches(self.fit, len(pixels), self.encoder.pairs_per_second, LAUNCH_SECONDS)
             for end in ends:
                 if end != ends[0]:
                     self._wait(stream)
                     self._stop()
                 batch.advance(end)
-            best = torch.empty(begun.shape, pin_memory=stream is not None)
-            taken = torch.empty(len(pixels), dtype=torch.int32, pin_memory=stream is not None)
+            best = torch.empty(begun.shape, pin_memory=pinned)
+            taken = torch.empty(len(pixels), dtype=torch.int32, pin_memory=pinned)
             best.copy_(batch.best(), non_blocking=True)
             taken.copy_(batch.taken, non_blocking=True)
         return _Slab(rows, batch, stream, best, taken)

@@ -55,7 +55,7 @@ class StartRecipe:
     brightness: float = 0.5
 
 
-def _levels(epsilons: tuple[float, ...], gaussians: int) -> tuple[float, ...]:
+def transport_levels(epsilons: tuple[float, ...], gaussians: int) -> tuple[float, ...]:
     """The levels of a transport for K anchors, which share the area 4 of normalised units."""
     levels = list(epsilons)
     while levels[-1] > 3 * 4 / gaussians:
@@ -135,7 +135,7 @@ def begin(images: NDArray[np.uint8], settings: FitSettings, recipe: StartRecipe 
     kind = {"grid": GRID, "transport": TRANSPORT, "adaptive": ADAPTIVE}[settings.start]
     images = np.ascontiguousarray(images)
     # Only what the start needs: a table of 64x64 images and K=500 takes megabytes.
-    levels = _levels(recipe.epsilons, gaussians) if kind == TRANSPORT else ()
+    levels = transport_levels(recipe.epsilons, gaussians) if kind == TRANSPORT else ()
     tables = _tables(gaussians, height, width, levels)
     curve = _hilbert(height, width) if kind == ADAPTIVE else np.empty(0, np.int32)
     offsets = np.array([_offset(image, settings.seed) if kind == ADAPTIVE else 0.0 for image in images])

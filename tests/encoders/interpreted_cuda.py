@@ -267,7 +267,7 @@ def test_dark_gaussians_move_as_in_the_reference(start, channels):
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_the_cpu_engine_reaches_the_same_psnr(codec):
-    images = smooth_images(2, 16)
+    images = smooth_images(1, 14)
     settings = FitSettings(20, steps=25, codec=codec)
     cpu, cuda = (
         psnr_of_mean_error(quality(encoder.fit(images), images, codec))
@@ -332,7 +332,7 @@ def encoder(**more):
 
 
 def test_the_result_of_an_image_does_not_depend_on_the_batch_or_the_threads():
-    images = smooth_images(5, 9)
+    images = smooth_images(4, 7)
     whole = encoder().fit(images)
     for other in (encoder(batch=2).fit(images), encoder(workers=1).fit(images), encoder().fit(images)):
         np.testing.assert_array_equal(whole.splats, other.splats)
@@ -344,8 +344,8 @@ def test_the_result_of_an_image_does_not_depend_on_the_batch_or_the_threads():
 def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch, caplog):
     from encoders.cuda import fused_batch
 
-    images = smooth_images(7, 9)
-    expected = encoder().fit(images)
+    images = smooth_images(7, 6)
+    expected = encoder(steps=2).fit(images)
     made = fused_batch.FusedBatch
 
     def small_card(fit, pixels, starts, rates):
@@ -354,7 +354,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch, caplog):
         return made(fit, pixels, starts, rates)
 
     monkeypatch.setattr(fused_batch, "FusedBatch", small_card)
-    result = encoder(batch=7).fit(images)
+    result = encoder(steps=2, batch=7).fit(images)
     np.testing.assert_array_equal(result.splats, expected.splats)
     assert "1 images a launch" in caplog.text or "3 images a launch" in caplog.text
 
