@@ -60,8 +60,8 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json instead of the table.")] = False,
 ) -> None:
     """Measures FID, KID, precision, recall and more against the originals, with floors; writes JSON and one page."""
-    from pipeline.generation.evaluate import EvaluateJob
     from pipeline.generation.evaluate import evaluate as measure
+    from pipeline.generation.evaluate_job import EvaluateJob
     from pipeline.generation.evaluation_report.terminal import scores_table
 
     job = EvaluateJob(

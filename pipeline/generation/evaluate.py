@@ -6,33 +6,32 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_schemas.errors import EvaluationError, JobError
+from data_schemas.errors import EvaluationError
 from data_schemas.store import SplatStore
 from data_schemas.stores import open_store
-from models.samplers import SAMPLERS, steps_of
+from models.samplers import steps_of
 from pipeline.generation.draws import Drawn, Settings, draw, roll_out
+from pipeline.generation.evaluate_job import EvaluateJob
+from pipeline.generation.evaluation_report.facts import reference_facts, training_facts
 from pipeline.generation.evaluation_report.figures import (
     Evaluation,
     FeatureFigures,
     GeneratorFacts,
     Neighbour,
     NeighbourFigures,
-    ReferenceFacts,
     SamplingCost,
     Scores,
 )
 from pipeline.generation.evaluation_report.page import render_page
 from pipeline.generation.evaluation_report.pictures import Pictures
 from pipeline.generation.evaluation_report.reading import JSON_FILE, PAGE_FILE, read_evaluation
-from pipeline.generation.features import FeatureExtractor, FeatureName, build_extractor
+from pipeline.generation.features import FeatureExtractor, build_extractor
 from pipeline.generation.flops import sample_tflop, time_steps
 from pipeline.generation.metrics import (
     frechet_distance,
@@ -60,57 +59,6 @@ _NO_SCORE = {
     "selfsup": "self-supervised features have no classes",
     "inception": "the classes of ImageNet mean nothing for these images",
 }
-
-
-@dataclass(frozen=True)
-class EvaluateJob:
-    """What to measure.
-
-    Attributes:
-        run: folder of the training.
-        store: path or URL of the store that the generator was trained on, with source images.
-        out: folder of ``evaluation.json`` and ``evaluation.html``.
-        images: of each set; None takes 1,000, or half of the store where that is less.
-        evaluations: of the network; None takes the objective's.
-        sweep: further numbers of evaluations to measure; None takes a quarter and a half of ``evaluations``.
-        sampler: None takes the objective's.
-        guidance: 1 for none.
-        features: see ``build_extractor``.
-        weights: of Inception.
-        against: evaluations of other generators (``evaluation.json`` or its folder) for one table.
-        references: most originals among which nearest neighbours are searched.
-        batch: images at once.
-        seed: of the samples and of the choice of originals.
-    """
-
-    run: Path
-    store: str
-    out: Path
-    images: int | None = None
-    evaluations: int | None = None
-    sweep: tuple[int, ...] | None = None
-    sampler: str | None = None
-    guidance: float = 1.0
-    features: FeatureName = "auto"
-    weights: Path | None = None
-    against: tuple[Path, ...] = ()
-    references: int = 10_000
-    batch: int = 64
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuses numbers that cannot be meant.
-
-        Raises:
-            JobError: a number below one, or an unknown sampler.
-        """
-        counts = {"images": self.images, "evaluations": self.evaluations, "batch": self.batch}
-        counts |= {"references": self.references} | {f"sweep {number}": number for number in self.sweep or ()}
-        for name, count in counts.items():
-            if count is not None and count < 1:
-                raise JobError(f"{name} = {count}", allowed="1 or more")
-        if self.sampler is not None and self.sampler not in SAMPLERS:
-            raise JobError(f"Sampler {self.sampler!r}", allowed=", ".join(SAMPLERS))
 
 
 @dataclass(frozen=True)
@@ -231,9 +179,9 @@ def _measure(
             guidance=settings.guidance,
             conditional=conditional,
             seed=job.seed,
-            facts=_facts(run.config),
+            facts=training_facts(run.config),
         ),
-        reference=_reference_facts(store, finished),
+        reference=reference_facts(store, finished),
         features=FeatureFigures(
             name=extractor.name, sha=extractor.sha, dimension=extractor.dimension, facts=extractor.facts
         ),
@@ -343,37 +291,4 @@ def _cost(run: Run, settings: Settings, drawn: Drawn, conditional: bool) -> Samp
         rendering_seconds_per_image=drawn.rendering_seconds / len(drawn.images),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         threads=torch.get_num_threads(),
-    )
-
-
-def _facts(config: dict[str, Any]) -> dict[str, Any]:
-    """What the report says of the training."""
-    job, store = config["job"], config["store"]
-    return {
-        "model": config["model"],
-        "preset": config["preset"],
-        "training steps": config.get("step"),
-        "batch": job["batch"],
-        "images learnt from": store["images"],
-        "order of Gaussians": store["order"],
-        "running mean of weights": job["ema"],
-        "training seed": job["seed"],
-    }
-
-
-def _reference_facts(store: SplatStore, finished: int) -> ReferenceFacts:
-    header = store.header
-    return ReferenceFacts(
-        store=store.path.name,
-        source=header.source.name,
-        split=header.source.split,
-        digest=header.source.digest,
-        codec=header.codec,
-        gaussians=header.gaussians,
-        height=header.height,
-        width=header.width,
-        channels=header.channels,
-        rows=len(store),
-        finished=finished,
-        unfinished=len(store) - finished,
     )

@@ -17,6 +17,8 @@
   slider.max = String(meta.steps - 1);
   slider.value = slider.max;
 
+  const reach = 7.75;  // standard deviations; beyond it a weight is below 1e-13, as in the decoder
+
   const splat = (step, index) => {
     const at = (step * meta.gaussians + index) * columns;
     const [sigmaX, sigmaY, rho, x, y, alpha] = numbers.subarray(at, at + 6);
@@ -34,8 +36,8 @@
     const extra = new Float32Array(width * height).fill(meta.mode === "over" ? 1 : 0);
     for (let index = 0; index < meta.gaussians; index++) {
       const one = splat(step, index);
-      const left = Math.max(0, Math.floor(one.x - 4.5 * one.sx)), right = Math.min(width, Math.ceil(one.x + 4.5 * one.sx));
-      const top = Math.max(0, Math.floor(one.y - 4.5 * one.sy)), bottom = Math.min(height, Math.ceil(one.y + 4.5 * one.sy));
+      const left = Math.max(0, Math.floor(one.x - reach * one.sx)), right = Math.min(width, Math.ceil(one.x + reach * one.sx));
+      const top = Math.max(0, Math.floor(one.y - reach * one.sy)), bottom = Math.min(height, Math.ceil(one.y + reach * one.sy));
       const shrink = -0.5 / (1 - one.rho * one.rho);
       for (let row = top; row < bottom; row++) {
         const v = (row + 0.5 - one.y) / one.sy;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pipeline.generation.evaluation_report.figures import Evaluation
@@ -9,9 +10,10 @@ from pipeline.report.wording import number, seconds
 
 
 def scores_table(found: Evaluation) -> Table:
-    """One line for each pair of sets, the floors last; costs below."""
+    """The scores that fit on a terminal of 80 columns, one line for each pair of sets; costs below."""
     cost = found.cost
     table = Table(
+        box=SIMPLE_HEAD,
         title=f"{found.generator.name}, features {found.features.label}",
         caption=(
             f"{cost.gflop_per_step:.3f} GFLOP a step, {cost.tflop_per_sample:.4f} TFLOP and "
@@ -20,21 +22,24 @@ def scores_table(found: Evaluation) -> Table:
         title_justify="left",
         caption_justify="left",
     )
-    for name in ("images", "against"):
-        table.add_column(name)
-    for name in ("n", "FID", "KID", "precision", "recall", "density", "coverage", "sliced W2", "IS"):
-        table.add_column(name, justify="right")
-    lines = (*found.generated, found.against_renderings, found.real_floor, found.reconstruction_floor)
-    for line in lines:
-        steps = "" if line.evaluations is None else f", {line.evaluations} evaluations"
+    table.add_column("images", no_wrap=True)
+    for name in ("n", "FID", "KID", "prec.", "recall", "W2", "IS"):
+        table.add_column(name, justify="right", no_wrap=True)
+    named = [(f"generated at {line.evaluations}", line) for line in found.generated]
+    named += [
+        ("  against renderings", found.against_renderings),
+        ("floor: originals", found.real_floor),
+        ("floor: renderings", found.reconstruction_floor),
+    ]
+    for name, line in named:
         table.add_row(
-            line.images + steps,
-            line.reference,
+            name,
             f"{line.n:,}",
             number(line.fid),
-            f"{number(line.kid, 3)} ± {number(line.kid_spread, 3)}",
-            *(number(value) for value in (line.precision, line.recall, line.density, line.coverage)),
-            number(line.sliced_wasserstein, 3),
+            number(line.kid),
+            number(line.precision),
+            number(line.recall),
+            number(line.sliced_wasserstein),
             number(line.inception_score),
         )
     return table

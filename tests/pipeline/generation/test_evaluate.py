@@ -29,7 +29,8 @@ from models.registry import step_gflop
 from pipeline.cli import app
 from pipeline.generation import feature_training
 from pipeline.generation.draws import Settings, draw, roll_out
-from pipeline.generation.evaluate import EvaluateJob, evaluate
+from pipeline.generation.evaluate import evaluate
+from pipeline.generation.evaluate_job import EvaluateJob
 from pipeline.generation.evaluation_report.figures import Evaluation
 from pipeline.generation.evaluation_report.reading import read_evaluation, side_by_side
 from pipeline.generation.jobs import resolve_train_job
@@ -264,11 +265,12 @@ def test_a_checkpoint_that_is_none_is_refused(folder: Path, tmp_path: Path, foun
 def test_the_command_prints_a_table_or_one_object(folder: Path, tmp_path: Path) -> None:
     arguments = ["evaluate", str(folder / "splats"), "--store", str(folder / "store.zarr"), "-n", str(IMAGES)]
     arguments += ["--evaluations", "2", "--device", "cpu", "--out", str(tmp_path / "out")]
-    runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
+    runner = CliRunner(env={"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"})
     shown = runner.invoke(app, [*arguments, "--sweep", "1"])
     assert shown.exit_code == 0, shown.output
-    assert "generated, 2 evaluations" in shown.stdout
-    assert "renderings" in shown.stdout
+    assert "generated at 2" in shown.stdout
+    assert "floor: renderings" in shown.stdout
+    assert "…" not in shown.stdout
     assert str(tmp_path / "out" / "evaluation.html") in shown.stdout
     printed = runner.invoke(app, [*arguments, "--json"])
     assert printed.exit_code == 0, printed.output

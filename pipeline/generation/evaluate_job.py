@@ -1,0 +1,61 @@
+"""What one evaluation is asked to measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_schemas.errors import JobError
+from models.samplers import SAMPLERS
+from pipeline.generation.features import FeatureName
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """What to measure.
+
+    Attributes:
+        run: folder of the training.
+        store: path or URL of the store that the generator was trained on, with source images.
+        out: folder of ``evaluation.json`` and ``evaluation.html``.
+        images: of each set; None takes 1,000, or half of the store where that is less.
+        evaluations: of the network; None takes the objective's.
+        sweep: further numbers of evaluations to measure; None takes a quarter and a half of ``evaluations``.
+        sampler: None takes the objective's.
+        guidance: 1 for none.
+        features: see ``build_extractor``.
+        weights: of Inception.
+        against: evaluations of other generators (``evaluation.json`` or its folder) for one table.
+        references: most originals among which nearest neighbours are searched.
+        batch: images at once.
+        seed: of the samples and of the choice of originals.
+    """
+
+    run: Path
+    store: str
+    out: Path
+    images: int | None = None
+    evaluations: int | None = None
+    sweep: tuple[int, ...] | None = None
+    sampler: str | None = None
+    guidance: float = 1.0
+    features: FeatureName = "auto"
+    weights: Path | None = None
+    against: tuple[Path, ...] = ()
+    references: int = 10_000
+    batch: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that cannot be meant.
+
+        Raises:
+            JobError: a number below one, or an unknown sampler.
+        """
+        counts = {"images": self.images, "evaluations": self.evaluations, "batch": self.batch}
+        counts |= {"references": self.references} | {f"sweep {number}": number for number in self.sweep or ()}
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                raise JobError(f"{name} = {count}", allowed="1 or more")
+        if self.sampler is not None and self.sampler not in SAMPLERS:
+            raise JobError(f"Sampler {self.sampler!r}", allowed=", ".join(SAMPLERS))
