@@ -12,10 +12,14 @@ from pipeline.cli.compare import EXAMPLES as COMPARE_EXAMPLES
 from pipeline.cli.compare import compare
 from pipeline.cli.convert import EXAMPLES as CONVERT_EXAMPLES
 from pipeline.cli.convert import convert
+from pipeline.cli.edit import EXAMPLES as EDIT_EXAMPLES
+from pipeline.cli.edit import edit
 from pipeline.cli.encode import EXAMPLES as ENCODE_EXAMPLES
 from pipeline.cli.encode import encode
 from pipeline.cli.evaluate import EXAMPLES as EVALUATE_EXAMPLES
 from pipeline.cli.evaluate import evaluate
+from pipeline.cli.export import EXAMPLES as EXPORT_EXAMPLES
+from pipeline.cli.export import export
 from pipeline.cli.info import EXAMPLES as INFO_EXAMPLES
 from pipeline.cli.info import info
 from pipeline.cli.models import EXAMPLES as MODELS_EXAMPLES
@@ -43,6 +47,8 @@ COMMANDS: tuple[tuple[Callable[..., None], tuple[str, ...]], ...] = (
     (compare, COMPARE_EXAMPLES),
     (convert, CONVERT_EXAMPLES),
     (sample, SAMPLE_EXAMPLES),
+    (export, EXPORT_EXAMPLES),
+    (edit, EDIT_EXAMPLES),
     (presets, PRESETS_EXAMPLES),
     (evaluate, EVALUATE_EXAMPLES),
     (train, TRAIN_EXAMPLES),

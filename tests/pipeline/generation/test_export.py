@@ -1,0 +1,131 @@
+"""Splats for other programs: what they show, what is lost, and back."""
+
+from __future__ import annotations
+
+import json
+import struct
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from data_schemas.errors import JobError, SourceError
+from data_schemas.splats import ADDITIVE, GREY, NORMALISED, OVER, RGB, RGB_ALPHA, CodecName, Layout
+from encoders.decode import decode, to_uint8
+from encoders.quality import psnr
+from pipeline.cli import app
+from pipeline.generation.ply import DEPTH_STEP, ply_of, read_ply, splat_of
+from pipeline.generation.svg import as_viewers_show, svg_of
+from tests.pipeline.generation.tiny_runs import small_store
+
+HEIGHT, WIDTH = 24, 40
+
+
+def some_splats(layout: Layout, *, seed: int = 0, count: int = 12) -> np.ndarray:
+    chance = np.random.default_rng(seed)
+    columns = {
+        "sigma_x": chance.uniform(0.05, 0.3, count),
+        "sigma_y": chance.uniform(0.05, 0.3, count),
+        "rho": chance.uniform(-0.9, 0.9, count),
+        "x": chance.uniform(-0.9, 0.9, count),
+        "y": chance.uniform(-0.9, 0.9, count),
+        "alpha": chance.uniform(0.1, 0.9, count),
+        **{name: chance.uniform(0, 0.6, count) for name in ("r", "g", "b", "grey")},
+    }
+    return np.stack([columns[name] for name in layout.names], axis=1).astype(np.float32)
+
+
+def shown(splats: np.ndarray, layout: Layout, codec: str) -> np.ndarray:
+    return to_uint8(decode(splats[None], layout=layout, codec=codec, height=HEIGHT, width=WIDTH))[0]
+
+
+@pytest.mark.parametrize(("layout", "codec"), [(RGB, ADDITIVE), (GREY, ADDITIVE), (RGB_ALPHA, OVER)])
+def test_svg_viewers_show_the_codec(layout: Layout, codec: CodecName) -> None:
+    splats = some_splats(layout)
+    size = {"height": HEIGHT, "width": WIDTH}
+    near = as_viewers_show(splats, layout=layout, codec=codec, **size)
+    assert psnr(near[None], shown(splats, layout, codec)[None])[0] > 38
+    text, cut = svg_of(splats, layout=layout, codec=codec, **size)
+    assert cut == 0
+    root = ElementTree.fromstring(text)
+    space = "{http://www.w3.org/2000/svg}"
+    gradients = root.findall(f".//{space}radialGradient")
+    assert len(gradients) == len(splats)
+    order = [shape.get("fill") for shape in root.findall(f".//{space}rect")][1:]
+    numbers = [f"url(#g{index})" for index in range(len(splats))]
+    assert order == (numbers[::-1] if codec == OVER else numbers)
+    assert ("plus-lighter" in text) == (codec == ADDITIVE)
+    # The gradient's matrix holds the covariance: M M^T = REACH^2 S in pixels.
+    a, b, _, c, x, y = (float(part) for part in gradients[3].get("gradientTransform", "")[7:-1].split())
+    named = dict(zip(layout.names, splats[3].tolist(), strict=True))
+    sigma_x, sigma_y = named["sigma_x"] * WIDTH / 2 * 3.5, named["sigma_y"] * HEIGHT / 2 * 3.5
+    expected = [sigma_x**2, named["rho"] * sigma_x * sigma_y, sigma_y**2]
+    np.testing.assert_allclose([a * a, a * b, b * b + c * c], expected, rtol=1e-3)
+    np.testing.assert_allclose([x, y], [(named["x"] + 1) / 2 * WIDTH, (named["y"] + 1) / 2 * HEIGHT], rtol=1e-3)
+
+
+def test_svg_counts_what_it_cuts_and_refuses_a_mean() -> None:
+    splats = some_splats(RGB)
+    splats[[2, 5], RGB.index("g")] = -0.3
+    splats[7, RGB.index("r")] = 1.5
+    text, cut = svg_of(splats, layout=RGB, codec=ADDITIVE, height=HEIGHT, width=WIDTH)
+    assert cut == 3
+    assert "3 with a colour outside" in text
+    assert "-" not in "".join(part for part in text.split('"') if part.startswith("rgb("))
+    with pytest.raises(JobError, match="weighted mean"):
+        svg_of(splats, layout=RGB, codec=NORMALISED, height=HEIGHT, width=WIDTH)
+
+
+@pytest.mark.parametrize(("layout", "codec"), [(RGB, ADDITIVE), (GREY, ADDITIVE), (RGB_ALPHA, OVER), (RGB, NORMALISED)])
+def test_ply_comes_back(layout: Layout, codec: CodecName) -> None:
+    splats = some_splats(layout)
+    data, cut = ply_of(splats, layout=layout, codec=codec, height=HEIGHT, width=WIDTH)
+    scene = read_ply(data)
+    assert (cut, scene.layout, scene.codec, scene.height, scene.width) == (0, layout, codec, HEIGHT, WIDTH)
+    np.testing.assert_allclose(scene.splats, splats, atol=2e-4)
+    assert np.abs(shown(scene.splats, layout, codec).astype(int) - shown(splats, layout, codec)).max() <= 1
+
+
+def test_scenes_are_flat_and_keep_the_order_of_depth() -> None:
+    splats = some_splats(RGB_ALPHA)
+    data, _ = splat_of(splats, layout=RGB_ALPHA, codec=OVER, height=HEIGHT, width=WIDTH)
+    assert len(data) == 32 * len(splats)
+    rows = [struct.unpack("<6f4B4B", data[at : at + 32]) for at in range(0, len(data), 32)]
+    np.testing.assert_allclose([row[2] for row in rows], np.arange(len(splats)) * DEPTH_STEP, atol=1e-6)
+    assert max(row[5] for row in rows) < 1e-4 < min(row[4] for row in rows)
+    alpha = splats[:, RGB_ALPHA.index("alpha")]
+    np.testing.assert_allclose([row[9] / 255 for row in rows], alpha, atol=0.003)
+    np.testing.assert_allclose([row[0] for row in rows], splats[:, RGB_ALPHA.index("x")] * WIDTH / HEIGHT, atol=1e-5)
+
+
+def test_foreign_and_cut_scenes_are_refused() -> None:
+    data, _ = ply_of(some_splats(RGB), layout=RGB, codec=ADDITIVE, height=HEIGHT, width=WIDTH)
+    with pytest.raises(SourceError, match="bytes of splats"):
+        read_ply(data[:-10])
+    for foreign in (b"", b"ply\nformat ascii 1.0\nelement vertex 3\nend_header\n1 2 3\n"):
+        with pytest.raises(SourceError, match="not written by splatspace"):
+            read_ply(foreign)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    def splatspace(*arguments: object):
+        return CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [str(each) for each in arguments])
+
+    store = small_store(tmp_path / "small.zarr", images=2)
+    result = splatspace("export", store, "--image", "image-0001", "--out", tmp_path / "a" / "one.svg", "--json")
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert content["lossless"] or content["psnr"] > 35
+    assert content["bytes"] == (tmp_path / "a" / "one.svg").stat().st_size
+    for suffix in ("ply", "splat"):
+        assert splatspace("export", store, "-i", 1, "--out", tmp_path / f"one.{suffix}").exit_code == 0
+    assert splatspace("export", tmp_path / "one.ply", "--out", tmp_path / "again.zarr").exit_code == 0
+    for name, place in (("before", store), ("after", tmp_path / "again.zarr")):
+        image = 1 if name == "before" else 0
+        assert splatspace("render", place, "-i", image, "--out", tmp_path / f"{name}.png").exit_code == 0
+    assert (tmp_path / "before.png").read_bytes() == (tmp_path / "after.png").read_bytes()
+    assert splatspace("export", store, "--image", 0, "--out", tmp_path / "one.stl").exit_code == 2
+    assert splatspace("export", store, "--out", tmp_path / "two.svg").exit_code == 2
+    assert splatspace("export", tmp_path / "none.ply", "--out", tmp_path / "none.zarr").exit_code == 1
