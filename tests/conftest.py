@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,11 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA_VARIABLE = "SPLATSPACE_SHARED_DATA"
+
+# A shell gives its background jobs an ignored interrupt, which every process below them inherits: Ctrl-C, and those who
+# stop by it, would be tested deaf.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _HOME = tempfile.mkdtemp(prefix="splatspace-tests-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)

@@ -29,7 +29,8 @@ def test_memory_does_not_follow_the_number_of_images(tmp_path: Path) -> None:
         values = np.array(samples)
         second, last = (values[(seconds >= quarters[part]) & (seconds < quarters[part + 1])].max() for part in (1, 3))
         assert last - second < MOST_GROWTH, f"{name} grew from {second:.0f} to {last:.0f} MiB"
-        assert last < 1024, name
+        # The client is the process of the tests, with whatever it held before.
+        assert last - (values[0] if name == "client" else 0) < 600, f"{name} holds {last:.0f} MiB"
 
 
 def test_names_made_on_demand_are_those_of_a_list() -> None:

@@ -80,9 +80,11 @@ def test_a_worker_of_another_version_is_named(scheduler: str, tmp_path: Path) ->
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: splatspace\nVersion: 0.0.7\n")
     path = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
     plan = plan_for(tmp_path / "a.zarr", scheduler)
-    with dask_process("worker", scheduler, *LOOPBACK, "--local-directory", str(tmp_path), environment=path):
+    named = ("--name", "another", "--local-directory", str(tmp_path))
+    with dask_process("worker", scheduler, *LOOPBACK, *named, environment=path):
         with Client(scheduler, set_as_default=False) as client:
-            client.wait_for_workers(3, timeout=60)
+            # By its name: a worker of the test before may still be counted.
+            wait_until(lambda: "another" in {worker["name"] for worker in client.scheduler_info(-1)["workers"].values()})
         with (
             pytest.raises(ComputeError, match=r"The Dask worker tcp://127.0.0.1:\d+ has splatspace 0\.0\.7"),
             open_compute(plan, source_factory=images(), encoder_factory=slow()),
