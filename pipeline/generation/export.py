@@ -118,4 +118,8 @@ def loss_in_words(loss: float | None) -> str:
     """How near viewers come to the codec."""
     if loss is None:
         return "a flat scene; viewers compose it in their own way (see the header and docs/sample.md)"
-    return "viewers show the same 8-bit pixels" if math.isinf(loss) else f"viewers come within {loss:.2f} dB PSNR of it"
+    return (
+        "viewers show the same 8-bit pixels"
+        if math.isinf(loss)
+        else f"PSNR of what viewers show by the rules: {loss:.2f} dB"
+    )

@@ -21,6 +21,7 @@ from pipeline.generation.interpolation import between
 from pipeline.generation.run import Run, load_run
 from pipeline.generation.sample import labels_for, sample
 from pipeline.generation.sample_job import KnownPart, SampleJob
+from pipeline.generation.stored_image import read_image, write_image
 from tests.pipeline.encode.fakes import GAUSSIANS, ArrayImages, pictures
 from tests.pipeline.encode.fakes import run as encode_run
 from tests.pipeline.generation.tiny_runs import CLASSES, small_run, small_store
@@ -131,6 +132,15 @@ def test_recolouring_keeps_the_geometry_exactly(run: Run, store: Path, tmp_path:
     found = splats_of(sample(run, job(tmp_path / "out", known=KnownPart(str(store), "image-0001"))).store)
     np.testing.assert_array_equal(found[..., [0, 1, 2, 6, 7]], np.broadcast_to(known[:, [0, 1, 2, 6, 7]], (4, 6, 5)))
     assert np.abs(found[..., 3:6] - known[:, 3:6]).max() > 0.01
+
+
+def test_a_known_image_is_brought_into_the_order_of_the_training(folder: Path, store: Path, tmp_path: Path) -> None:
+    run = load_run(small_run(store, folder / "ordered", model="splatdit", order="anchors"), device="cpu")
+    known = read_image(store, "2")
+    write_image(replace(known, splats=known.splats[::-1]), tmp_path / "turned.zarr", what="turned round")
+    part = KnownPart(str(tmp_path / "turned.zarr"), "0")
+    found = splats_of(sample(run, job(tmp_path / "out", number=1, known=part)).store)
+    np.testing.assert_array_equal(found[0][:, [0, 1, 2, 6, 7]], known.splats[:, [0, 1, 2, 6, 7]])
 
 
 def test_pixels_are_sampled_and_inpainted(pixel_run: Run, store: Path, tmp_path: Path) -> None:
