@@ -84,7 +84,7 @@ def test_a_worker_of_another_version_is_named(scheduler: str, tmp_path: Path) ->
     with dask_process("worker", scheduler, *LOOPBACK, *named, environment=path):
         with Client(scheduler, set_as_default=False) as client:
             # By its name: a worker of the test before may still be counted.
-            wait_until(lambda: "another" in {worker["name"] for worker in client.scheduler_info(-1)["workers"].values()})
+            wait_until(lambda: "another" in {one["name"] for one in client.scheduler_info(-1)["workers"].values()})
         with (
             pytest.raises(ComputeError, match=r"The Dask worker tcp://127.0.0.1:\d+ has splatspace 0\.0\.7"),
             open_compute(plan, source_factory=images(), encoder_factory=slow()),
