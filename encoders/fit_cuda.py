@@ -1,4 +1,4 @@
-"""Engine ``cuda``: thousands of images a launch, one warp an image (``encoders.cuda``).
+"""Engine ``cuda``: thousands of small images a launch, one warp an image; large ones shared out (``encoders.cuda``).
 
 Starts ``grid`` and ``transport`` are computed on the card (``encoders.cuda.start``), ``adaptive`` on the processor.
 While the card fits one slab of images, the processor prepares the next and turns the result of the last into splats;
@@ -29,7 +29,7 @@ from encoders.recipe import Recipe
 if TYPE_CHECKING:
     import torch
 
-    from encoders.cuda.fused_batch import FusedBatch, FusedFit
+    from encoders.cuda.device_fit import DeviceBatch, DeviceFit
 
 logger = logging.getLogger("splatspace.encode")
 
@@ -51,7 +51,7 @@ class _Slab:
     """A slab on its way: rows of the result, its device arrays, what is awaited, and memory for what comes back."""
 
     rows: slice
-    batch: FusedBatch
+    batch: DeviceBatch
     stream: torch.cuda.Stream | None
     best: torch.Tensor
     taken: torch.Tensor
@@ -101,7 +101,7 @@ class CudaEncoder:
         self._recipe = recipe or Recipe()
         self._device = torch.device(device)
         if device == "cpu":
-            from encoders.cuda.fused_batch import interpreting
+            from encoders.cuda.device_fit import interpreting
 
             if not interpreting():
                 raise JobError("Engine 'cuda' on the processor", allowed="a CUDA device", next_step="give --engine cpu")
@@ -126,8 +126,9 @@ class CudaEncoder:
     def recipe(self) -> dict[str, Any]:
         """Every constant of the optimiser."""
         from encoders.cuda.fused_batch import BAND_CUT
+        from encoders.cuda.tiled_batch import TILE_CUT
 
-        return {**self._recipe.as_dict(), "band_cut": BAND_CUT if self.banded else None}
+        return {**self._recipe.as_dict(), "band_cut": BAND_CUT if self.banded else None, "tile_cut": TILE_CUT}
 
     def images_per_call(self, height: int, width: int, channels: int) -> int:
         """How many images ``fit`` is best given at once: two slabs, so that one is prepared while the other is fitted.
@@ -137,7 +138,7 @@ class CudaEncoder:
             width: columns.
             channels: 1 or 3.
         """
-        return 2 * self._slab_size(self._fused(height, width, channels))
+        return 2 * self._slab_size(self._device_fit(height, width, channels))
 
     def fit(self, images: NDArray[np.uint8], *, should_stop: Callable[[], bool] | None = None) -> FitResult:
         """Fits a batch; see :class:`encoders.base.Encoder`.
@@ -151,7 +152,7 @@ class CudaEncoder:
             JobError: not even one image fits the device's memory.
         """
         count, height, width, channels = images.shape
-        fit = self._fused(height, width, channels)
+        fit = self._device_fit(height, width, channels)
         splats = np.empty((count, self.settings.gaussians, COLOUR + channels), np.float32)
         steps = np.zeros(count, np.int32)
         if count == 0:
@@ -161,15 +162,15 @@ class CudaEncoder:
             work.run(pool, self._slab_size(fit))
         return FitResult(splats=splats, steps=steps, core_seconds=work.core_seconds)
 
-    def _fused(self, height: int, width: int, channels: int) -> FusedFit:
-        from encoders.cuda.fused_batch import FusedFit
+    def _device_fit(self, height: int, width: int, channels: int) -> DeviceFit:
+        from encoders.cuda.launches import device_fit
 
-        return FusedFit.of(self.settings, self._recipe, height, width, channels, banded=self.banded)
+        return device_fit(self.settings, self._recipe, height, width, channels, banded=self.banded)
 
-    def _slab_size(self, fit: FusedFit) -> int:
+    def _slab_size(self, fit: DeviceFit) -> int:
         import torch
 
-        from encoders.cuda.fused_batch import slab_size
+        from encoders.cuda.launches import slab_size
 
         free = torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else 2**30
         slots = _WARPS_PER_MULTIPROCESSOR * self._multiprocessors
@@ -188,7 +189,7 @@ class _Work:
     def __init__(
         self,
         encoder: CudaEncoder,
-        fit: FusedFit,
+        fit: DeviceFit,
         images: NDArray[np.uint8],
         splats: NDArray[np.float32],
         steps: NDArray[np.int32],
@@ -196,7 +197,7 @@ class _Work:
     ) -> None:
         import torch
 
-        from encoders.cuda.fused_batch import schedule_on
+        from encoders.cuda.launches import schedule_on
         from encoders.cuda.start import starts_on_device
 
         self.encoder, self.fit, self.images, self.splats, self.steps = encoder, fit, images, splats, steps
@@ -273,7 +274,7 @@ class _Work:
         """Uploads and launches a slab, without waiting for it unless the fit takes several launches."""
         import torch
 
-        from encoders.cuda.fused_batch import FusedBatch, steps_of_launches
+        from encoders.cuda.launches import steps_of_launches
         from encoders.cuda.start import begin_on_device
 
         pinned = stream is not None
@@ -288,7 +289,7 @@ class _Work:
                 begun = begin_on_device(pixels, self.fit.settings, self.fit.recipe.start)
             else:
                 begun = upload(starts)
-            batch = FusedBatch(self.fit, pixels, begun, self.rates)
+            batch = self.fit.batch(pixels, begun, self.rates)
             ends = steps_of_launches(self.fit, len(pixels), self.encoder.pairs_per_second, LAUNCH_SECONDS)
             for end in ends:
                 if end != ends[0]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from triton.runtime.interpreter import InterpretedFunction
 
-from data_schemas.splats import NORMALISED, NORMALISED_EPSILON
+from data_schemas.splats import NORMALISED_EPSILON
 from encoders.base import FitSettings
+from encoders.cuda.device_fit import DeviceFit, compiler_options, interpreting
 from encoders.cuda.fused_fit import fit_images, record_size
 from encoders.cuda.tiles import Tiles, interpreted_tiles, padded, tiles_for
 from encoders.frame import COLOUR, X
@@ -22,37 +19,19 @@ from encoders.recipe import Recipe
 BAND_CUT = 4.5
 """Half-height of the rows that a band holds in standard deviations: what lies beyond is 109 dB down."""
 
-_AWAY = -1e4
+AWAY = -1e4
 """Where the Gaussians lie that only fill a group: no pixel receives anything of them."""
-
-REGISTERS = 128
-"""Registers of a thread, so that 16 warps fit a multiprocessor; compiled without a spill from sm_90 on."""
-
-
-def interpreting() -> bool:
-    """Whether Triton interprets its kernels on the processor (``TRITON_INTERPRET=1``) instead of compiling them."""
-    return isinstance(fit_images, InterpretedFunction)
 
 
 @dataclass(frozen=True)
-class FusedFit:
-    """The fused fit of images of one size: everything that a launch needs beside the images.
+class FusedFit(DeviceFit):
+    """The fused fit of images of one shape.
 
     Attributes:
-        settings: what decides the splats.
-        recipe: constants of the optimiser.
-        height: rows.
-        width: columns.
-        channels: 1 or 3.
         tiles: division among lanes.
         banded: whether groups of Gaussians are summed over the rows that they reach only.
     """
 
-    settings: FitSettings
-    recipe: Recipe
-    height: int
-    width: int
-    channels: int
     tiles: Tiles
     banded: bool
 
@@ -71,11 +50,6 @@ class FusedFit:
         if tiles is None:
             tiles = interpreted_tiles(height, width, settings.gaussians) if interpreting() else tiles_for(height, width)
         return FusedFit(settings, recipe, height, width, channels, tiles, banded)
-
-    @property
-    def normalised(self) -> bool:
-        """Whether sums are divided by the summed weights."""
-        return self.settings.codec == NORMALISED
 
     @property
     def stride(self) -> int:
@@ -99,14 +73,18 @@ class FusedFit:
         return 4 * (self.record + 2 * self.settings.gaussians * (COLOUR + self.channels)) + pixels + 64
 
     @property
+    def programs(self) -> int:
+        """Programs of an image: one."""
+        return 1
+
+    @property
     def pairs_per_step(self) -> int:
         """Pixel-Gaussian pairs of an image and step, padding included."""
         return self.height * self.stride * self.room
 
-    @property
-    def reach(self) -> float:
-        """Pixels that a dark Gaussian may be moved; below 0 none is."""
-        return self.recipe.reach(self.settings, self.height, self.width)
+    def batch(self, images: Tensor, starts: Tensor, rates: Tensor) -> FusedBatch:
+        """Puts images and their starts on the device; see :class:`encoders.cuda.device_fit.DeviceFit`."""
+        return FusedBatch(self, images, starts, rates)
 
     def constants(self) -> dict[str, int | bool]:
         """Compile-time arguments of ``fit_images``."""
@@ -114,7 +92,7 @@ class FusedFit:
             "CHANNELS": self.channels,
             "NORMALISED": self.normalised,
             "BOUNDED": self.settings.colours == "bounded",
-            "RESEEDS": self.reach >= 0 and self.recipe.reseed_every > 0,
+            "RESEEDS": self.reseeds,
             "BANDED": self.banded,
             "COUNT": self.settings.gaussians,
             "ROOM": self.room,
@@ -150,7 +128,7 @@ class FusedBatch:
         self.taken = torch.zeros(count, dtype=torch.int32, device=device)
         self.running = torch.ones(count, dtype=torch.int32, device=device)
         theta = self.tables(0)
-        theta[:, X] = _AWAY
+        theta[:, X] = AWAY
         theta[..., : fit.settings.gaussians] = starts.transpose(1, 2)
 
     def tables(self, number: int) -> Tensor:
@@ -161,14 +139,7 @@ class FusedBatch:
 
     def advance(self, until: int) -> None:
         """Launches the optimiser steps below ``until``, and with ``steps`` + 1 the last look at the error."""
-        fit, recipe, settings, tiles = self.fit, self.fit.recipe, self.fit.settings, self.fit.tiles
-        enough = -1.0
-        if settings.target_psnr is not None:
-            enough = 0.5 * fit.height * fit.width * fit.channels * 10 ** (-settings.target_psnr / 10)
-        options = {"num_warps": tiles.warps}
-        if self.records.device.type == "cuda" and torch.cuda.get_device_capability(self.records.device) >= (9, 0):
-            # Fewer would spill on older cards, which keep the compiler's own choice.
-            options["maxnreg"] = REGISTERS
+        fit, recipe, settings = self.fit, self.fit.recipe, self.fit.settings
         # Untyped: Triton's annotations of compile-time arguments are not types of values.
         launch: Any = fit_images[(len(self.records),)]
         launch(
@@ -183,7 +154,7 @@ class FusedBatch:
             settings.steps // 2,
             recipe.reseed_every,
             int(recipe.reseed_until * settings.steps),
-            enough,
+            fit.enough,
             NORMALISED_EPSILON,
             BAND_CUT,
             recipe.beta1,
@@ -195,44 +166,9 @@ class FusedBatch:
             recipe.greatest_slope,
             fit.reach,
             **fit.constants(),
-            **options,
+            **compiler_options(self.records.device, fit.tiles.warps),
         )
 
     def best(self) -> Tensor:
         """The best iterates, float32 [image, gaussian, 5 + channel], contiguous, on the device."""
         return self.tables(1)[..., : self.fit.settings.gaussians].transpose(1, 2).contiguous()
-
-
-def slab_size(fit: FusedFit, device_bytes: int, slots: int, pairs_per_second: float, seconds: float) -> int:
-    """Images of a launch: whole waves of programs that take about ``seconds``, as far as memory goes.
-
-    Args:
-        fit: what is fitted.
-        device_bytes: memory that may be used.
-        slots: programs that run at once.
-        pairs_per_second: pixel-Gaussian pairs that the device handles, roughly.
-        seconds: how long a launch should take.
-
-    Returns:
-        At least 1: the first allocation tells whether even that is too much.
-    """
-    by_memory = device_bytes // fit.bytes_per_image
-    by_time = seconds * pairs_per_second / (fit.pairs_per_step * max(1, fit.settings.steps))
-    return max(1, min(by_memory, slots * max(1, math.floor(by_time / slots))))
-
-
-def steps_of_launches(fit: FusedFit, images: int, pairs_per_second: float, seconds: float) -> list[int]:
-    """Where launches end: one for the whole fit, unless it takes much longer than ``seconds``.
-
-    Returns:
-        Values for ``FusedBatch.advance``, rising; the last is ``steps`` + 1.
-    """
-    whole = images * fit.pairs_per_step * (fit.settings.steps + 1) / pairs_per_second
-    parts = min(max(1, round(whole / (2 * seconds))), fit.settings.steps + 1)
-    return [(part + 1) * (fit.settings.steps + 1) // parts for part in range(parts)]
-
-
-def schedule_on(device: torch.device, recipe: Recipe, steps: int) -> Tensor:
-    """``Recipe.schedule`` on a device, at least one row."""
-    rates: NDArray[np.float32] = recipe.schedule(max(1, steps))
-    return torch.from_numpy(rates).to(device)

@@ -14,7 +14,17 @@ import triton
 import triton.language as tl
 
 from encoders.cuda.fused_moves import adam, reseed
-from encoders.cuda.fused_sums import BANDS, DERIVED, derive, forward, gather
+from encoders.cuda.fused_sums import (
+    BANDS,
+    DERIVED,
+    FIRST_ROW,
+    LAST_ROW,
+    SLANT_0,
+    UPRIGHT_0,
+    derive,
+    forward,
+    gather,
+)
 from encoders.frame import COLOUR
 
 _COLOUR = tl.constexpr(COLOUR)
@@ -29,7 +39,7 @@ def record_size(channels: int, normalised: bool, room: int, height: int, stride:
     return -(-tables // 32) * 32 + -(-planes // 32) * 32
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["steps", "until", "tail", "reseed_every", "reseed_until"])
 def fit_images(
     target,
     records,
@@ -158,15 +168,22 @@ def fit_images(
         active = ((step < steps) & (error > enough)).to(tl.int32)
         if active > 0:
             for start in range(0, ROOM, GROUP):
+                first_row, last_row = 0, HEIGHT
+                if BANDED:
+                    first_row = tl.load(bands + FIRST_ROW * (ROOM // GROUP) + start // GROUP).to(tl.int32)
+                    last_row = tl.load(bands + LAST_ROW * (ROOM // GROUP) + start // GROUP).to(tl.int32) + 1
                 sum_u, sum_v, sum_uu, sum_uv, sum_vv, sum_red, sum_green, sum_blue = gather(
                     theta,
                     derived,
-                    bands,
                     planes,
                     start,
+                    tl.load(derived + SLANT_0 * ROOM + start + tl.arange(0, GROUP)),
+                    tl.load(derived + UPRIGHT_0 * ROOM + start + tl.arange(0, GROUP)),
+                    first_row,
+                    last_row,
+                    STRIDE,
                     CHANNELS,
                     NORMALISED,
-                    BANDED,
                     ROOM,
                     HEIGHT,
                     STRIDE,

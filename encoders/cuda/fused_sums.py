@@ -109,7 +109,7 @@ def _add_gaussians(
 
 
 @triton.jit
-def _difference(value, target, at, inside):
+def difference(value, target, at, inside):
     """Residual of one channel, 0 outside the image; one-sided as clipping hides what lies beyond black and white."""
     wanted = tl.load(target + at).to(tl.float32)
     low = tl.where(wanted == 0.0, 0.0, -1e30)
@@ -192,16 +192,16 @@ def forward(
         at = row[None, :] * STRIDE + column
         inside = column < WIDTH
         scale = 1.0 / (mass + epsilon) if NORMALISED else 1.0
-        error = _difference(red * scale, target, at, inside)
+        error = difference(red * scale, target, at, inside)
         total = error * error
         tl.store(planes + at, error * scale)
         pull = error * scale * (red * scale)
         if CHANNELS == 3:
-            error = _difference(green * scale, target + size, at, inside)
+            error = difference(green * scale, target + size, at, inside)
             total += error * error
             tl.store(planes + size + at, error * scale)
             pull += error * scale * (green * scale)
-            error = _difference(blue * scale, target + 2 * size, at, inside)
+            error = difference(blue * scale, target + 2 * size, at, inside)
             total += error * error
             tl.store(planes + 2 * size + at, error * scale)
             pull += error * scale * (blue * scale)
@@ -215,19 +215,26 @@ def forward(
 def gather(
     theta,
     derived,
-    bands,
     planes,
     start,
+    slant_0,
+    upright_0,
+    first_row,
+    last_row,
+    columns,
     CHANNELS: tl.constexpr,
     NORMALISED: tl.constexpr,
-    BANDED: tl.constexpr,
     ROOM: tl.constexpr,
     HEIGHT: tl.constexpr,
     STRIDE: tl.constexpr,
     GROUP: tl.constexpr,
     RUN: tl.constexpr,
 ):
-    """Moments of the residual under the ``GROUP`` Gaussians from ``start`` on.
+    """Moments of the residual under the ``GROUP`` Gaussians from ``start`` on, over a rectangle of pixels.
+
+    ``planes`` point at the pixel that rows and columns are counted from, and ``slant_0`` and ``upright_0`` [GROUP] are
+    U and V at its upper left corner. The rectangle has rows ``first_row`` to ``last_row`` - 1 and columns 0 to
+    ``columns`` - 1, rounded up to a multiple of ``RUN``.
 
     Returns:
         sums of g u, g v, g u^2, g u v, g v^2 and of residual_c * weight for three channels (zeros where there are
@@ -236,27 +243,22 @@ def gather(
     size: tl.constexpr = HEIGHT * STRIDE
     n = start + tl.arange(0, GROUP)
     slant_x, slant_y = tl.load(derived + SLANT_X * ROOM + n), tl.load(derived + SLANT_Y * ROOM + n)
-    slant_0 = tl.load(derived + SLANT_0 * ROOM + n)
-    upright, upright_0 = tl.load(derived + UPRIGHT * ROOM + n), tl.load(derived + UPRIGHT_0 * ROOM + n)
+    upright = tl.load(derived + UPRIGHT * ROOM + n)
     red = tl.load(theta + _COLOUR * ROOM + n)
     green, blue = red, red
     if CHANNELS == 3:
         green, blue = tl.load(theta + (_COLOUR + 1) * ROOM + n), tl.load(theta + (_COLOUR + 2) * ROOM + n)
     sum_u = tl.zeros([GROUP], tl.float32)
     sum_v, sum_uu, sum_uv, sum_vv, sum_red, sum_green, sum_blue = sum_u, sum_u, sum_u, sum_u, sum_u, sum_u, sum_u
-    first, last = 0, HEIGHT
-    if BANDED:
-        first = tl.load(bands + FIRST_ROW * (ROOM // GROUP) + start // GROUP).to(tl.int32)
-        last = tl.load(bands + LAST_ROW * (ROOM // GROUP) + start // GROUP).to(tl.int32) + 1
     offset = (tl.arange(0, RUN).to(tl.float32) + 0.5)[:, None]
-    for row in range(first, last):
+    for row in range(first_row, last_row):
         py = row * 1.0 + 0.5
         v = upright * py + upright_0
         along_row = slant_y * py + slant_0
         depth = v * v
         row_u = tl.zeros([GROUP], tl.float32)
         row_uu, row_red, row_green, row_blue, row_pull = row_u, row_u, row_u, row_u, row_u
-        for column in range(0, STRIDE, RUN):
+        for column in range(0, columns, RUN):
             at = row * STRIDE + column + tl.arange(0, RUN)
             u = slant_x[None, :] * offset + (slant_x * (column * 1.0) + along_row)[None, :]
             weight = tl.exp2(-depth[None, :] - u * u)

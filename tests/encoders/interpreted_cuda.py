@@ -12,9 +12,11 @@ import pytest
 import torch
 from triton.runtime import interpreter
 
-from data_schemas.splats import ADDITIVE, NORMALISED, layout_for
+from data_schemas.splats import ADDITIVE, NORMALISED
 from encoders.base import FitSettings
-from encoders.cuda.fused_batch import FusedBatch, FusedFit, interpreting, schedule_on
+from encoders.cuda.device_fit import interpreting
+from encoders.cuda.fused_batch import FusedBatch, FusedFit
+from encoders.cuda.launches import schedule_on
 from encoders.cuda.tiles import Tiles
 from encoders.fit_cpu import CpuEncoder
 from encoders.fit_cuda import CudaEncoder
@@ -23,65 +25,29 @@ from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y, from_splats, to_splats
 from encoders.initialise import begin
 from encoders.quality import psnr_of_mean_error
 from encoders.recipe import Recipe
-from encoders.render import render
 from tests.encoders.encoder_contract import quality
+from tests.encoders.kernel_examples import (
+    assert_close_by_parameter,
+    in_own_frame,
+    noise,
+    one_sided,
+    own_gradients,
+    patch_once,
+    rendering,
+)
 from tests.encoders.splat_examples import smooth_images, special_images
 from tests.encoders.test_fit_kernel import random_frame
 
 CODECS = (ADDITIVE, NORMALISED)
 
 
-class _Kept:
-    """What the interpreter is patched with stays."""
-
-    def restore(self):
-        """Nothing to undo."""
-
-
 @pytest.fixture(autouse=True, scope="module")
 def patched_once():
-    """Without this the interpreter patches Triton's language anew at every call of a function: most of its time."""
+    """The interpreter, as quick as it gets."""
     assert interpreting()
-    patch, patched = interpreter._patch_lang, set()
-
-    def once(function):
-        if id(function.__globals__) not in patched:
-            patched.add(id(function.__globals__))
-            patch(function)
-        return _Kept()
-
-    interpreter._patch_lang = once
+    patch = patch_once(interpreter)
     yield
     interpreter._patch_lang = patch
-
-
-def rendering(frame, height, width, codec):
-    """The codec's formula on pixel-frame parameters, by the plain renderer: differentiable, in float64."""
-    ratio = frame[..., B] * torch.exp(-frame[..., LOG_C])
-    root = torch.sqrt(1 + ratio**2)
-    columns = [
-        root * torch.exp(-frame[..., LOG_A]) * (2 / width),
-        torch.exp(-frame[..., LOG_C]) * (2 / height),
-        -ratio / root,
-        *frame[..., COLOUR:].unbind(-1),
-        frame[..., X] * (2 / width) - 1,
-        frame[..., Y] * (2 / height) - 1,
-    ]
-    splats = torch.stack(columns, dim=-1)
-    return render(splats, layout_for(frame.shape[-1] - COLOUR), codec, height, width, clip=False)
-
-
-def one_sided(image, target):
-    """Difference to a target in [0, 1], without what clipping hides."""
-    hidden = ((image < 0) & (target == 0)) | ((image > 1) & (target == 1))
-    return torch.where(hidden, 0, image - target)
-
-
-def noise(height, width, channels, images=1, seed=0):
-    """Noise with black and white pixels in it, uint8 [image, height, width, channel]."""
-    rng = np.random.default_rng(seed)
-    values = rng.integers(-120, 380, (images, height, width, channels))
-    return np.clip(values, 0, 255).astype(np.uint8)
 
 
 def batch_of(images, frames, *, tiles=None, banded=False, recipe=None, **settings):
@@ -125,43 +91,11 @@ def test_values_are_those_of_the_plain_renderer(height, width, gaussians, channe
         np.testing.assert_allclose(residual_planes(batch).numpy(), expected.numpy(), atol=2e-5)
 
 
-def own_gradients(frames, images, codec):
-    """Gradients of half the sum of squares in each Gaussian's own frame, by autograd in float64."""
-    _, height, width, _ = images.shape
-    leaf = torch.from_numpy(frames).double().requires_grad_()
-    target = torch.from_numpy(images).double() / 255
-    error = 0.5 * one_sided(rendering(leaf, height, width, codec), target).square().sum()
-    (gradient,) = torch.autograd.grad(error, leaf)
-    return in_own_frame(frames.astype(np.float64), gradient.numpy())
-
-
-def in_own_frame(frames, gradient):
-    """Chain rule from parameters to (u, v) of the centre and the three strains of the shape."""
-    a, b, c = np.exp(frames[..., LOG_A]), frames[..., B], np.exp(frames[..., LOG_C])
-    along = gradient[..., X] / a
-    own = [
-        along,
-        (gradient[..., Y] - b * along) / c,
-        gradient[..., LOG_A] + b * gradient[..., B],
-        c * gradient[..., B],
-        gradient[..., LOG_C],
-    ]
-    return np.concatenate([np.stack(own, axis=-1), gradient[..., COLOUR:]], axis=-1)
-
-
 def kernel_gradients(batch):
     """Adam's mean after one step, over the share of the new gradient in it."""
     batch.advance(1)
     mean = batch.tables(2)[..., : batch.fit.settings.gaussians].transpose(1, 2)
     return mean.numpy() / (1 - np.float64(batch.fit.recipe.beta1))
-
-
-def assert_close_by_parameter(result, expected, tolerance):
-    # A Gaussian alone in a normalised sum has next to no gradient but its colour's: what is left is rounding.
-    least = 1e-2 * np.abs(expected).max()
-    for parameter in range(expected.shape[-1]):
-        scale = max(np.abs(expected[..., parameter]).max(), least)
-        np.testing.assert_allclose(result[..., parameter], expected[..., parameter], atol=tolerance * scale)
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -21,7 +21,7 @@ from tests.encoders.splat_examples import smooth_images
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["interpreted_cuda.py"])
+@pytest.mark.parametrize("module", ["interpreted_cuda.py", "interpreted_cuda_tiled.py"])
 def test_kernels_in_the_interpreter(repository, module, tmp_path):
     """Triton decides while it decorates, so the interpreter has a process of its own."""
     pytest.importorskip("triton", reason="Triton is not installed: there is none for this system")
@@ -145,20 +145,20 @@ class TestLaunches:
         return FusedFit.of(FitSettings(gaussians=200, steps=400), Recipe(), 32, 32, 3, tiles=Tiles())
 
     def test_whole_waves_for_about_a_second(self, fit):
-        from encoders.cuda.fused_batch import slab_size
+        from encoders.cuda.launches import slab_size
 
         size = slab_size(fit, 10**11, 2112, 1.8e11 * 10, 1.0)
         assert size % 2112 == 0
         assert 0.5 < size * fit.pairs_per_step * 400 / 1.8e12 <= 1.0
 
     def test_memory_comes_first(self, fit):
-        from encoders.cuda.fused_batch import slab_size
+        from encoders.cuda.launches import slab_size
 
         assert slab_size(fit, 100 * fit.bytes_per_image, 2112, 1e15, 1.0) == 100
         assert slab_size(fit, 0, 2112, 1e15, 1.0) == 1
 
     def test_a_long_fit_takes_several_launches(self, fit):
-        from encoders.cuda.fused_batch import steps_of_launches
+        from encoders.cuda.launches import steps_of_launches
 
         assert steps_of_launches(fit, 2112, 1e13, 1.0) == [401]
         ends = steps_of_launches(fit, 2112, 1e10, 1.0)

@@ -1,6 +1,7 @@
 """The kernels of engine ``cuda`` compiled for cards that are not there: registers, spills, barriers, inner loops."""
 
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,11 @@ from tests.encoders.compiled_kernels import compile_kernel
 
 pytest.importorskip("triton", reason="Triton is not installed: there is none for this system")
 
-from encoders.cuda.fused_batch import REGISTERS, FusedFit
+from encoders.cuda.device_fit import REGISTERS
+from encoders.cuda.fused_batch import FusedFit
 from encoders.cuda.fused_fit import fit_images
+from encoders.cuda.tiled_moves import judge, move_groups, rescue
+from encoders.cuda.tiled_sums import derive_groups, gather_groups, render_tiles
 
 POINTERS = {
     "target": "*u8",
@@ -92,3 +96,50 @@ def test_every_barrier_is_there(start, barriers, compiled):
     # Sizes that need no barrier of the compiler's own.
     for channels, size in ((1, 28), (3, 32)):
         assert compiled(90, channels, ADDITIVE, start=start, size=size).barriers == barriers
+
+
+LARGE = {"CHANNELS": 3, "ROOM": 20_000, "HEIGHT": 1000, "GROUP": 32}
+COUNTED = {"COUNT": 19_990, "WIDTH": 1000}
+TILED_POINTERS = {
+    "target": "*u8",
+    **dict.fromkeys(("boxes", "taken", "running", "better"), "*i32"),
+    **dict.fromkeys(
+        ("tables", "derived", "planes", "needed", "errors", "sums", "least", "rates"),
+        "*fp32",
+    ),
+}
+TILED: dict[str, tuple[Any, dict[str, Any]]] = {
+    "derive_groups": (derive_groups, {**LARGE, **COUNTED}),
+    "judge": (judge, {"TILES": 3969, "LANES": 128}),
+    "move_groups": (move_groups, {**LARGE, **COUNTED, "BOUNDED": True, "PARTS": 8}),
+    "rescue": (rescue, {**LARGE, **COUNTED, "STRIDE": 1008, "LANES": 1024}),
+}
+SIDES = {"TOGETHER": 8, "STRIP": 8, "ROWS": 16, "COLUMNS": 16}
+
+
+def tiled(kernel, constants, folder, monkeypatch, capability=90):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(folder / "triton"))
+    options = {"num_warps": 8 if kernel is rescue else 1, **({"maxnreg": REGISTERS} if capability >= 90 else {})}
+    return compile_kernel(kernel, capability, constants, TILED_POINTERS, {"steps", "tail"}, folder, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(TILED))
+def test_small_kernels_for_large_images_compile_without_a_spill(name, tmp_path, monkeypatch):
+    function, constants = TILED[name]
+    kernel = tiled(function, constants, tmp_path, monkeypatch)
+    assert kernel.stack == 0
+    assert "atom" not in kernel.ptx
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("normalised", [False, True])
+def test_sums_over_large_images_compile_without_a_spill_and_with_short_loops(normalised, tmp_path, monkeypatch):
+    constants = {**LARGE, "NORMALISED": normalised, "STRIDE": 1008}
+    render = tiled(render_tiles, {**constants, "WIDTH": 1000, **SIDES}, tmp_path, monkeypatch)
+    gather = tiled(gather_groups, {**constants, "RUN": 16, "PARTS": 8}, tmp_path, monkeypatch)
+    for kernel, most in ((render, 10), (gather, 19)):
+        assert kernel.stack == 0
+        assert kernel.barriers == 0  # lanes exchange nothing but sums
+        assert "atom" not in kernel.ptx
+        assert max(size / exponentials for size, exponentials in kernel.loops if exponentials >= 16) < most

@@ -1,0 +1,198 @@
+"""The kernels for large images in Triton's interpreter, on small ones, against the plain renderer and the fused fit.
+
+Run by test_fit_cuda.py in a process of its own.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from triton.runtime import interpreter
+
+from data_schemas.splats import ADDITIVE, NORMALISED
+from encoders.base import FitSettings
+from encoders.cuda import launches, tiled_batch
+from encoders.cuda.device_fit import interpreting
+from encoders.cuda.fused_batch import FusedFit
+from encoders.cuda.launches import device_fit, schedule_on
+from encoders.cuda.tiled_batch import TiledFit, places_in_order
+from encoders.fit_cuda import CudaEncoder
+from encoders.frame import COLOUR, LOG_A, LOG_C, X, Y
+from encoders.initialise import begin
+from encoders.recipe import Recipe
+from tests.encoders.encoder_contract import quality
+from tests.encoders.kernel_examples import (
+    assert_close_by_parameter,
+    noise,
+    one_sided,
+    own_gradients,
+    patch_once,
+    rendering,
+)
+from tests.encoders.splat_examples import smooth_images
+from tests.encoders.test_fit_kernel import random_frame
+
+CODECS = (ADDITIVE, NORMALISED)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def patched_once():
+    """The interpreter, as quick as it gets."""
+    assert interpreting()
+    patch = patch_once(interpreter)
+    yield
+    interpreter._patch_lang = patch
+
+
+def batch_of(
+    images, frames, *, recipe=None, parts=2, kind: type[TiledFit] | type[FusedFit] = TiledFit, **settings
+) -> Any:
+    """A batch with given starts, tiled or fused."""
+    _, height, width, channels = images.shape
+    recipe = recipe or Recipe()
+    made = FitSettings(frames.shape[1], **{"steps": 1, "colours": "signed", **settings})
+    if kind is TiledFit:
+        fit = TiledFit(made, recipe, height, width, channels, parts=parts)
+    else:
+        fit = FusedFit.of(made, recipe, height, width, channels)
+    return fit.batch(
+        torch.from_numpy(images), torch.from_numpy(frames), schedule_on(torch.device("cpu"), recipe, made.steps)
+    )
+
+
+@pytest.fixture
+def wide_cut(monkeypatch):
+    """So wide that boxes lose less than the rounding of float32 does."""
+    monkeypatch.setattr(tiled_batch, "TILE_CUT", 6.0)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(("height", "width", "gaussians", "channels"), [(20, 37, 70, 3), (33, 16, 5, 1), (5, 9, 1, 3)])
+def test_values_and_gradients_are_those_of_the_plain_renderer(height, width, gaussians, channels, codec, wide_cut):
+    images = noise(height, width, channels, images=2)
+    frames = np.stack([random_frame(gaussians, channels, height, width, seed) for seed in (0, 1)])
+    if gaussians == 1:
+        frames[:, 0, [X, Y]] = 0.4 * width, 0.6 * height
+    batch = batch_of(images, frames, codec=codec)
+    batch.advance(1)
+    target = torch.from_numpy(images).double() / 255
+    expected = one_sided(rendering(torch.from_numpy(frames).double(), height, width, codec), target)
+    error = 0.5 * expected.square().sum(dim=(1, 2, 3))
+    np.testing.assert_allclose(batch.least.numpy(), error.numpy(), rtol=2e-5)
+    back = torch.argsort(batch.index, dim=1)[:, :gaussians]
+    mean = batch.tables[:, 2].gather(2, back[:, None].expand(-1, COLOUR + channels, -1)).transpose(1, 2).numpy()
+    own = np.concatenate([own_gradients(frames[i : i + 1], images[i : i + 1], codec) for i in (0, 1)])
+    assert_close_by_parameter(mean / (1 - np.float64(Recipe().beta1)), own, 2e-5)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("colours", ["bounded", "signed"])
+def test_steps_are_those_of_the_fused_fit(codec, colours, monkeypatch):
+    monkeypatch.setattr(tiled_batch, "TILE_CUT", 6.0)
+    monkeypatch.setattr(tiled_batch, "_SORT_EVERY", 2)
+    images = smooth_images(1, 20)
+    frames = begin(images, FitSettings(40, codec=codec))
+    # Steps of half the length: the paths of rounding errors do not part.
+    recipe = Recipe(rate_centre=0.05, rate_shape=0.025, rate_colour=0.01, reseed_every=0)
+    found = []
+    for kind in (TiledFit, FusedFit):
+        batch = batch_of(images, frames, kind=kind, codec=codec, colours=colours, steps=5, recipe=recipe)
+        batch.advance(6)
+        assert batch.taken.tolist() == [5]
+        assert batch.running.tolist() == [0]
+        found.append(batch.best().numpy())
+    assert not np.allclose(found[0], frames, atol=1e-2)
+    np.testing.assert_allclose(found[0], found[1], atol=2e-3)
+
+
+def test_the_cut_off_loses_next_to_nothing():
+    images = smooth_images(1, 40)
+    frames = begin(images, FitSettings(60))
+    tiled, fused = (batch_of(images, frames, kind=kind, steps=0) for kind in (TiledFit, FusedFit))
+    for batch in (tiled, fused):
+        batch.advance(1)
+    assert float(tiled.least[0]) != float(fused.least[0])
+    assert float(tiled.least[0]) == pytest.approx(float(fused.least[0]), rel=1e-3)
+
+
+def test_dark_gaussians_are_moved_to_where_light_is_lacking():
+    images = smooth_images(1, 20)
+    frames = begin(images, FitSettings(40))
+    frames[:, 5:25, COLOUR:] = 0
+    recipe = Recipe(reseed_every=2, reseed_until=0.9, rate_colour=1e-4)
+    errors = []
+    for every in (2, 0):
+        batch = batch_of(images, frames, recipe=Recipe(**{**vars(recipe), "reseed_every": every}), steps=4)
+        batch.advance(5)
+        errors.append(float(batch.least[0]))
+    assert errors[0] < 0.7 * errors[1]
+
+
+def test_launches_may_stop_after_any_step_and_images_may_go_alone():
+    images = smooth_images(2, 18)
+    frames = begin(images, FitSettings(40))
+    whole, parts = (batch_of(images, frames, steps=3) for _ in range(2))
+    whole.advance(4)
+    for until in (1, 2, 4):
+        parts.advance(until)
+    np.testing.assert_array_equal(whole.best().numpy(), parts.best().numpy())
+    alone = batch_of(images[1:], frames[1:], steps=3)
+    alone.advance(4)
+    np.testing.assert_array_equal(alone.best().numpy(), whole.best()[1:].numpy())
+
+
+def test_an_image_stops_at_its_target_while_another_goes_on(monkeypatch):
+    monkeypatch.setattr(tiled_batch, "_LOOK_EVERY", 2)
+    images = np.concatenate([np.zeros((1, 16, 16, 3), np.uint8), smooth_images(1, 16)])
+    frames = begin(images, FitSettings(33))
+    batch = batch_of(images, frames, steps=6, target_psnr=40.0, colours="bounded")
+    batch.advance(7)
+    assert batch.taken.tolist() == [0, 6]
+    both_black = np.zeros((2, 16, 16, 3), np.uint8)
+    early = batch_of(both_black, begin(both_black, FitSettings(33)), steps=50, target_psnr=40.0)
+    early.advance(51)
+    assert early.taken.tolist() == [0, 0]
+    assert early.step == 51
+
+
+def test_the_parts_of_a_box_make_no_difference_but_rounding():
+    images = noise(24, 24, 3)
+    frames = random_frame(40, 3, 24, 24)[None]
+    one, many = (batch_of(images, frames, parts=parts) for parts in (1, 5))
+    for batch in (one, many):
+        batch.advance(2)
+    np.testing.assert_allclose(one.tables[:, 2].numpy(), many.tables[:, 2].numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_exponents_keep_their_digits_far_from_the_origin():
+    # A needle in the last corner of a wide image, where U is a difference of numbers of some thousands.
+    images = noise(8, 2000, 1)
+    frames = np.zeros((1, 1, 6), np.float32)
+    frames[0, 0] = [1990.3, 4.2, 1.5, 3.0, 1.2, 0.7]
+    assert (LOG_A, LOG_C) == (2, 4)
+    batch = batch_of(images, frames)
+    batch.advance(1)
+    mean = batch.tables[0, 2, :, 0].numpy() / (1 - np.float64(Recipe().beta1))
+    np.testing.assert_allclose(mean, own_gradients(frames, images, ADDITIVE)[0, 0], rtol=5e-3, atol=1e-3)
+
+
+def test_neighbours_in_the_order_are_neighbours_in_the_image():
+    rng = np.random.default_rng(0)
+    x, y = torch.from_numpy(rng.uniform(0, 256, (2, 4096)))
+    order = torch.argsort(places_in_order(x, y), stable=True)
+    step = torch.hypot(x[order].diff(), y[order].diff())
+    assert step.median() < 8
+    assert torch.hypot(x.diff(), y.diff()).median() > 80
+
+
+def test_large_images_are_fitted_by_the_engine(monkeypatch):
+    assert isinstance(device_fit(FitSettings(200), Recipe(), 64, 64, 3), FusedFit)
+    assert isinstance(device_fit(FitSettings(1024), Recipe(), 128, 128, 3), FusedFit)
+    for gaussians, size in ((100, 129), (2049, 64), (20_000, 1024)):
+        assert isinstance(device_fit(FitSettings(gaussians), Recipe(), size, size, 3), TiledFit)
+    monkeypatch.setattr(launches, "FUSED_PIXELS", 100)
+    images = smooth_images(1, 16)
+    few, many = (CudaEncoder(FitSettings(33, steps=steps), device="cpu").fit(images) for steps in (0, 8))
+    assert many.steps.tolist() == [8]
+    assert quality(many, images)[0] > quality(few, images)[0] + 2
