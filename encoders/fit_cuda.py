@@ -37,7 +37,7 @@ LAUNCH_SECONDS = 1.0
 """How long a launch should take: between launches, a fit can be stopped."""
 
 _WARPS_PER_MULTIPROCESSOR = 16
-_PAIRS_PER_MULTIPROCESSOR = 1.4e9
+_PAIRS_PER_MULTIPROCESSOR = 2.5e9
 """A cautious guess of pixel-Gaussian pairs per second; it decides the length of a launch, nothing else."""
 
 _MEMORY_SHARE = 0.4
@@ -172,7 +172,11 @@ class CudaEncoder:
 
         from encoders.cuda.launches import slab_size
 
-        free = torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else 2**30
+        free = 2**30
+        if self._device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self._device)
+            # What torch keeps for itself is free for the next batch too.
+            free += torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
         slots = _WARPS_PER_MULTIPROCESSOR * self._multiprocessors
         size = slab_size(fit, int(_MEMORY_SHARE * free), slots, self.pairs_per_second, LAUNCH_SECONDS)
         return size if self.batch == "auto" else min(size, self.batch)

@@ -211,3 +211,29 @@ class TestCudaEngine(EncoderContract):
             for banded in (False, True)
         )
         assert banded == pytest.approx(dense, abs=0.3)
+
+
+def test_the_benchmark_refuses_politely_without_a_card(monkeypatch, tmp_path):
+    import typer
+    from typer.testing import CliRunner
+
+    from benchmarks.encode_gpu import main
+
+    monkeypatch.setattr("torch.version.cuda", None)
+    available.require_cuda.cache_clear()
+    app = typer.Typer()
+    app.command()(main)
+    answer = CliRunner().invoke(app, ["--data-dir", str(tmp_path)])
+    assert answer.exit_code == 2
+    assert "built for CUDA" in answer.output
+
+
+def test_the_benchmark_counts_as_the_documentation_says(repository):
+    from benchmarks.encode_gpu import instructions_per_step
+
+    text = (repository / "docs" / "gpu.md").read_text()
+    for name, gaussians, size, channels in (("MNIST", 70, 28, 1), ("Sprites", 150, 32, 3), ("CIFAR-10", 200, 32, 3)):
+        found = re.search(rf"\| {name}, K={gaussians} \| ([\d,]+) \|", text)
+        assert found is not None
+        counted = instructions_per_step(gaussians, size, size, channels)
+        assert float(found[1].replace(",", "")) == pytest.approx(counted, rel=0.03)

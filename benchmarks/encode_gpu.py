@@ -1,0 +1,307 @@
+"""Engine ``cuda`` on the graphics card of this machine: whether it is right, then how fast it is.
+
+    python -m benchmarks.encode_gpu --data-dir ../shared/data
+    python -m benchmarks.encode_gpu --data-dir ../shared/data --images 4000 --only cifar10
+
+The folder holds one folder for each set (mnist, sprites, cifar10; docs/data.md). First parity with the compiled CPU
+engine and equal bytes in a second run, without which nothing is timed; then one table for each question. Every PSNR is
+of the decoded numbers after rounding to 8 bits; times include starts and transfers, not compilation. Prints Markdown,
+and is meant to take under eight minutes on an H100. Without a card it says what is missing and ends with status 2.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from benchmarks.encode import SETS, load, markdown
+from data_schemas.errors import JobError
+from data_schemas.splats import OVER, layout_for
+from encoders.base import Encoder, FitSettings
+from encoders.decode import decode, to_uint8
+from encoders.fit_cpu import CpuEncoder
+from encoders.fit_cuda import CudaEncoder
+from encoders.quality import psnr, psnr_of_mean_error
+
+TARGETS = {"mnist": (44.0, 15_000), "sprites": (46.0, 5_000), "cifar10": (40.0, 3_000)}
+"""PSNR of the mean error in dB, and images per second on one H100, that the project aims at."""
+
+STEPS_TRIED = (50, 75, 100, 150, 200, 300, 400)
+INSTRUCTIONS = {1: (5.75, 9.5), 3: (7.3, 16.0)}
+"""Warp instructions per 32 pixel-Gaussian pairs of the forward and the backward pass by channels (additive codec).
+
+Read off the machine code for sm_90 (tests/encoders/test_fit_cuda_compiled.py), rows and blocks included.
+"""
+
+PARITY_DB = 0.3
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the roofline needs to know of the card.
+
+    Attributes:
+        name: of the card.
+        multiprocessors: how many.
+        clock: greatest clock of a multiprocessor in Hz; None where nvidia-smi does not tell.
+        driver: version of the driver.
+    """
+
+    name: str
+    multiprocessors: int
+    clock: float | None
+    driver: str
+
+
+def card() -> Card:
+    """The card that torch takes."""
+    import torch
+
+    clock, driver = None, "unknown"
+    if shutil.which("nvidia-smi"):
+        command = ["nvidia-smi", "--query-gpu=clocks.max.sm,driver_version", "--format=csv,noheader,nounits"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+        if answer:
+            megahertz, _, driver = (word.strip() for word in answer[0].partition(","))
+            clock = 1e6 * float(megahertz) if megahertz.replace(".", "").isdigit() else None
+    return Card(torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).multi_processor_count, clock, driver)
+
+
+def quality(encoder: Encoder, images: NDArray[np.uint8]) -> float:
+    """PSNR of the mean error of a fit in dB."""
+    _, height, width, channels = images.shape
+    splats = encoder.fit(images).splats
+    codec = encoder.settings.codec
+    decoded = decode(splats, layout=layout_for(channels), codec=codec, height=height, width=width)
+    return psnr_of_mean_error(psnr(to_uint8(decoded), images))
+
+
+def seconds(fit: Callable[[], Any], repeats: int = 2) -> float:
+    """Least wall time of some calls, after one that is not counted."""
+    fit()
+    times = []
+    for _ in range(repeats):
+        before = time.perf_counter()
+        fit()
+        times.append(time.perf_counter() - before)
+    return min(times)
+
+
+def instructions_per_step(gaussians: int, height: int, width: int, channels: int) -> float:
+    """Counted warp instructions of one image and step."""
+    from encoders.cuda.launches import device_fit
+    from encoders.recipe import Recipe
+
+    fit = device_fit(FitSettings(gaussians), Recipe(), height, width, channels)
+    forward, backward = INSTRUCTIONS[channels]
+    pairs = fit.pairs_per_step / 32
+    return pairs * (forward * (-(-gaussians // 8) * 8) / (-(-gaussians // 32) * 32) + backward)
+
+
+def check(name: str, images: NDArray[np.uint8]) -> tuple[list[str], bool]:
+    """Parity with the CPU engine, and equal bytes again and in other batches."""
+    settings = FitSettings(SETS[name], 100)
+    cpu = quality(CpuEncoder(settings), images)
+    cuda = quality(CudaEncoder(settings), images)
+    first = CudaEncoder(settings).fit(images).splats
+    same = all(
+        first.tobytes() == CudaEncoder(settings, batch=batch).fit(images).splats.tobytes() for batch in ("auto", 100)
+    )
+    right = same and abs(cuda - cpu) <= PARITY_DB
+    return [
+        f"{name}, K={SETS[name]}",
+        f"{cpu:.2f}",
+        f"{cuda:.2f}",
+        "yes" if same else "NO",
+        "yes" if right else "NO",
+    ], right
+
+
+def throughput(name: str, images: NDArray[np.uint8], here: Card) -> list[str]:
+    """Images per second at the fewest steps that reach the target."""
+    aim, wanted = TARGETS[name]
+    gaussians = SETS[name]
+    steps, reached = 0, 0.0
+    for steps in STEPS_TRIED:
+        reached = quality(CudaEncoder(FitSettings(gaussians, steps)), images[:1000])
+        if reached >= aim:
+            break
+    rate = len(images) / seconds(lambda: CudaEncoder(FitSettings(gaussians, steps)).fit(images))
+    _, height, width, channels = images.shape
+    share = "?"
+    if here.clock is not None:
+        peak = 4 * here.multiprocessors * here.clock
+        share = f"{100 * rate * steps * instructions_per_step(gaussians, height, width, channels) / peak:.0f} %"
+    row = [f"{name}, K={gaussians}", str(steps), f"{reached:.2f} (aim {aim:.0f})"]
+    return [*row, f"{rate:,.0f} (aim {wanted:,})", f"{rate * steps / 1e6:.2f}", share]
+
+
+def ratios(name: str, images: NDArray[np.uint8], steps: int = 40) -> list[str]:
+    """Against dense autograd and gsplat's rasteriser on the same card, the same images, K and steps."""
+    from encoders.fit_gsplat import GsplatEncoder
+    from encoders.fit_reference import ReferenceEncoder
+    from encoders.gsplat_available import missing_for_gsplat
+
+    settings = FitSettings(SETS[name], steps, start="grid")
+    fused = len(images) / seconds(lambda: CudaEncoder(settings).fit(images))
+    some = images[:512]
+    dense = len(some) / seconds(lambda: ReferenceEncoder(settings, device="cuda").fit(some), repeats=1)
+    missing = missing_for_gsplat()
+    against = "not measured: " + missing.got if missing is not None else ""
+    if missing is None:
+        try:
+            over = FitSettings(SETS[name], steps, start="grid", codec=OVER)
+            rate = len(images) / seconds(lambda: GsplatEncoder(over).fit(images), repeats=1)
+            against = f"{rate:,.0f} ({fused / rate:.1f}x, aim 10x)"
+        except JobError as error:
+            against = f"not measured: {error.got}"
+    return [name, f"{fused:,.0f}", f"{dense:,.0f} ({fused / dense:.0f}x, aim 30x)", against]
+
+
+def variants(images: NDArray[np.uint8], gaussians: int, steps: int = 40) -> list[list[str]]:
+    """Kernel time of other divisions among lanes, bands and warps; transfers and starts left out."""
+    import torch
+
+    from encoders.cuda.fused_batch import FusedFit
+    from encoders.cuda.launches import schedule_on
+    from encoders.cuda.start import begin_on_device
+    from encoders.cuda.tiles import Tiles, tiles_for
+    from encoders.recipe import Recipe
+
+    _, height, width, channels = images.shape
+    recipe, settings = Recipe(), FitSettings(gaussians, steps)
+    pixels = torch.tensor(images, device="cuda")
+    starts = begin_on_device(pixels, settings, recipe.start)
+    rates = schedule_on(pixels.device, recipe, steps)
+    standard = tiles_for(height, width)
+    choices = {
+        "standard": (standard, False),
+        "bands": (standard, True),
+        "runs of 32": (Tiles(strip=8, run=32), False),
+        "runs of 32, bands": (Tiles(strip=8, run=32), True),
+        "strips of 4, runs of 16": (Tiles(strip=4, run=16), False),
+        "strips of 4, runs of 4": (Tiles(strip=4, run=4), False),
+        "4 Gaussians together": (Tiles(strip=standard.strip, run=standard.run, together=4), False),
+        "two warps": (Tiles(group=64, strips=64, strip=standard.strip, run=standard.run, warps=2), False),
+    }
+    rows = []
+    for label, (tiles, banded) in choices.items():
+        fit = FusedFit.of(settings, recipe, height, width, channels, tiles=tiles, banded=banded)
+        times, error = [], 0.0
+        for _ in range(3):
+            batch = fit.batch(pixels, starts, rates)
+            torch.cuda.synchronize()
+            before = time.perf_counter()
+            batch.advance(steps + 1)
+            torch.cuda.synchronize()
+            times.append(time.perf_counter() - before)
+            error = float(batch.least.double().mean())
+        rows.append([label, f"{len(images) * steps / min(times) / 1e6:.2f}", f"{error:.5f}"])
+    return rows
+
+
+def end_to_end(name: str, data_dir: Path, images: int) -> list[str]:
+    """From the files of a set to a finished zarr store."""
+    from pipeline.encode import encode
+    from pipeline.jobs import resolve_job
+
+    with tempfile.TemporaryDirectory() as folder:
+        job = resolve_job(
+            name, Path(folder, "store.zarr"), data_dir=data_dir / name, limit=images, engine="cuda", steps=100
+        )
+        before = time.perf_counter()
+        summary = encode(job)
+        wall = time.perf_counter() - before
+    return [name, f"{images:,}", f"{images / wall:,.0f}", f"{100 * summary.fit_seconds / wall:.0f} % (aim 70 %)"]
+
+
+def large_images() -> list[list[str]]:
+    """Milliseconds per step of made-up photographs of 512 to 2,048 pixels."""
+    import torch
+
+    rows = []
+    rng = np.random.default_rng(0)
+    for size, gaussians in ((512, 5_000), (1024, 20_000), (2048, 100_000)):
+        coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, size // 16, size // 16)).astype(np.float32))
+        smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic", antialias=False)
+        image = smooth.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        start, whole = (
+            seconds(partial(CudaEncoder(FitSettings(gaussians, steps, start="grid")).fit, image), repeats=1)
+            for steps in (0, 50)
+        )
+        reached = quality(CudaEncoder(FitSettings(gaussians, 200, start="grid")), image)
+        rows.append(
+            [f"{size}x{size}, K={gaussians:,}", f"{start:.2f}", f"{1e3 * (whole - start) / 50:.2f}", f"{reached:.2f}"]
+        )
+    return rows
+
+
+def show(title: str, rows: list[list[str]]) -> None:
+    """Prints a table under its title."""
+    print(f"\n## {title}\n")
+    print(markdown(rows), flush=True)
+
+
+def main(
+    data_dir: Annotated[Path, typer.Option(help="Folder with the folders mnist, sprites and cifar10.")],
+    images: Annotated[int, typer.Option(min=1000, help="Images of each set that are timed.")] = 20_000,
+    only: Annotated[list[str] | None, typer.Option(help="Only these sets.")] = None,
+) -> None:
+    """Prints the tables; status 2 without a card, 1 where the engine is wrong."""
+    from encoders.cuda.available import require_cuda
+
+    try:
+        require_cuda()
+    except JobError as error:
+        print(error)
+        raise typer.Exit(2) from None
+    import torch
+
+    here = card()
+    packages = ["torch", "triton", "gsplat"]
+    found = []
+    for package in packages:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"no {package}")
+    clock = "?" if here.clock is None else f"{here.clock / 1e6:.0f} MHz"
+    print(f"{here.name}, {here.multiprocessors} multiprocessors, at most {clock}, driver {here.driver}")
+    print(f"{', '.join(found)}, CUDA {torch.version.cuda}, Python {platform.python_version()}, {time.strftime('%F')}")
+    names = only or list(SETS)
+    sets = {name: load(name, data_dir, images) for name in names}
+    checked = [check(name, pixels[:256]) for name, pixels in sets.items()]
+    show(
+        "Is it right? (256 images, 100 steps)",
+        [["set", "cpu, dB", "cuda, dB", "the same bytes again", "right"], *(row for row, _ in checked)],
+    )
+    if not all(right for _, right in checked):
+        raise typer.Exit(1)
+    head = ["set", "steps", "PSNR of mean error, dB", "images/s", "million image-steps/s", "of counted peak"]
+    show("Speed", [head, *(throughput(name, pixels, here) for name, pixels in sets.items())])
+    head = ["set", "cuda, images/s", "dense autograd", "gsplat"]
+    show("The same fit by others (40 steps)", [head, *(ratios(name, pixels[:8192]) for name, pixels in sets.items())])
+    for name, pixels in sets.items():
+        head = ["division", "million image-steps/s", "mean error"]
+        show(f"Other divisions of the work: {name}", [head, *variants(pixels[:8448], SETS[name])])
+    head = ["image", "start, s", "ms per step", "PSNR after 200 steps, dB"]
+    show("Large images (start on a grid)", [head, *large_images()])
+    head = ["set", "images", "images/s", "share of fitting"]
+    show("From files to a store (100 steps)", [head, *(end_to_end(name, data_dir, images) for name in names)])
+
+
+if __name__ == "__main__":
+    typer.run(main)
