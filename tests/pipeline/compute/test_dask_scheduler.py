@@ -78,7 +78,8 @@ def test_a_worker_of_another_version_is_named(scheduler: str, tmp_path: Path) ->
     other = tmp_path / "splatspace-0.0.7.dist-info"
     other.mkdir()
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: splatspace\nVersion: 0.0.7\n")
-    path = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
+    # Safe: else the folder in which the worker starts, the checkout with its own metadata, comes before them.
+    path = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)]), "PYTHONSAFEPATH": "1"}
     plan = plan_for(tmp_path / "a.zarr", scheduler)
     named = ("--name", "another", "--local-directory", str(tmp_path))
     with dask_process("worker", scheduler, *LOOPBACK, *named, environment=path):
