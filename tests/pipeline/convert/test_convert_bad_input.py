@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 import resource
+import signal
 
 import h5py
 import numpy as np
@@ -293,12 +294,15 @@ def test_an_unknown_entry_beside_a_record_is_an_error(written_folder, tmp_path):
 def small_disk():
     """No file may grow beyond so many bytes: the system then fails writes as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A write beyond the limit must be an error, as Python has it from the start, and never a signal that kills.
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     def limit(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
 
     yield limit
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, before)
 
 
 @pytest.mark.parametrize(
