@@ -16,6 +16,7 @@ from models.objectives import Objective
 from models.pixel_representation import PixelRepresentation
 from models.representation import SplatRepresentation
 from models.samplers import generators_for, sample
+from pipeline.generation.grids import grid_of
 from pipeline.generation.train_state import SAMPLES_FOLDER
 from pipeline.render_store import save_png
 
@@ -72,32 +73,12 @@ def sampled_images(
     return to_uint8(stored)
 
 
-def tiled(images: NDArray[np.uint8], *, gap: int = 2, smallest: int = 64) -> Image.Image:
-    """Images in a grid as square as their number allows, each enlarged by a whole factor to ``smallest`` pixels.
-
-    Args:
-        images: uint8 [image, y, x, channel], 1 or 3 channels.
-        gap: pixels between them.
-        smallest: pixels of a side below which images are enlarged.
-    """
-    factor = max(1, smallest // max(images.shape[1:3]))
-    big = images.repeat(factor, axis=1).repeat(factor, axis=2)
-    count, height, width, channels = big.shape
-    columns = int(np.ceil(np.sqrt(count)))
-    rows = -(-count // columns)
-    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 32, np.uint8)
-    for index, image in enumerate(big):
-        top, left = gap + index // columns * (height + gap), gap + index % columns * (width + gap)
-        canvas[top : top + height, left : left + width] = image
-    return Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
-
-
 def save_preview(run: Path, step: int, images: NDArray[np.uint8]) -> Image.Image:
     """Writes ``samples/STEP.png`` and returns the picture.
 
     Raises:
         StoreError: the folder cannot be written.
     """
-    picture = tiled(images)
+    picture, _ = grid_of(images)
     save_png(picture, run / SAMPLES_FOLDER / f"{step:07d}.png")
     return picture
