@@ -38,7 +38,9 @@ def train(
     pack: Annotated[
         int | None, typer.Option(min=1, help="Gaussians per token of splatdit. Default: about 50 tokens.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps. Default: 10000.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps; with --resume they may grow. Default: 10000.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per step, over all devices. Default: 64.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Height of the learning rate. Default: 0.001.")] = None,
     objective: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str
         f"| GFLOP per evaluation | {config['gflop']:.3f} |",
         f"| objective | {objective['name']} (predicts {objective['target']}) |",
         f"| sampler by default | {objective['sampler']}, {objective['evaluations']} evaluations |",
-        f"| steps | {config['step']:,} of {job.steps:,}, batch {job.batch} |",
+        f"| steps | {config['step']:,} of {job.steps:,}{_plans(config['plans'])}, batch {job.batch} |",
         f"| loss, mean since the last entry | {config['loss']:.4f} |",
         f"| weights | {'running mean' if job.ema else 'as trained'} |",
         f"| loss in image space | {job.render_loss or 'none'} |",
@@ -64,6 +65,13 @@ def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str
         "",
     ]
     return "\n".join(lines)
+
+
+def _plans(plans: list[list[int]]) -> str:
+    """How a training was lengthened: its learning rate has risen again there."""
+    return "".join(
+        f" (until step {step:,} planned with {before:,})" for (_, before), (step, _) in itertools.pairwise(plans)
+    )
 
 
 def write_card(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> Path:

@@ -24,7 +24,7 @@ from pipeline.generation.latents import TrainingRows
 from pipeline.generation.loader import Loader, latent_bytes, mixed_seed
 from pipeline.generation.train_loop import TrainLoop
 from pipeline.generation.train_records import TrainProgress, TrainSummary
-from pipeline.generation.train_state import MODEL_FILE, STATE_FILE, load_state
+from pipeline.generation.train_state import MODEL_FILE, STATE_FILE, load_state, plans_of
 
 logger = logging.getLogger("splatspace.train")
 
@@ -87,10 +87,12 @@ def train(
         optimiser = torch.optim.AdamW(
             network.parameters(), lr=job.learning_rate, betas=BETAS, weight_decay=job.weight_decay
         )
-        state: dict[str, Any] = {"step": 0, "loss": None}
+        state: dict[str, Any] = {}
         if resume:
             state = _continued(job, rows, network, ema, optimiser)
-        start = int(state["step"])
+            if ema is not None:
+                ema.decay = decay_for(job.steps)  # of a training that is longer now
+        start = int(state.get("step", 0))
         compiled: Any = torch.compile(network) if job.compile else network
         model, wrapped = fabric.setup(compiled, optimiser)
         parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -128,7 +130,8 @@ def train(
             "job": job.model_dump(mode="json"),
             "parameters": parameters,
             "gflop": gflop,
-            "loss": state["loss"],
+            "plans": plans_of(state, job.steps),
+            "loss": state.get("loss"),
             "precision": _precision(job, fabric.device),
             "device": _device_name(fabric.device),
             "versions": {"splatspace": _version(), "torch": torch.__version__},

@@ -124,9 +124,10 @@ class TrainLoop:
         job = self._job
         if self._fabric.is_global_zero:
             self._log = TrainLog(job.out, after=start)
-        if start == 0:
-            # So that a training that is killed before its first checkpoint can be continued, too.
-            self._save_state(0)
+        if start < job.steps and (start == 0 or self._config["plans"][-1][0] == start):
+            # So that a training that is killed before its first checkpoint, or the first one of its new length, can be
+            # continued with that length.
+            self._save_state(start)
         elif start >= job.steps:
             self._publish(start)
         began = self._entry_began = time.perf_counter()
@@ -232,6 +233,7 @@ class TrainLoop:
                 "job": self._config["job"],
                 "step": done,
                 "digest": self._config["store"]["digest"],
+                "plans": self._config["plans"],
                 "loss": self.loss,
             }
             save_state(self._job.out, self._network, self._ema, self._optimiser, content)

@@ -51,7 +51,7 @@ def save_state(
         model: the weights in training.
         ema: their mean, if it is kept.
         optimiser: AdamW.
-        config: ``job`` (deciding fields), ``step`` and ``digest`` of the rows, and more that is plain.
+        config: ``job``, ``step``, ``digest`` of the rows, ``plans`` (see ``plans_of``), and more that is plain.
     """
     tensors = {} if ema is None else {_EMA + name: value for name, value in ema.tensors().items()}
     for index, moments in optimiser.state_dict()["state"].items():
@@ -91,12 +91,25 @@ def load_state(run: Path, model: nn.Module, ema: Ema | None, optimiser: torch.op
     return checkpoint.config
 
 
+def plans_of(state: dict[str, Any], steps: int) -> list[list[int]]:
+    """How long the training was planned to be, and from which step on: [[0, steps], [step, more steps], ...].
+
+    Args:
+        state: ``config`` that ``save_state`` kept; an empty one for a training that begins.
+        steps: as planned now.
+    """
+    if not state:
+        return [[0, steps]]
+    plans = [list(plan) for plan in state.get("plans", [[0, state["job"]["steps"]]])]
+    return plans if plans[-1][1] == steps else [*plans, [int(state["step"]), steps]]
+
+
 def continued_job(run: Path, given: dict[str, Any]) -> TrainJob:
     """The job of a run that is to go on; options that are given again must say the same.
 
     Args:
         run: folder of the run.
-        given: fields of ``TrainJob`` that the user gave; those of ``CHANGEABLE`` may differ.
+        given: fields of ``TrainJob`` that the user gave; those of ``CHANGEABLE`` may differ, and ``steps`` may grow.
 
     Raises:
         CheckpointError: there is no state to continue from.
@@ -109,13 +122,21 @@ def continued_job(run: Path, given: dict[str, Any]) -> TrainJob:
             next_step="leave out --resume to begin one",
         )
     recorded = read_config(path)["job"]
+    planned = int(recorded["steps"])
+    steps = planned if given.get("steps") is None else int(given["steps"])
+    if steps < planned:
+        raise JobError(
+            f"--steps {steps} for a training that was planned with {planned}",
+            allowed=f"{planned} (leave the option out), or more to lengthen it",
+            next_step="give another --out to train for a shorter time",
+        )
     for name, value in given.items():
         before = recorded.get(name)
-        if name not in CHANGEABLE and value is not None and value != before:
+        if name not in (*CHANGEABLE, "steps") and value is not None and value != before:
             raise JobError(
                 f"--{name.replace('_', '-')} {value} for a training that began with {before}",
                 allowed=f"{before} (leave the option out)",
                 next_step="give another --out to train with other options",
             )
     changes = {name: given[name] for name in CHANGEABLE if given.get(name) is not None}
-    return TrainJob.model_validate({**recorded, **changes, "out": run})
+    return TrainJob.model_validate({**recorded, **changes, "steps": steps, "out": run})

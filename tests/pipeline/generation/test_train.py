@@ -166,11 +166,54 @@ def test_a_run_that_is_there_is_never_replaced(store: Path, run: Path) -> None:
 
 
 def test_options_that_decide_may_not_change(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=re.escape("--steps 9 for a training that began with 6")):
-        continued_job(run, {"steps": 9})
+    with pytest.raises(JobError, match=re.escape("--batch 9 for a training that began with 8")):
+        continued_job(run, {"batch": 9})
+    with pytest.raises(JobError, match=re.escape("--steps 5 for a training that was planned with 6")):
+        continued_job(run, {"steps": 5})
     assert continued_job(run, {"every": 2, "steps": 6}).every == 2
     with pytest.raises(CheckpointError, match="no training to continue"):
         continued_job(tmp_path, {})
+
+
+def test_a_lengthened_training_is_the_same_to_the_bit_after_an_interruption(store: Path, tmp_path: Path) -> None:
+    for name in ("whole", "parts"):
+        trained(store, tmp_path / name, steps=4, every=4)
+    longer = continued_job(tmp_path / "whole", {"steps": 10})
+    assert learning_rate(longer, 4) > learning_rate(longer, 9)
+    assert train(longer, resume=True).steps_taken == 6
+    asked = 0
+
+    def after_one() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 1
+
+    with pytest.raises(StoppedError, match="step 5 of 10"):
+        train(continued_job(tmp_path / "parts", {"steps": 10}), resume=True, should_stop=after_one)
+    # Its new length is known without being told again.
+    assert train(continued_job(tmp_path / "parts", {}), resume=True).steps_taken == 5
+    assert _same_weights(tmp_path / "whole", tmp_path / "parts")
+    assert load_checkpoint(tmp_path / "parts" / "model.safetensors").config["plans"] == [[0, 4], [4, 10]]
+    assert "10 of 10 (until step 4 planned with 4)" in (tmp_path / "parts" / "card.md").read_text()
+    trained(store, tmp_path / "at once", steps=10, every=5)
+    assert not _same_weights(tmp_path / "whole", tmp_path / "at once")
+
+
+def test_a_longer_plan_outlives_a_kill_before_its_first_checkpoint(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(store, tmp_path / "run", steps=2, every=2)
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    monkeypatch.setattr("pipeline.generation.train_loop.TrainLoop._step", killed)
+    with pytest.raises(KilledError):
+        train(continued_job(tmp_path / "run", {"steps": 5}), resume=True)
+    assert continued_job(tmp_path / "run", {}).steps == 5
 
 
 def test_another_store_is_refused(run: Path, tmp_path: Path) -> None:
