@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.records import SourceRecord
-from encoders.base import FitResult, FitSettings
+from encoders.base import FitResult, FitSettings, images_for_processor
 from pipeline.sources.base import SourceImage
 
 SIDE = 4
@@ -81,6 +81,10 @@ class MeanEncoder:
     def recipe(self) -> dict[str, Any]:
         """It has no constants."""
         return {}
+
+    def images_per_call(self, height: int, width: int, channels: int) -> int:
+        """As many as an engine on the processor is given."""
+        return images_for_processor(self.settings.gaussians, height, width)
 
     def fit(self, images: NDArray[np.uint8], *, should_stop: Callable[[], bool] | None = None) -> FitResult:
         """Takes the mean; see :class:`encoders.base.Encoder`."""

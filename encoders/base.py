@@ -15,6 +15,11 @@ from data_schemas.splats import ADDITIVE, CODECS, CodecName, ColourRange, StartN
 
 MAX_GAUSSIANS = 100_000
 
+PIXEL_GAUSSIANS_PER_CALL = 40_000_000
+"""Work that an engine on the processor is handed at once (pixels times Gaussians): about a second of all cores."""
+
+FEWEST_PER_CALL, MOST_PER_CALL = 16, 256
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -79,6 +84,17 @@ class FitResult:
     core_seconds: float
 
 
+def images_for_processor(gaussians: int, height: int, width: int) -> int:
+    """How many images an engine on the processor is best given at once, so that progress shows every second or so.
+
+    Args:
+        gaussians: K.
+        height: rows of the images.
+        width: columns of the images.
+    """
+    return min(max(PIXEL_GAUSSIANS_PER_CALL // (height * width * gaussians), FEWEST_PER_CALL), MOST_PER_CALL)
+
+
 class Encoder(Protocol):
     """Fits exactly K Gaussians to every image of a batch."""
 
@@ -92,6 +108,21 @@ class Encoder(Protocol):
 
     def recipe(self) -> dict[str, Any]:
         """Every constant of the optimiser, for the store's attributes (JSON types only)."""
+        ...
+
+    def images_per_call(self, height: int, width: int, channels: int) -> int:
+        """How many images ``fit`` is best given at once: enough to keep the device busy, some seconds of work.
+
+        What an image becomes does not depend on it. A stopped run loses a call at most, and progress shows after each.
+
+        Args:
+            height: rows of the images.
+            width: columns of the images.
+            channels: 1 or 3.
+
+        Returns:
+            At least 1.
+        """
         ...
 
     def fit(self, images: NDArray[np.uint8], *, should_stop: Callable[[], bool] | None = None) -> FitResult:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.splats import NORMALISED, NORMALISED_EPSILON
-from encoders.base import FitResult, FitSettings
+from encoders.base import FitResult, FitSettings, images_for_processor
 from encoders.fit_kernel import fit_images
 from encoders.fit_sums import CUT
 from encoders.frame import to_splats
@@ -48,6 +48,10 @@ class CpuEncoder:
     def recipe(self) -> dict[str, Any]:
         """Every constant of the optimiser."""
         return {**self._recipe.as_dict(), "cut": CUT}
+
+    def images_per_call(self, height: int, width: int, channels: int) -> int:
+        """About a second of work; see :class:`encoders.base.Encoder`."""
+        return images_for_processor(self.settings.gaussians, height, width)
 
     def fit(self, images: NDArray[np.uint8], *, should_stop: Callable[[], bool] | None = None) -> FitResult:
         """Fits a batch; see :class:`encoders.base.Encoder`.

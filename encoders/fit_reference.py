@@ -16,7 +16,7 @@ from torch import Tensor
 
 from data_schemas.splats import NORMALISED, NORMALISED_EPSILON, OVER, layout_of
 from encoders.autograd_fit import descend, recipe_for
-from encoders.base import FitResult, FitSettings
+from encoders.base import FitResult, FitSettings, images_for_processor
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y, to_splats
 from encoders.recipe import Recipe
 from encoders.render_over import composite
@@ -100,6 +100,10 @@ class ReferenceEncoder:
     def recipe(self) -> dict[str, Any]:
         """Every constant of the optimiser."""
         return self._recipe.as_dict()
+
+    def images_per_call(self, height: int, width: int, channels: int) -> int:
+        """About a second of work; see :class:`encoders.base.Encoder`."""
+        return images_for_processor(self.settings.gaussians, height, width)
 
     def fit(self, images: NDArray[np.uint8], *, should_stop: Callable[[], bool] | None = None) -> FitResult:
         """Fits a batch; see :class:`encoders.base.Encoder`.

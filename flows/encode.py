@@ -33,7 +33,7 @@ from pipeline.presets import Split
 from pipeline.report import ReportSummary, build_report
 from pipeline.report.reuse import current_report
 from pipeline.report_folder import report_folder
-from pipeline.shards import IMAGES_PER_SHARD, shards
+from pipeline.shards import IMAGES_PER_SHARD, blocks_per_shard, shards
 from pipeline.sources import MOST_SIZE
 from pipeline.unfinished_rows import unfinished_rows
 
@@ -107,7 +107,10 @@ def encode(
     check_compute(compute, job.out)
     ready = survey(job)
     plan, source, encoder = ready.plan, ready.source, ready.encoder
-    groups = shards(plan.blocks, plan.header.block_rows, images_per_task)
+    groups = shards(
+        plan.blocks, plan.header.block_rows, images_per_task,
+        blocks_per_shard=blocks_per_shard(plan.header.engine, compute, len(plan.blocks)),
+    )  # fmt: skip
     logger.info("%s: %d blocks with work in %d tasks", plan.store, len(plan.blocks), len(groups))
 
     stop = threading.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -21,14 +22,12 @@ from pipeline.sources.base import SourceImage
 
 logger = logging.getLogger("splatspace.encode")
 
-PIXEL_GAUSSIANS_PER_FIT = 40_000_000
-"""Work handed to the engine at once (pixels times Gaussians): about a second, so that progress shows."""
-
-FEWEST_PER_FIT, MOST_PER_FIT = 16, 256
-
 
 class BlockEncoder:
     """Fits the images of blocks with one engine, for one header.
+
+    The engine is handed as many images at once as it likes best, and while it fits them, what it fitted before is
+    rounded and measured.
 
     Args:
         header: of the store.
@@ -45,8 +44,6 @@ class BlockEncoder:
         self.encoder = encoder
         self.workers = workers
         self.copy_of = copy_of
-        work = header.height * header.width * header.gaussians
-        self.images_per_fit = min(max(PIXEL_GAUSSIANS_PER_FIT // work, FEWEST_PER_FIT), MOST_PER_FIT)
 
     def run(
         self,
@@ -81,29 +78,7 @@ class BlockEncoder:
             else:
                 self._copy(rows, position, source, 0, hashes[position], _image(block, position))
                 tally.reused.append(position)
-        for first in range(0, len(to_fit), self.images_per_fit):
-            part = to_fit[first : first + self.images_per_fit]
-            pixels = np.stack([_pixels(block, position) for position in part])
-            began = time.perf_counter()
-            try:
-                result = self.encoder.fit(pixels, should_stop=should_stop)
-            except InterruptedError:
-                tally.stopped = True
-                break
-            tally.fit_seconds += time.perf_counter() - began
-            tally.core_seconds += result.core_seconds
-            problems = self._store(rows, part, pixels, result.splats, result.steps)
-            for position, problem in zip(part, problems, strict=True):
-                image = _image(block, position)
-                rows.label[position] = image.label
-                rows.content_hash[position] = hashes[position]
-                if problem:
-                    tally.failed[position] = problem
-                    self._fail(rows, position, problem, hashes[position], image)
-                else:
-                    tally.fitted.append(position)
-            if on_progress is not None:
-                on_progress(tally.summary())
+        self._fit(block, rows, to_fit, hashes, tally, should_stop, on_progress)
         renewed = {*tally.fitted, *tally.reused, *tally.failed}
         for position, twin in decision.same.items():
             if twin not in renewed:
@@ -115,6 +90,52 @@ class BlockEncoder:
                 self._copy(rows, position, rows, twin, hashes[position], _image(block, position))
                 tally.reused.append(position)
         return rows, tally.summary()
+
+    def _fit(
+        self,
+        block: BlockInput,
+        rows: RowBlock,
+        to_fit: Sequence[int],
+        hashes: NDArray[np.uint8],
+        tally: _Tally,
+        should_stop: Callable[[], bool] | None,
+        on_progress: Callable[[BlockSummary], None] | None,
+    ) -> None:
+        """Fits images and puts them into their rows, a call of the engine after the other."""
+        header = self.header
+        size = max(1, self.encoder.images_per_call(header.height, header.width, header.channels))
+        measuring: tuple[Sequence[int], Future[list[str]]] | None = None
+
+        def settle(part: Sequence[int], problems: Sequence[str]) -> None:
+            for position, problem in zip(part, problems, strict=True):
+                image = _image(block, position)
+                rows.label[position] = image.label
+                rows.content_hash[position] = hashes[position]
+                if problem:
+                    tally.failed[position] = problem
+                    self._fail(rows, position, problem, hashes[position], image)
+                else:
+                    tally.fitted.append(position)
+            if on_progress is not None:
+                on_progress(tally.summary())
+
+        with ThreadPoolExecutor(1, "measure") as measurer:
+            for first in range(0, len(to_fit), size):
+                part = to_fit[first : first + size]
+                pixels = np.stack([_pixels(block, position) for position in part])
+                began = time.perf_counter()
+                try:
+                    result = self.encoder.fit(pixels, should_stop=should_stop)
+                except InterruptedError:
+                    tally.stopped = True
+                    break
+                tally.fit_seconds += time.perf_counter() - began
+                tally.core_seconds += result.core_seconds
+                if measuring is not None:
+                    settle(measuring[0], measuring[1].result())
+                measuring = part, measurer.submit(self._store, rows, part, pixels, result.splats, result.steps)
+            if measuring is not None:
+                settle(measuring[0], measuring[1].result())
 
     def _store(
         self,

@@ -22,6 +22,7 @@ from data_schemas.stores import create_store, open_store, store_exists
 from encoders.anchors import anchors
 from encoders.base import Encoder
 from encoders.engines import create_encoder
+from pipeline.compute_choice import LOCAL
 from pipeline.download import Progress
 from pipeline.encode_records import EncodePlan
 from pipeline.jobs import EncodeJob
@@ -39,6 +40,10 @@ HUGE_SET, HUGE_BLOCK = 1_000_000, 8192
 
 ROWS_PER_APPEND = 262_144
 """Rows added to a store at once: bounds the names in memory."""
+
+FEWEST_BLOCKS, FEWEST_BLOCKS_SHARED_OUT = 4, 32
+"""Blocks of a set at least where an engine asks for large ones: while one is fitted, another is read or written, and
+with Dask every worker wants some."""
 
 BLOCK_BYTES = 64 * 2**20
 """Most bytes of pixels or of splats in one block: what a run keeps in memory is a few of them."""
@@ -123,7 +128,13 @@ def survey(
         settings=json.loads(json.dumps({**settings.as_dict(), "recipe": encoder.recipe()})),
         seed=settings.seed,
         source=source.record,
-        block_rows=job.block_rows or _block_rows(images, height * width * channels, settings.gaussians),
+        block_rows=job.block_rows
+        or _block_rows(
+            images,
+            max(height * width * channels, settings.gaussians * 9 * 4),
+            encoder.images_per_call(height, width, channels),
+            FEWEST_BLOCKS if job.compute == LOCAL else FEWEST_BLOCKS_SHARED_OUT,
+        ),
     )
     if job.versions:
         job = job.model_copy(update={"out": version_for(job.out, header)})
@@ -229,10 +240,18 @@ def _require_unique(names: Sequence[str], source: ImageSource) -> None:
         raise SourceError(f"{source.record.name} names two images {twice!r}", allowed="a name for each image")
 
 
-def _block_rows(images: int, image_bytes: int, gaussians: int) -> int:
-    """Rows of a block: a power of two, bounded by the number of images and by memory."""
+def _block_rows(images: int, image_bytes: int, images_per_call: int, blocks: int) -> int:
+    """Rows of a block: a power of two, bounded by the number of images and by memory.
+
+    Args:
+        images: of the job.
+        image_bytes: of an image's pixels or splats.
+        images_per_call: what the engine is best given at once; a block holds as many, where there are ``blocks`` then.
+        blocks: fewest.
+    """
     rows = SMALL_BLOCK if images < SMALL_SET else LARGE_BLOCK if images < HUGE_SET else HUGE_BLOCK
-    largest = max(image_bytes, gaussians * 9 * 4)
-    while rows > 1 and rows * largest > BLOCK_BYTES:
+    while rows < images_per_call and 2 * rows * blocks <= images:
+        rows *= 2
+    while rows > 1 and rows * image_bytes > BLOCK_BYTES:
         rows //= 2
     return rows

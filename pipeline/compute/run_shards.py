@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pipeline.block_pipeline import BlockWatcher
 from pipeline.compute.base import Compute
 from pipeline.encode_records import BlockSummary, EncodePlan
-from pipeline.shards import IMAGES_PER_SHARD, shards
+from pipeline.shards import IMAGES_PER_SHARD, blocks_per_shard, shards
 
 SHARDS_FOR_EACH_WORKER = 16
 """So many that the workers end at about the same time, and that progress shows."""
@@ -17,7 +17,13 @@ SHARDS_FOR_EACH_WORKER = 16
 def balanced_shards(plan: EncodePlan) -> list[tuple[int, ...]]:
     """Shards for worker processes where no other scheduler counts them: small ones, since Dask bears millions."""
     images = -(-plan.images // (SHARDS_FOR_EACH_WORKER * plan.job.workers))
-    return shards(plan.blocks, plan.header.block_rows, min(images, IMAGES_PER_SHARD), most=max(len(plan.blocks), 1))
+    return shards(
+        plan.blocks,
+        plan.header.block_rows,
+        min(images, IMAGES_PER_SHARD),
+        most=max(len(plan.blocks), 1),
+        blocks_per_shard=blocks_per_shard(plan.header.engine, plan.job.compute, len(plan.blocks)),
+    )
 
 
 def encode_shards(

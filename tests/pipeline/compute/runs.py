@@ -21,7 +21,6 @@ from data_schemas.records import RowState
 from data_schemas.store import ARRAYS
 from data_schemas.stores import open_store
 from encoders.base import FitResult, FitSettings
-from pipeline import block_work
 from pipeline.compute import EncoderFactory, SourceFactory
 from pipeline.encode import EncodePlan, encode
 from pipeline.jobs import EncodeJob
@@ -76,9 +75,10 @@ def slow(pause: float = 0.0, marks: Path | None = None, *, deadly: bool = False)
 
 
 def slow_in_small_batches(pause: float, marks: Path) -> SlowEncoder:
-    """In the process that calls it, the engine is handed few images at once."""
-    block_work.MOST_PER_FIT = block_work.FEWEST_PER_FIT
-    return SlowEncoder(pause, marks)
+    """An engine that wants few images at once."""
+    encoder = SlowEncoder(pause, marks)
+    encoder.at_once = 16
+    return encoder
 
 
 def images(count: int = IMAGES) -> SourceFactory:

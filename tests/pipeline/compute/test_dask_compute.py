@@ -15,7 +15,6 @@ import pytest
 from distributed import Client, SpecCluster
 
 from data_schemas.errors import ComputeError, SourceError, StoreLockedError
-from pipeline import block_work
 from pipeline.compute import dask_cluster, encode_shards, open_compute
 from pipeline.encode import encode
 from pipeline.encode_records import BlockSummary
@@ -66,8 +65,7 @@ def test_the_command_line_gives_the_bytes_of_one_process(tmp_path: Path) -> None
     assert (again.kept, again.fitted) == (96, 0)
 
 
-def test_stopping_reaches_the_workers_and_keeps_what_is_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_work, "MOST_PER_FIT", block_work.FEWEST_PER_FIT)
+def test_stopping_reaches_the_workers_and_keeps_what_is_fitted(tmp_path: Path) -> None:
     plan = plan_for(tmp_path / "a.zarr", "dask", workers=2, block_rows=64, count=160)
     asked = threading.Event()
     marks = tmp_path / "marks"

@@ -69,10 +69,14 @@ class SamplingEncoder:
         self.settings = settings or FitSettings(GAUSSIANS, steps=3)
         self.fitted = 0
         self.batches: list[int] = []
+        self.at_once = 256
         self.spoil: Callable[[NDArray[np.uint8], NDArray[np.float32]], None] = lambda _image, _splats: None
 
     def recipe(self) -> dict[str, Any]:
         return {"sigma": 0.2}
+
+    def images_per_call(self, height: int, width: int, channels: int) -> int:
+        return self.at_once
 
     def fit(self, images: NDArray[np.uint8], *, should_stop: Callable[[], bool] | None = None) -> FitResult:
         if should_stop is not None and should_stop():

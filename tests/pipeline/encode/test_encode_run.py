@@ -279,15 +279,9 @@ def test_stopping_inside_a_block_keeps_the_batches_that_were_fitted(out: Path, t
         calls += 1
         return calls > 3  # once before the block, then once for each batch
 
-    from pipeline import block_work
-
-    original = block_work.MOST_PER_FIT
-    block_work.MOST_PER_FIT = 16
-    try:
-        with pytest.raises(StoppedError):
-            encode(job, source=ArrayImages(images), encoder=encoder, should_stop=should_stop)
-    finally:
-        block_work.MOST_PER_FIT = original
+    encoder.at_once = 16
+    with pytest.raises(StoppedError):
+        encode(job, source=ArrayImages(images), encoder=encoder, should_stop=should_stop)
     assert encoder.batches == [16, 16]
     assert (rows_of(out)["state"][:32] == RowState.DONE).all()
     assert (rows_of(out)["state"][32:] == RowState.EMPTY).all()
