@@ -1,8 +1,9 @@
 import json
 import os
 import pickle
-import resource
-import signal
+import re
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -290,19 +291,22 @@ def test_an_unknown_entry_beside_a_record_is_an_error(written_folder, tmp_path):
         convert(written_folder, tmp_path / "s.zarr")
 
 
-@pytest.fixture
-def small_disk():
-    """No file may grow beyond so many bytes: the system then fails writes as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # A write beyond the limit must be an error, as Python has it from the start, and never a signal that kills.
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+SMALL_DISK = """
+import resource, sys
+from data_schemas.errors import StoreError
+from pipeline.convert import convert
 
-    def limit(size):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+source, target, layout, size = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), resource.RLIM_INFINITY))
+try:
+    convert(source, target, target_layout=layout)
+except StoreError as error:
+    sys.exit(f"refused: {error}")
+"""
+"""No file may grow beyond so many bytes: the system then fails writes as on a full disk.
 
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, before)
+In a process of its own: HDF5 keeps what it could not write, and tries again whenever it closes something.
+"""
 
 
 @pytest.mark.parametrize(
@@ -316,10 +320,13 @@ def small_disk():
         ("hdf5-columnar", 6000),
     ],
 )
-def test_a_full_disk_leaves_nothing(make_store, tmp_path, small_disk, target, size):
+def test_a_full_disk_leaves_nothing(make_store, tmp_path, target, size):
     source = make_store()
     before = {path.name for path in tmp_path.iterdir()}
-    small_disk(size)
-    with pytest.raises(StoreError, match=r"too large.*free"):
-        convert(source, tmp_path / ("p" if target == "torch-folder" else "p.h5"), target_layout=target)
+    name = tmp_path / ("p" if target == "torch-folder" else "p.h5")
+    run = subprocess.run(
+        [sys.executable, "-c", SMALL_DISK, source, name, target, str(size)], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 1, run.stderr
+    assert re.search(r"refused: .*too large.*free", run.stderr, re.DOTALL), run.stderr
     assert {path.name for path in tmp_path.iterdir()} == before
