@@ -12,12 +12,14 @@ from flows.parameters import PathText, PsnrFloor
 from flows.roots import require_inside_roots
 from pipeline.report import build_report
 from pipeline.report_folder import report_folder
+from pipeline.store_versions import newest_version
 
 
 @flow(name="report", flow_run_name="{store}", persist_result=False)
 def report(
     store: PathText,
     out: PathText | None = None,
+    newest: bool = True,
     min_psnr: PsnrFloor | None = None,
     min_psnr_p1: PsnrFloor | None = None,
 ) -> Location:
@@ -26,6 +28,7 @@ def report(
     Args:
         store: a .zarr or .h5 store, complete or not; relative to the folder in which the flow runs.
         out: folder of the report; without it NAME-report beside the store.
+        newest: of a store with versions (NAME.zarr, NAME.v2.zarr, ...) take the newest one; off: the store as named.
         min_psnr: fail the run, after writing everything, where the PSNR of the mean error is below this, in dB.
         min_psnr_p1: fail the run, after writing everything, where the PSNR of the 1st percentile is below this, in dB.
 
@@ -36,7 +39,9 @@ def report(
         SplatSpaceError: the store cannot be read, the report cannot be written, or the quality falls short.
     """
     require_inside_roots(store=store, out=out)
-    with open_store(store) as opened:
+    path = newest_version(location(store)) if newest else location(store)
+    require_inside_roots(version=str(path))
+    with open_store(path) as opened:
         folder = report_folder(opened.path) if out is None else location(out)
         require_inside_roots(report=str(folder))
         built = build_report(opened, folder)

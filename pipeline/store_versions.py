@@ -14,6 +14,14 @@ def version_path(path: Location, version: int) -> Location:
     return path if version == 1 else path.with_name(f"{path.stem}.v{version}{path.suffix}")
 
 
+def newest_version(path: Location) -> Location:
+    """The last of the versions that are there; ``path`` itself where there is one or none."""
+    version = 1
+    while store_exists(version_path(path, version + 1)):
+        version += 1
+    return version_path(path, version)
+
+
 def version_for(path: Location, header: StoreHeader) -> Location:
     """The newest version with these settings, or the next free one.
 

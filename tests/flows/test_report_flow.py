@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,14 @@ def test_it_makes_the_report_again_and_continues_the_history_of_the_set(store: P
 def test_the_report_goes_where_it_is_wanted(store: Path, tmp_path: Path) -> None:
     assert report_flow(str(store), out=str(tmp_path / "here")) == tmp_path / "here" / "report.html"
     assert {path.name for path in (tmp_path / "here").iterdir()} == {"report.html", "report.json", "panel.png"}
+
+
+def test_of_several_versions_the_newest_is_taken(store: Path, tmp_path: Path) -> None:
+    for name in ("a.h5", "a.v2.h5", "a.v3.h5"):
+        shutil.copy(store, tmp_path / name)
+    assert report_flow(str(tmp_path / "a.h5")) == tmp_path / "a.v3-report" / "report.html"
+    assert report_flow(str(tmp_path / "a.h5"), newest=False) == tmp_path / "a-report" / "report.html"
+    assert report_flow(str(tmp_path / "a.v2.h5")) == tmp_path / "a.v2-report" / "report.html"
 
 
 def test_the_gate_fails_the_run_after_the_report_is_written(store: Path, tmp_path: Path) -> None:
