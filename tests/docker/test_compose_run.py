@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -24,7 +23,8 @@ import pytest
 from data_schemas.records import RowState
 from data_schemas.stores import open_store
 from flows.catalogue import BY_NAME, DEPLOYMENTS
-from tests.docker.containers import House, compose, wait_for
+from tests.docker.containers import House, compose
+from tests.waiting import free_port, wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -32,12 +32,6 @@ PASSWORD = "pass/word@1:%"
 """With every letter that an address would stumble over."""
 
 VARIABLES = {"POSTGRES_PASSWORD": PASSWORD, "PREFECT_AUTH": "ann:let-me-in"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +91,7 @@ def running(house: House, name: str, service: dict[str, Any]) -> Iterator[Watche
     assert house.run(check, environment).returncode == 1, "well before it runs"
     with house.started(service["entrypoint"], environment, name) as process:
         watched = Watched(house, process, check, environment)
-        wait_for(watched.is_well, 240, f"the start of {name}")
+        wait_until(watched.is_well, 240, f"the start of {name}")
         yield watched
     assert house.run(check, environment).returncode == 1, "well after it has ended"
 
@@ -119,7 +113,7 @@ def database(house: House, services: dict[str, Any]) -> Iterator[Watched]:
     assert house.run(check, environment).returncode == 2
     with house.started(command, environment, "postgres") as process:
         watched = Watched(house, process, check, environment)
-        wait_for(watched.is_well, 60, "the start of PostgreSQL")
+        wait_until(watched.is_well, 60, "the start of PostgreSQL")
         password = {"PGPASSWORD": settings["POSTGRES_PASSWORD"]}
         made = house.run([binaries / "createdb", settings["POSTGRES_DB"]], {**environment, **password})
         assert made.returncode == 0, made.stdout

@@ -56,7 +56,7 @@ def batch_of(images, frames, *, tiles=None, banded=False, recipe=None, **setting
     recipe = recipe or Recipe()
     made = FitSettings(frames.shape[1], **{"steps": 1, "colours": "signed", **settings})
     fit = FusedFit.of(made, recipe, height, width, channels, tiles=tiles, banded=banded)
-    rates = schedule_on(torch.device("cpu"), recipe, made.steps)
+    rates = schedule_on(torch.device("cpu"), recipe, made)
     return FusedBatch(fit, torch.from_numpy(images), torch.from_numpy(frames), rates)
 
 

@@ -57,7 +57,7 @@ def batch_of(
     else:
         fit = FusedFit.of(made, recipe, height, width, channels)
     return fit.batch(
-        torch.from_numpy(images), torch.from_numpy(frames), schedule_on(torch.device("cpu"), recipe, made.steps)
+        torch.from_numpy(images), torch.from_numpy(frames), schedule_on(torch.device("cpu"), recipe, made)
     )
 
 

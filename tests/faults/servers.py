@@ -6,19 +6,19 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data_schemas.records import RowState
 from data_schemas.stores import open_store
+from tests.waiting import free_port, wait_until
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
@@ -35,25 +35,6 @@ if __name__ == "__main__":
     summary = encode(**json.loads(sys.argv[1]))
     print("SUMMARY " + summary.model_dump_json())
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Returns as soon as ``condition`` holds; connections that fail meanwhile count as "not yet"."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if condition():
-                return
-        except OSError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"{what} did not happen within {seconds:.0f} s")
 
 
 def done_rows(path: Path) -> int:

@@ -22,9 +22,10 @@ from pipeline.compute import encode_shards, open_compute
 from pipeline.encode import encode
 from pipeline.jobs import resolve_job
 from pipeline.shards import shards
-from tests.faults.servers import REPOSITORY, done_rows, end_group, wait_until
+from tests.faults.servers import REPOSITORY, done_rows, end_group
 from tests.faults.stores_alike import assert_alike, stored_bytes
 from tests.pipeline.compute.runs import images, plan_for, slow, whole_run, workers_of
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

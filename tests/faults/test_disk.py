@@ -16,9 +16,10 @@ import pytest
 from pipeline.encode import encode
 from pipeline.jobs import EncodeJob, resolve_job
 from tests.faults.full_disk import IMAGES, SIZES, source
-from tests.faults.servers import REPOSITORY, done_rows, wait_until
+from tests.faults.servers import REPOSITORY, done_rows
 from tests.faults.stores_alike import assert_alike
 from tests.pipeline.encode.fakes import run
+from tests.waiting import wait_until
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 

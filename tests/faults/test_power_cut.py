@@ -17,8 +17,9 @@ import pytest
 
 from pipeline.encode import encode
 from pipeline.jobs import resolve_job
-from tests.faults.servers import REPOSITORY, Server, done_rows, end_group, wait_until
+from tests.faults.servers import REPOSITORY, Server, done_rows, end_group
 from tests.faults.stores_alike import assert_alike
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -5,37 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import free_port, wait_until
+
 PROC = Path("/proc")
-
-
-def free_port() -> int:
-    """A port on the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Returns as soon as the condition holds; fails when it does not in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if condition():
-                return
-        except OSError:
-            pass  # the server does not answer yet
-        time.sleep(0.1)
-    raise AssertionError(f"{what} did not happen within {seconds:.0f} s")
 
 
 def _words(line: str) -> list[str]:
@@ -91,7 +72,7 @@ class Terminal:
             )  # fmt: skip
         try:
             try:
-                wait_for(lambda: process.poll() is not None or until in printed.read_text(), seconds, until)
+                wait_until(lambda: process.poll() is not None or until in printed.read_text(), seconds, until)
             except AssertionError as error:
                 raise AssertionError(f"{error}:\n{printed.read_text()}") from None
             assert until in printed.read_text(), printed.read_text()

@@ -21,7 +21,8 @@ from PIL import Image
 from data_schemas.stores import open_store
 from flows.catalogue import BY_NAME
 from flows.server_process import RECORD
-from tests.flows.terminal import PROC, Terminal, wait_for
+from tests.flows.terminal import PROC, Terminal
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -80,9 +81,9 @@ def test_a_schedule_is_resumed_with_one_command_and_runs_are_planned(served: Pat
     printed = terminal.type("prefect deployment resume encode-cats")
     assert "encode/encode-cats: schedule nightly resumed" in printed
     planned = {"state": {"name": {"any_": ["Scheduled"]}}}
-    wait_for(lambda: any(run["auto_scheduled"] for run in terminal.runs(**planned)), 120, "a scheduled run")
+    wait_until(lambda: any(run["auto_scheduled"] for run in terminal.runs(**planned)), 120, "a scheduled run")
     assert "paused" in terminal.type("prefect deployment schedule pause encode-cats")
-    wait_for(lambda: not terminal.runs(**planned), 60, "the planned runs' end")
+    wait_until(lambda: not terminal.runs(**planned), 60, "the planned runs' end")
     assert "no schedule" in terminal.type("python -m flows --resume encode-demo", code=1)
     assert "encode-mnits" in terminal.type("python -m flows --pause encode-mnits", code=1)
 
@@ -91,7 +92,7 @@ def test_a_schedule_is_given_parameters_when_it_is_resumed(served: Path, termina
     assert "-p limit=VALUE" in terminal.type("python -m flows --resume encode-folder -p limt=3", code=2)
     terminal.type(f"python -m flows --resume encode-folder -p dataset={tmp_path} -p limit=3")
     planned = {"state": {"name": {"any_": ["Scheduled"]}}, "tags": {"all_": ["folder"]}}
-    wait_for(lambda: bool(terminal.runs(**planned)), 120, "a scheduled run")
+    wait_until(lambda: bool(terminal.runs(**planned)), 120, "a scheduled run")
     parameters = terminal.runs(**planned)[0]["parameters"]
     assert (parameters["dataset"], parameters["limit"]) == (str(tmp_path), 3)
     assert parameters["out"] == "out/folder.zarr"
@@ -182,7 +183,7 @@ def test_dead_runs_are_looked_for_and_somebody_is_told_of_failed_ones(
         few = f"-p out={tmp_path / 'few.zarr'} {TINY}"
         printed = terminal.type(f"python -m flows --once encode-demo {few} -p min_psnr=99", code=1)
         assert "min_psnr" in printed.strip().splitlines()[-1]
-        wait_for(lambda: bool(received), 90, "the message")
+        wait_until(lambda: bool(received), 90, "the message")
         inbox.shutdown()
     assert "Failed" in received[0]["subject"]
     assert "min_psnr" in received[0]["body"]
@@ -197,13 +198,13 @@ def test_ctrl_c_stops_all_that_it_started_and_keeps_what_was_resumed(
     out = tmp_path / "long.zarr"
     long = "-p gaussians=150 -p steps=10000"
     terminal.type(f"prefect deployment run encode-demo -p out={out} {long}")
-    wait_for(lambda: f"{out}: " in printed.read_text(), 120, "the beginning of the run")
+    wait_until(lambda: f"{out}: " in printed.read_text(), 120, "the beginning of the run")
     assert len(terminal.processes()) >= 3, "this one, the server, the run"
     begun = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to every process of the group
     assert process.wait(100) == 0
     assert time.monotonic() - begun < 45, "Prefect's grace of 30 s was needed"
-    wait_for(lambda: not terminal.processes(), 5, "the end of every process")
+    wait_until(lambda: not terminal.processes(), 5, "the end of every process")
     text = printed.read_text()
     assert text.rstrip().endswith("Stopped.")
     assert "Traceback" not in text
@@ -216,7 +217,7 @@ def test_ctrl_c_stops_all_that_it_started_and_keeps_what_was_resumed(
         assert [(schedule["slug"], schedule["active"]) for schedule in cats["schedules"]] == [("nightly", True)]
         assert cats["paused"] is False
         process.kill()  # nothing can be tidied up, and still nothing is left behind
-        wait_for(lambda: not terminal.processes(), 30, "the end of the server")
+        wait_until(lambda: not terminal.processes(), 30, "the end of the server")
 
 
 @needs_proc

@@ -28,7 +28,8 @@ from flows.server import (
     server_at,
 )
 from flows.server_process import RECORD
-from tests.flows.terminal import PROC, Terminal, free_port, wait_for
+from tests.flows.terminal import PROC, Terminal
+from tests.waiting import free_port, wait_until
 
 needs_server = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(600)]
 PASSWORD = "the-word-that-nobody-may-read"
@@ -258,7 +259,7 @@ def test_the_server_ends_with_the_process_that_started_it() -> None:
     assert process.stdout.readline() == b"ready\n"
     assert process.poll() is None
     process.stdin.close()
-    wait_for(lambda: process.poll() is not None, 10, "the end")
+    wait_until(lambda: process.poll() is not None, 10, "the end")
     assert process.returncode == -15
     process.stdout.close()
 

@@ -10,7 +10,8 @@ import pytest
 from data_schemas.records import RowState
 from data_schemas.stores import open_store
 from flows.catalogue import DEPLOYMENTS
-from tests.flows.terminal import Terminal, wait_for
+from tests.flows.terminal import Terminal
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -23,7 +24,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Iter
     terminal.environment["PREFECT_API_URL"] = terminal.api_url
     server = f"prefect server start --host 127.0.0.1 --port {terminal.port}"
     with terminal.running(server, until="Check out the dashboard"):
-        wait_for(lambda: terminal.call("/health") is True, 120, "the start of the server")
+        wait_until(lambda: terminal.call("/health") is True, 120, "the start of the server")
         terminal.type("prefect work-pool create splatspace --type process")
         printed = terminal.type("prefect deploy --all")
         assert all(deployment.full_name in printed for deployment in DEPLOYMENTS)
@@ -54,7 +55,7 @@ def test_a_wrong_parameter_is_refused_when_the_run_is_asked_for(deployed: Termin
 def test_the_scheduler_plans_runs(deployed: Terminal) -> None:
     """Versions of Prefect's own dependencies have broken exactly this, and nothing else."""
     deployed.type("prefect deployment schedule create encode/encode-cats --interval 86400")
-    wait_for(
+    wait_until(
         lambda: any(run["auto_scheduled"] for run in deployed.runs(state={"name": {"any_": ["Scheduled"]}})),
         120,
         "a scheduled run",

@@ -19,7 +19,8 @@ from data_schemas.stores import open_store
 from flows.stop import settling
 from pipeline.encode import encode
 from pipeline.jobs import resolve_job
-from tests.flows.terminal import PROC, Terminal, wait_for
+from tests.flows.terminal import PROC, Terminal
+from tests.waiting import wait_until
 
 
 class Terminated(BaseException):
@@ -190,7 +191,7 @@ class TestCancelling:
         terminal.environment["PREFECT_API_URL"] = terminal.api_url
         server = f"prefect server start --host 127.0.0.1 --port {terminal.port}"
         with terminal.running(server, until="Check out the dashboard"):
-            wait_for(lambda: terminal.call("/health") is True, 120, "the start of the server")
+            wait_until(lambda: terminal.call("/health") is True, 120, "the start of the server")
             yield terminal
 
     @pytest.fixture(scope="class")
@@ -221,14 +222,16 @@ class TestCancelling:
                 f"/deployments/{deployment['id']}/create_flow_run",
                 {"parameters": {"dataset": "demo", "out": str(out), "compute": compute, "images_per_task": 256, **JOB}},
             )
-            wait_for(lambda: done(out) > 0, 180, "the first shard")
+            wait_until(lambda: done(out) > 0, 180, "the first shard")
             of_the_run = set(terminal.processes()) - before
             assert of_the_run
             asked = time.monotonic()
             patiently(terminal, f"/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}, "force": False})
-            wait_for(lambda: not of_the_run & set(terminal.processes()), 60, "the end of the run's processes")
+            wait_until(lambda: not of_the_run & set(terminal.processes()), 60, "the end of the run's processes")
             ended = time.monotonic() - asked
-            wait_for(lambda: terminal.call(f"/flow_runs/{run['id']}")["state"]["type"] == "CANCELLED", 30, "Cancelled")
+            wait_until(
+                lambda: terminal.call(f"/flow_runs/{run['id']}")["state"]["type"] == "CANCELLED", 30, "Cancelled"
+            )
             states = [state["type"] for state in patiently(terminal, f"/flow_run_states/?flow_run_id={run['id']}")]
             left = set(terminal.processes()) - before
         assert ended < 10, f"{ended:.1f} s from the request, of which five may pass before Prefect's signal"

@@ -116,13 +116,6 @@ def done(path: Path) -> int:
     return int((rows_of(path)["state"] == RowState.DONE).sum())
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
 def listening(process: psutil.Process) -> set[str]:
     """Addresses on which a process and its children listen."""
     found: set[str] = set()

@@ -32,11 +32,11 @@ from tests.pipeline.compute.runs import (
     slow,
     slow_in_small_batches,
     source,
-    wait_until,
     whole_run,
     workers_of,
 )
 from tests.pipeline.encode.fakes import SamplingEncoder, job_for
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

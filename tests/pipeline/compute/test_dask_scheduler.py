@@ -32,10 +32,10 @@ from tests.pipeline.compute.runs import (
     plan_for,
     slow,
     source,
-    wait_until,
     whole_run,
 )
 from tests.pipeline.encode.fakes import SamplingEncoder, job_for
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
