@@ -79,12 +79,12 @@ def descend(
     best, least = frame.clone(), torch.full((len(frame),), torch.inf, device=device)
     steps = torch.zeros(len(frame), dtype=torch.int32, device=device)
     active = torch.ones(len(frame), dtype=torch.bool, device=device)
-    schedule = recipe.schedule(settings.steps)
+    schedule = recipe.schedule(settings.steps, settings.rounds)
     reach = recipe.reach(settings, height, width)
     enough = 0.0
     if settings.target_psnr is not None:
         enough = height * width * channels * 10 ** (-settings.target_psnr / 10)
-    for step in range(settings.steps + 1):
+    for step in range(settings.most_steps + 1):
         if should_stop is not None and should_stop():
             raise InterruptedError("the fit was asked to stop")
         frame.requires_grad_()
@@ -100,7 +100,7 @@ def descend(
         best = torch.where(better[:, None, None], frame, best)
         least = torch.where(better, error, least)
         active &= error > enough
-        if step == settings.steps or not bool(active.any()):
+        if step == settings.most_steps or not bool(active.any()):
             break
         moved, mean, square = _move(frame, gradient, mean, square, schedule[step], settings, recipe, height, width)
         if reach >= 0 and recipe.reseeds_after(step + 1, settings.steps):

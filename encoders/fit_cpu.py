@@ -73,7 +73,7 @@ class CpuEncoder:
         if settings.target_psnr is not None:
             target = 0.5 * height * width * channels * 10 ** (-settings.target_psnr / 10)
         fixed = (
-            recipe.schedule(settings.steps),
+            recipe.schedule(settings.steps, settings.rounds),
             np.array([recipe.beta1, recipe.beta2, recipe.epsilon], np.float32),
             np.array([recipe.margin, recipe.least_log, recipe.greatest_log, recipe.greatest_slope], np.float32),
             np.float32(target),

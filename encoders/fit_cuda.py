@@ -208,7 +208,7 @@ class _Work:
         self.should_stop = should_stop
         self.device = encoder._device
         self.core_seconds = 0.0
-        self.rates = schedule_on(self.device, fit.recipe, fit.settings.steps)
+        self.rates = schedule_on(self.device, fit.recipe, fit.settings)
         on_card = self.device.type == "cuda"
         self.starts_on_processor = not (on_card and starts_on_device(fit.settings))
         self.streams = [torch.cuda.Stream(self.device) for _ in range(2)] if on_card else [None]

@@ -51,7 +51,7 @@ def fit_images(
         bounded: whether colours are held in [0, 1].
         epsilon: floor of the weight sum (normalised codec only).
         cut: half-width of the summed box in marginal standard deviations.
-        tail: from this step on the best iterate is kept.
+        tail: from this step on the best iterate is kept: the second half of the first round.
         reseed_every: move dark Gaussians every so many steps; 0 never.
         reseed_until: and not after this step.
         reseed_reach: and not further than so many pixels along either axis.

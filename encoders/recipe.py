@@ -33,6 +33,7 @@ class Recipe:
         reseed_reach: how far a dark Gaussian of the ``transport`` start is moved at most along either axis, as a share
             of the image: near, so that a slot stays in its part of the image. ``adaptive`` moves them anywhere,
             ``grid`` not at all, and in ``normalised/1`` a dark Gaussian is a black one: it has its use.
+        restart: share of every rate with which a round after the first begins.
         start: where Gaussians begin.
     """
 
@@ -49,6 +50,7 @@ class Recipe:
     reseed_every: int = 25
     reseed_until: float = 0.6
     reseed_reach: float = 0.125
+    restart: float = 0.5
     start: StartRecipe = field(default_factory=StartRecipe)
 
     def as_dict(self) -> dict[str, Any]:
@@ -65,14 +67,20 @@ class Recipe:
         """Whether dark Gaussians are moved after so many of ``steps`` steps."""
         return self.reseed_every > 0 and step % self.reseed_every == 0 and step <= int(self.reseed_until * steps)
 
-    def schedule(self, steps: int) -> NDArray[np.float32]:
+    def schedule(self, steps: int, rounds: int = 1) -> NDArray[np.float32]:
         """Steps of centre, shape and colour for every iteration: cosine decay to 0 times Adam's bias correction.
 
+        Args:
+            steps: of the first round.
+            rounds: each is twice as long as the one before it.
+
         Returns:
-            float32 [step, 3].
+            float32 [step, 3], ``steps`` * (2^``rounds`` - 1) of them.
         """
-        step = np.arange(steps, dtype=np.float64)
-        decay = 0.5 * (1 + np.cos(np.pi * step / max(steps, 1)))
+        lengths = [steps << done for done in range(rounds)]
+        decay = np.concatenate([0.5 * (1 + np.cos(np.pi * np.arange(length) / max(length, 1))) for length in lengths])
+        decay[steps:] *= self.restart
+        step = np.arange(len(decay), dtype=np.float64)
         correction = np.sqrt(1 - self.beta2 ** (step + 1)) / (1 - self.beta1 ** (step + 1))
         rates = np.array([self.rate_centre, self.rate_shape, self.rate_colour])
         return ((decay * correction)[:, None] * rates).astype(np.float32)

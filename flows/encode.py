@@ -17,7 +17,7 @@ from pydantic import Field
 from data_schemas.errors import SplatSpaceError
 from data_schemas.splats import ColourRange, SplatDtype, StartName
 from data_schemas.stores import open_store
-from encoders.base import MAX_GAUSSIANS
+from encoders.base import MAX_GAUSSIANS, MAX_ROUNDS, MAX_STEPS
 from flows.artifacts import harmless, publish_report
 from flows.gate import require_quality
 from flows.parameters import PathText, PsnrFloor
@@ -47,8 +47,9 @@ def encode(
     size: Annotated[int, Field(ge=1, le=MOST_SIZE)] | None = None,
     limit: Annotated[int, Field(ge=1)] | None = None,
     gaussians: Annotated[int, Field(ge=1, le=MAX_GAUSSIANS)] | None = None,
-    steps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None,
+    steps: Annotated[int, Field(ge=0, le=MAX_STEPS)] | None = None,
     target_psnr: Annotated[float, Field(gt=0, le=120)] | None = None,
+    rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS)] | None = None,
     colours: ColourRange | None = None,
     start: StartName | None = None,
     codec: Literal["additive", "normalised", "over"] | None = None,
@@ -77,6 +78,7 @@ def encode(
         gaussians: K, Gaussians per image.
         steps: most optimiser steps per image.
         target_psnr: stop an image at this PSNR, in dB.
+        rounds: an image that misses target_psnr goes on, each round twice as long as the last.
         colours: bounded (each in 0 to 1) or signed.
         start: where Gaussians begin; generators learn best from transport.
         codec: how Gaussians make an image.
@@ -100,8 +102,8 @@ def encode(
     logger = get_run_logger()
     job = resolve_job(
         dataset, out, data_dir=data_dir, split=split, size=size, limit=limit, gaussians=gaussians, steps=steps,
-        target_psnr=target_psnr, colours=colours, start=start, codec=codec, dtype=dtype, engine=engine, seed=seed,
-        workers=workers, compute=compute, versions=versions,
+        target_psnr=target_psnr, rounds=rounds, colours=colours, start=start, codec=codec, dtype=dtype, engine=engine,
+        seed=seed, workers=workers, compute=compute, versions=versions,
     )  # fmt: skip
     require_inside_roots(dataset=dataset, out=out, data_dir=data_dir, report=str(report_folder(job.out)))
     check_compute(compute, job.out)
@@ -111,6 +113,8 @@ def encode(
         plan.blocks, plan.header.block_rows, images_per_task,
         blocks_per_shard=blocks_per_shard(plan.header.engine, compute, len(plan.blocks)),
     )  # fmt: skip
+    if plan.engine_choice:
+        logger.info("engine %s: %s", plan.header.engine, plan.engine_choice)
     logger.info("%s: %d blocks with work in %d tasks", plan.store, len(plan.blocks), len(groups))
 
     stop = threading.Event()

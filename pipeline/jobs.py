@@ -12,7 +12,7 @@ from upath import UPath
 from data_schemas.errors import JobError
 from data_schemas.locations import LocationField, location
 from data_schemas.splats import ADDITIVE, NORMALISED, OVER, CodecName, ColourRange, SplatDtype, StartName
-from encoders.base import MAX_GAUSSIANS, FitSettings
+from encoders.base import MAX_GAUSSIANS, MAX_ROUNDS, MAX_STEPS, FitSettings
 from pipeline.compute_choice import LOCAL, check_compute
 from pipeline.presets import PRESETS, Split, gaussians_for, preset_for
 
@@ -45,8 +45,9 @@ class EncodeJob(BaseModel):
     size: int | None = Field(default=None, ge=1, le=16384, description="resize to this many pixels a side")
     limit: int | None = Field(default=None, ge=1, description="first images of the source only")
     gaussians: int | None = Field(default=None, ge=1, le=MAX_GAUSSIANS, description="K, Gaussians per image")
-    steps: int = Field(default=400, ge=0, le=1_000_000)
+    steps: int = Field(default=400, ge=0, le=MAX_STEPS)
     target_psnr: float | None = Field(default=None, gt=0, le=120, description="stop an image there, dB")
+    rounds: int = Field(default=1, ge=1, le=MAX_ROUNDS, description="for images that miss the target")
     colours: ColourRange = "bounded"
     start: StartName = "transport"
     codec: CodecName = ADDITIVE
@@ -67,6 +68,7 @@ class EncodeJob(BaseModel):
             gaussians=self.gaussians or gaussians_for(height, width),
             steps=self.steps,
             target_psnr=self.target_psnr,
+            rounds=self.rounds,
             codec=self.codec,
             colours=self.colours,
             start=self.start,
@@ -132,9 +134,12 @@ def resolve_job(dataset: str, out: str | os.PathLike[str] | UPath, **options: An
         "workers": available_workers(),
     }
     try:
-        return EncodeJob(dataset=dataset, out=path, **{**defaults, **given})
+        job = EncodeJob(dataset=dataset, out=path, **{**defaults, **given})
     except ValidationError as error:
         raise _as_job_error(error) from None
+    # What only holds together, such as rounds and a target, is checked before anything is fetched or opened.
+    job.fit_settings(1, 1)
+    return job
 
 
 def _codec(name: str) -> CodecName:

@@ -138,7 +138,7 @@ class FusedBatch:
         return view.unflatten(1, (COLOUR + self.fit.channels, self.fit.room))
 
     def advance(self, until: int) -> None:
-        """Launches the optimiser steps below ``until``, and with ``steps`` + 1 the last look at the error."""
+        """Launches the optimiser steps below ``until``, and with ``most_steps`` + 1 the last look at the error."""
         fit, recipe, settings = self.fit, self.fit.recipe, self.fit.settings
         # Untyped: Triton's annotations of compile-time arguments are not types of values.
         launch: Any = fit_images[(len(self.records),)]
@@ -149,7 +149,7 @@ class FusedBatch:
             self.taken,
             self.running,
             self.rates,
-            settings.steps,
+            settings.most_steps,
             until,
             settings.steps // 2,
             recipe.reseed_every,

@@ -19,11 +19,16 @@ FUSED_PIXELS, FUSED_GAUSSIANS = 128 * 128, 2048
 """Up to here an image is fitted by one program; larger ones are shared out over many."""
 
 
+def is_fused(settings: FitSettings, height: int, width: int) -> bool:
+    """Whether an image of this shape is fitted by one program."""
+    return height * width <= FUSED_PIXELS and settings.gaussians <= FUSED_GAUSSIANS
+
+
 def device_fit(
     settings: FitSettings, recipe: Recipe, height: int, width: int, channels: int, *, banded: bool = False
 ) -> DeviceFit:
     """The fit for images of one shape: fused where an image is small, else tiled; by shape and settings alone."""
-    if height * width <= FUSED_PIXELS and settings.gaussians <= FUSED_GAUSSIANS:
+    if is_fused(settings, height, width):
         return FusedFit.of(settings, recipe, height, width, channels, banded=banded)
     return TiledFit(settings, recipe, height, width, channels)
 
@@ -42,7 +47,7 @@ def slab_size(fit: DeviceFit, device_bytes: int, slots: int, pairs_per_second: f
         At least 1: the first allocation tells whether even that is too much.
     """
     by_memory = device_bytes // fit.bytes_per_image
-    by_time = seconds * pairs_per_second / (fit.pairs_per_step * max(1, fit.settings.steps))
+    by_time = seconds * pairs_per_second / (fit.pairs_per_step * max(1, fit.settings.most_steps))
     wave = max(1, slots // fit.programs)
     return max(1, min(by_memory, wave * max(1, math.floor(by_time / wave))))
 
@@ -51,14 +56,14 @@ def steps_of_launches(fit: DeviceFit, images: int, pairs_per_second: float, seco
     """Where launches end: one for the whole fit, unless it takes much longer than ``seconds``.
 
     Returns:
-        Values for ``DeviceBatch.advance``, rising; the last is ``steps`` + 1.
+        Values for ``DeviceBatch.advance``, rising; the last is ``most_steps`` + 1.
     """
-    whole = images * fit.pairs_per_step * (fit.settings.steps + 1) / pairs_per_second
-    parts = min(max(1, round(whole / (2 * seconds))), fit.settings.steps + 1)
-    return [(part + 1) * (fit.settings.steps + 1) // parts for part in range(parts)]
+    whole = images * fit.pairs_per_step * (fit.settings.most_steps + 1) / pairs_per_second
+    parts = min(max(1, round(whole / (2 * seconds))), fit.settings.most_steps + 1)
+    return [(part + 1) * (fit.settings.most_steps + 1) // parts for part in range(parts)]
 
 
-def schedule_on(device: torch.device, recipe: Recipe, steps: int) -> Tensor:
+def schedule_on(device: torch.device, recipe: Recipe, settings: FitSettings) -> Tensor:
     """``Recipe.schedule`` on a device, at least one row."""
-    rates: NDArray[np.float32] = recipe.schedule(max(1, steps))
+    rates: NDArray[np.float32] = recipe.schedule(max(1, settings.steps), settings.rounds)
     return torch.from_numpy(rates).to(device)

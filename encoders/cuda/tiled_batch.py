@@ -129,7 +129,7 @@ class TiledBatch:
         self._options = compiler_options(device)
 
     def advance(self, until: int) -> None:
-        """Takes the optimiser steps below ``until``, and with ``steps`` + 1 the last look at the error."""
+        """Takes the optimiser steps below ``until``, and with ``most_steps`` + 1 the last look at the error."""
         fit = self.fit
         while self.step < until:
             if self.step % _LOOK_EVERY == 0 and self.step and not bool(self.running.any()):
@@ -139,7 +139,7 @@ class TiledBatch:
                 self._sort()
             self._render()
             self._judge()
-            last = self.step == fit.settings.steps
+            last = self.step == fit.settings.most_steps
             if not last:
                 self._gather()
             self._move()
@@ -208,7 +208,7 @@ class TiledBatch:
             self.taken,
             self.running,
             self.better,
-            settings.steps,
+            settings.most_steps,
             settings.steps // 2,
             self.fit.enough,
             TILES=self.fit.tiles,

@@ -39,6 +39,10 @@ def encode(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Most optimiser steps per image. Default: 400.")] = None,
     target_psnr: Annotated[float | None, typer.Option(help="Stop an image that has reached so many dB.")] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="An image that misses the target goes on, each round twice as long. Default: 1."),
+    ] = None,
     colours: Annotated[
         Literal["bounded", "signed"] | None, typer.Option(help="Colours in [0, 1], or of any sign. Default: bounded.")
     ] = None,
@@ -109,6 +113,7 @@ def encode(
         gaussians=gaussians,
         steps=steps,
         target_psnr=target_psnr,
+        rounds=rounds,
         colours=colours,
         start=start,
         codec=codec,

@@ -18,6 +18,8 @@ def encode_command(header: StoreHeader, path: Location) -> str | None:
     for option, key in (("--steps", "steps"), ("--target-psnr", "target_psnr")):
         if header.settings.get(key) is not None:
             words += [option, str(header.settings[key])]
+    if header.settings.get("rounds", 1) > 1:
+        words += ["--rounds", str(header.settings["rounds"])]
     words += ["--codec", header.codec.split("/")[0], "--colours", header.colours, "--start", header.start]
     words += ["--dtype", header.dtype, "--engine", header.engine, "--seed", str(header.seed)]
     if not header.images:
@@ -43,6 +45,7 @@ def store_facts(header: StoreHeader, path: Location) -> StoreFacts:
         colours=header.colours,
         start=header.start,
         engine=header.engine,
+        engine_choices=tuple(dict.fromkeys(run.engine_choice for run in header.runs if run.engine_choice)),
         devices=tuple(dict.fromkeys(run.device for run in header.runs)),
         seed=header.seed,
         settings=finite(header.settings),

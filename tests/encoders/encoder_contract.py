@@ -98,6 +98,19 @@ class EncoderContract:
         assert len(set(result.steps.tolist())) > 1
         assert (self.quality(result, images) > 27.7).all()
 
+    def test_hard_images_go_on_for_further_rounds_each_by_itself(self):
+        easy, hard = smooth_images(2), special_images(20)["noise"]
+        images = np.concatenate([easy, hard])
+        settings = {"steps": 40, "gaussians": 30, "target_psnr": 24.0}
+        once = self.fit(images, **settings)
+        often = self.fit(images, rounds=3, **settings)
+        assert (often.steps[:2] <= 40).all()
+        np.testing.assert_array_equal(often.steps[:2], once.steps[:2])
+        assert once.steps[2] == 40
+        assert often.steps[2] == 7 * 40
+        assert self.quality(often, images)[2] > self.quality(once, images)[2] + 0.3
+        self.assert_same_fit(often.splats[2:], self.fit(hard, rounds=3, **settings).splats)
+
     def test_without_steps_the_start_comes_back(self):
         result = self.fit(smooth_images(1), steps=0, start="grid")
         assert result.steps.tolist() == [0]

@@ -313,6 +313,14 @@ def test_an_image_stops_at_its_target():
     assert (quality(result, images) > 19.7).all()
 
 
+def test_a_hard_image_goes_on_for_another_round():
+    images = np.concatenate([special_images(9)["black"], special_images(9)["noise"]])
+    result = encoder(steps=5, gaussians=6, target_psnr=60.0, rounds=2).fit(images)
+    assert result.steps.tolist() == [0, 15]
+    once = encoder(steps=5, gaussians=6, target_psnr=60.0).fit(images)
+    assert quality(result, images)[1] > quality(once, images)[1]
+
+
 def test_a_fit_can_be_stopped():
     with pytest.raises(InterruptedError):
         encoder().fit(smooth_images(2, 9), should_stop=lambda: True)

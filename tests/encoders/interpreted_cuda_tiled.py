@@ -56,9 +56,7 @@ def batch_of(
         fit = TiledFit(made, recipe, height, width, channels, parts=parts)
     else:
         fit = FusedFit.of(made, recipe, height, width, channels)
-    return fit.batch(
-        torch.from_numpy(images), torch.from_numpy(frames), schedule_on(torch.device("cpu"), recipe, made)
-    )
+    return fit.batch(torch.from_numpy(images), torch.from_numpy(frames), schedule_on(torch.device("cpu"), recipe, made))
 
 
 @pytest.fixture
@@ -154,6 +152,13 @@ def test_an_image_stops_at_its_target_while_another_goes_on(monkeypatch):
     early.advance(51)
     assert early.taken.tolist() == [0, 0]
     assert early.step == 51
+
+
+def test_a_hard_image_goes_on_for_another_round():
+    images = np.concatenate([np.zeros((1, 16, 16, 3), np.uint8), smooth_images(1, 16)])
+    batch = batch_of(images, begin(images, FitSettings(33)), steps=2, rounds=2, target_psnr=60.0, colours="bounded")
+    batch.advance(7)
+    assert batch.taken.tolist() == [0, 6]
 
 
 def test_the_parts_of_a_box_make_no_difference_but_rounding():

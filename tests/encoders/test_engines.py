@@ -121,6 +121,8 @@ def test_unknown_engines_are_refused():
         ("steps", -1),
         ("target_psnr", float("nan")),
         ("target_psnr", 0.0),
+        ("rounds", 0),
+        ("rounds", 11),
         ("codec", "over/2"),
         ("colours", "neon"),
         ("start", "random"),
@@ -130,6 +132,27 @@ def test_unknown_engines_are_refused():
 def test_settings_outside_their_range_are_refused(field, value):
     with pytest.raises(JobError):
         FitSettings(**{"gaussians": 3, field: value})
+
+
+def test_rounds_need_a_target_and_an_end():
+    with pytest.raises(JobError, match=r"3 rounds.*no target.*--target-psnr"):
+        FitSettings(gaussians=3, rounds=3)
+    with pytest.raises(JobError, match=r"1,023,000 steps.*1,000,000"):
+        FitSettings(gaussians=3, rounds=10, steps=1000, target_psnr=40.0)
+    assert FitSettings(gaussians=3, rounds=3, steps=100, target_psnr=40.0).most_steps == 700
+
+
+def test_a_further_round_is_twice_as_long_and_begins_at_a_share_of_the_rates():
+    recipe = Recipe(restart=0.25)
+    rates = recipe.schedule(100, 3)
+    assert rates.shape == (700, 3)
+    np.testing.assert_array_equal(rates[:100], recipe.schedule(100))
+    start = np.array([recipe.rate_centre, recipe.rate_shape, recipe.rate_colour]) * 0.25
+    # Adam's corrections are spent by then.
+    np.testing.assert_allclose(rates[[100, 300]], [start, start], rtol=1e-3)
+    assert (np.diff(rates[300:, 0]) < 0).all()
+    assert rates[299, 0] < 1e-4 * recipe.rate_centre
+    assert recipe.schedule(0, 2).shape == (0, 3)
 
 
 @pytest.mark.slow

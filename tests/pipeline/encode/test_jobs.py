@@ -62,6 +62,8 @@ def test_a_store_has_a_suffix(out: str) -> None:
         ({"steps": -1}, "--steps -1"),
         ({"target_psnr": -3.0}, "--target-psnr -3.0"),
         ({"target_psnr": float("nan")}, "--target-psnr nan"),
+        ({"rounds": 0}, "--rounds 0"),
+        ({"rounds": 3}, "give --target-psnr"),
         ({"limit": 0}, "--limit 0"),
         ({"workers": 0}, "--workers 0"),
         ({"seed": -1}, "--seed -1"),

@@ -177,6 +177,14 @@ def test_command_names_every_choice(make_store):
     )
 
 
+def test_command_names_rounds_where_there_are_several(make_store):
+    header = make_store(1).header
+    rounds = header.model_copy(update={"settings": {"steps": 200, "target_psnr": 42.5, "rounds": 3}})
+    assert "--steps 200 --target-psnr 42.5 --rounds 3 --codec" in str(encode_command(rounds, Path("a.zarr")))
+    once = header.model_copy(update={"settings": {"steps": 200, "target_psnr": 42.5, "rounds": 1}})
+    assert "--rounds" not in str(encode_command(once, Path("a.zarr")))
+
+
 def test_no_command_for_a_store_that_was_not_fitted(make_store):
     header = make_store(1).header.model_copy(update={"engine": "", "start": None})
     assert encode_command(header, Path("a.zarr")) is None
