@@ -105,3 +105,7 @@ class Denoiser(nn.Module, ABC):
         Returns:
             As ``noisy``: the same shape and dtype.
         """
+
+    def penalty(self) -> Tensor | None:
+        """What the network adds to the loss of every step, whatever the data; None for nothing."""
+        return None

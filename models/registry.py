@@ -14,6 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data_schemas.errors import JobError
 from models.base import DataKind, DataSpec, Denoiser
+from models.patch_model import PatchModel, PublishedPatchModel
+from models.patch_presets import FAMILIES, model_name
 from models.pixel_dit import PixelDiT, PixelDiTConfig
 from models.pixel_unet import PixelUNet, PixelUNetConfig
 from models.published import PublishedConfig, PublishedTransformer
@@ -126,6 +128,17 @@ MODELS: dict[str, ModelEntry] = {
         takes_labels=True,
         summary="diffusion transformer on patches of pixels, at splatdit's cost",
     ),
+}
+MODELS |= {
+    model_name(head, recipe): ModelEntry(
+        kind="pixels",
+        network=PatchModel if recipe == "modern" else PublishedPatchModel,
+        presets=family.presets,
+        needs_slots=False,
+        takes_labels=recipe == "modern",
+        summary=family.summary,
+    )
+    for (head, recipe), family in FAMILIES.items()
 }
 
 

@@ -34,7 +34,7 @@ def awakened(model: Denoiser, seed: int = 0) -> Denoiser:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            scale = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.1
+            scale = parameter[0].numel() ** -0.5 if parameter.ndim > 1 and len(parameter) else 0.1
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
     return model.eval()
 
