@@ -110,7 +110,7 @@ class ReportError(SplatSpaceError):
 
 
 class QualityError(SplatSpaceError):
-    """A store whose PSNR is below the floor that was set; everything is written."""
+    """A store or a generator that misses the quality that was asked for; everything is written."""
 
 
 class CheckpointError(SplatSpaceError, ValueError):

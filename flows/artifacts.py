@@ -1,4 +1,4 @@
-"""The PSNR report as a Prefect artifact.
+"""The PSNR report as a Prefect artifact, and the parts of which artifacts are made.
 
 An artifact is a view: ``report.json`` and ``report.html`` beside the store are the record. So nothing here can fail
 a run: what goes wrong while an artifact is made or sent is logged as a warning.
@@ -38,15 +38,18 @@ _LINKED = re.compile(r":(?=//)|(?<=www)\.|@", re.IGNORECASE)
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def artifact_key(name: str) -> str:
+def artifact_key(name: str, prefix: str = "psnr") -> str:
     """``psnr-<set>``: lower case letters, digits and dashes only, as Prefect demands.
 
     Args:
         name: of the source, as the store records it. What a named data set notes behind its name, such as missing
             parts, does not count.
+        prefix: what is shown of the set.
     """
     first = name.partition(" ")[0]
-    return "psnr-" + (re.sub(r"[^a-z0-9]+", "-", (first if first in SOURCES else name).lower()).strip("-") or "images")
+    return f"{prefix}-" + (
+        re.sub(r"[^a-z0-9]+", "-", (first if first in SOURCES else name).lower()).strip("-") or "images"
+    )
 
 
 def escape(text: object) -> str:
@@ -100,21 +103,27 @@ def report_markdown(report: Report, *, store: Location, html_report: Location | 
         f"{facts.gaussians} Gaussians per {facts.width} x {facts.height} image, codec {escape(facts.codec)}, "
         f"{escape(facts.colours)} colours, start {escape(facts.start or '-')}, {facts.dtype}, "
         f"engine {escape(facts.engine or '-')}, seed {facts.seed}, split {escape(report.source.split or '-')}.",
-        _table(["figure", "value"], figure_rows(report)),
+        table(["figure", "value"], figure_rows(report)),
         *_failed(report),
         *_worst(report),
-        *_picture(sheet),
-        _table(
-            ["where", "path", "address"],
-            [
-                ["report", html_report or "-", _address(html_report)],
-                ["store", store, _address(store)],
-                ["device", "; ".join(facts.devices) or "-", ""],
-            ],
-        ),
-        "Browsers open a local address when it is copied to their address bar, on the machine that holds the file.",
+        *picture(sheet, "best, median and worst images"),
+        *places([("report", html_report), ("store", store)], [("device", "; ".join(facts.devices) or "-")]),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def places(found: Sequence[tuple[str, Location | None]], further: Sequence[tuple[str, str]] = ()) -> list[str]:
+    """Where the files of a run are, as a section of markdown.
+
+    Args:
+        found: name and place of each; None where there is none.
+        further: other facts for the end of the table.
+    """
+    rows = [[name, "-" if place is None else place, _address(place)] for name, place in found]
+    return [
+        table(["where", "path", "address"], [*rows, *([name, fact, ""] for name, fact in further)]),
+        "Browsers open a local address when it is copied to their address bar, on the machine that holds the file.",
+    ]
 
 
 def _address(place: Location | None) -> str:
@@ -124,7 +133,8 @@ def _address(place: Location | None) -> str:
     return place.absolute().as_uri() if isinstance(place, Path) else str(place)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table of markdown; its cells are escaped."""
     lines = [header, ["---"] * len(header), *([escape(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
@@ -136,7 +146,7 @@ def _failed(report: Report) -> list[str]:
     more = len(report.failed) - len(rows)
     return [
         f"## {len(report.failed)} failed",
-        _table(["row", "image", "reason"], rows),
+        table(["row", "image", "reason"], rows),
         *([f"and {more} more, all of them in report.json"] if more else []),
     ]
 
@@ -144,13 +154,14 @@ def _failed(report: Report) -> list[str]:
 def _worst(report: Report) -> list[str]:
     worst = [image for image in report.panels if image.group == "worst"]
     rows = [[image.row, image.source_id, image.label_name, f"{image.psnr:.2f}"] for image in worst]
-    return ["## Worst images", _table(["row", "image", "class", "PSNR, dB"], rows)] if rows else []
+    return ["## Worst images", table(["row", "image", "class", "PSNR, dB"], rows)] if rows else []
 
 
-def _picture(sheet: bytes | None) -> list[str]:
-    if sheet is None:
+def picture(png: bytes | None, words: str) -> list[str]:
+    """A picture inside the page, as a section of markdown; none where there is none."""
+    if png is None:
         return []
-    return [f"![best, median and worst images](data:image/png;base64,{base64.b64encode(sheet).decode('ascii')})"]
+    return [f"![{words}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})"]
 
 
 def small_sheet(data: bytes) -> bytes:

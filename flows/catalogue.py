@@ -17,6 +17,9 @@ WORK_POOL = "splatspace"
 WATCHED_FOLDER = "data/incoming"
 """What ``encode-folder`` encodes where nobody says otherwise, relative to the folder in which flows run."""
 
+GENERATED = ("mnist", "sprites", "cifar10")
+"""Data sets whose splats generators learn."""
+
 CONCURRENCY = {"limit": 1, "collision_strategy": "ENQUEUE"}
 """A store has one run at a time: a second run of a deployment waits for the first."""
 
@@ -96,6 +99,24 @@ def _report(dataset: str, title: str) -> Deployment:
     return Deployment(f"report-{dataset}", description, {"store": f"out/{dataset}.zarr"})
 
 
+def _train(dataset: str, title: str) -> Deployment:
+    parameters = {"store": f"out/{dataset}.zarr", "out": f"out/runs/splats-{dataset}", "kind": "splats"}
+    description = f"Trains a generator on the splats of {title}; run again it goes on."
+    return Deployment(f"train-splats-{dataset}", description, parameters)
+
+
+def _evaluate(dataset: str, title: str) -> Deployment:
+    parameters = {"run": f"out/runs/splats-{dataset}", "store": f"out/{dataset}.zarr"}
+    description = f"Measures the generator of train-splats-{dataset} against the originals of {title}."
+    return Deployment(f"evaluate-splats-{dataset}", description, parameters)
+
+
+def _ablate(dataset: str, title: str) -> Deployment:
+    parameters = {"store": f"out/{dataset}.zarr", "out": f"out/ablations/{dataset}"}
+    description = f"Changes one choice at a time on {title}: trains and evaluates each, and draws the table."
+    return Deployment(f"ablate-{dataset}", description, parameters)
+
+
 def _described(name: str, ending: str = "") -> str:
     preset = PRESETS[name]
     colour = "grey" if preset.channels == 1 else "RGB"
@@ -115,6 +136,9 @@ DEPLOYMENTS: tuple[Deployment, ...] = (
     ),
     *(_report(name, PRESETS[name].title) for name in ("mnist", "sprites", "cifar10", "cats", "demo")),
     _report("folder", "the watched folder"),
+    *(_train(name, PRESETS[name].title) for name in GENERATED),
+    *(_evaluate(name, PRESETS[name].title) for name in GENERATED),
+    *(_ablate(name, PRESETS[name].title) for name in GENERATED),
 )
 
 BY_NAME: dict[str, Deployment] = {deployment.name: deployment for deployment in DEPLOYMENTS}

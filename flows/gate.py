@@ -1,9 +1,10 @@
-"""The quality gate: a run whose PSNR falls short fails, after everything is written."""
+"""The quality gates: a run whose PSNR, FID or recall falls short fails, after everything is written."""
 
 from __future__ import annotations
 
 from data_schemas.errors import QualityError
 from data_schemas.locations import Location
+from pipeline.generation.evaluation_report.figures import Evaluation
 from pipeline.report.figures import Report
 
 
@@ -46,3 +47,31 @@ def require_quality(
         ),
         next_step=f"see {html_report or 'the log: the report was not made'}; more Gaussians or steps raise the PSNR",
     )
+
+
+def require_generator_quality(
+    found: Evaluation, *, max_fid: float | None, min_recall: float | None, page: Location
+) -> None:
+    """Fails a run whose generator is worse than was asked for.
+
+    Args:
+        found: of the generator.
+        max_fid: ceiling of its FID against originals; None for none.
+        min_recall: floor of its recall; None for none.
+        page: for the message.
+
+    Raises:
+        QualityError: a figure misses its limit.
+    """
+    scores = found.headline
+    missed = []
+    if max_fid is not None and not scores.fid <= max_fid:
+        missed.append(f"FID[{found.features.label}] is {scores.fid:.2f}, above {max_fid:g} (max_fid)")
+    if min_recall is not None and not scores.recall >= min_recall:
+        missed.append(f"recall is {scores.recall:.3f}, below {min_recall:g} (min_recall)")
+    if missed:
+        raise QualityError(
+            f"{found.generator.name} on {found.reference.source} misses its quality at {scores.evaluations} "
+            f"evaluations and n = {scores.n:,}: " + ", ".join(missed),
+            next_step=f"see {page}; more steps or a larger preset lower the FID",
+        )

@@ -21,39 +21,35 @@ SECONDS_FOR_THE_LAST = 2.0
 """A server that does not answer must not hold up the end of a run."""
 
 
-class ProgressArtifact:
-    """Shows the share of images that are decided while its context lasts; never raises.
+class ProgressBar:
+    """Shows how far something is while its context lasts; never raises.
 
-    A thread of its own talks to the server, so that a slow one does not slow down the fits. It is a
-    ``BlockWatcher`` that any thread may tell.
+    A thread of its own talks to the server, so that a slow one does not slow down the work: to show something is to
+    keep two values.
 
     Args:
-        plan: of the run.
+        description: what is shown beside the bar until something else is.
     """
 
-    def __init__(self, plan: EncodePlan) -> None:
-        self._images = plan.images
-        self._processed = 0
-        self._meter = ProgressMeter(plan, self._note)
-        self._turn = threading.Lock()
+    def __init__(self, description: str) -> None:
+        self._shown: tuple[float, str] = (0.0, description)
         self._ended = threading.Event()
         self._artifact: UUID | None = None
         context = copy_context()
         self._thread = threading.Thread(target=lambda: context.run(self._send), name="progress", daemon=True)
 
-    def within_block(self, summary: BlockSummary) -> None:
-        """The block under way has come so far."""
-        with self._turn:
-            self._meter.within_block(summary)
+    def show(self, share: float, words: str | None = None) -> None:
+        """Keeps what the bar shall show next.
 
-    def block_done(self, summary: BlockSummary) -> None:
-        """A block, or several, are done."""
-        with self._turn:
-            self._meter.block_done(summary)
+        Args:
+            share: of the work that is done, 0 to 1; more counts as 1.
+            words: beside the bar; None keeps those before.
+        """
+        self._shown = (100.0 * min(1.0, max(0.0, share)), self._shown[1] if words is None else words)
 
     def __enter__(self) -> Self:
         with harmless("progress artifact"):
-            made = create_progress_artifact(progress=0.0, description="images encoded")
+            made = create_progress_artifact(progress=0.0, description=self._shown[1])
             self._artifact = made if isinstance(made, UUID) else None
         if self._artifact is not None:
             self._thread.start()
@@ -66,20 +62,41 @@ class ProgressArtifact:
         if self._artifact is not None:
             self._thread.join(SECONDS_FOR_THE_LAST)
 
-    def _note(self, progress: EncodeProgress) -> None:
-        self._processed = progress.processed
-
-    def _percent(self) -> float:
-        # Blocks of a shard that was tried again are told twice.
-        return min(100.0, 100.0 * self._processed / max(self._images, 1))
-
     def _send(self) -> None:
-        sent = 0.0
+        sent = self._shown
         ended = False
         while not ended:
             ended = self._ended.wait(SECONDS_BETWEEN_UPDATES)
-            percent = self._percent()
-            if self._artifact is not None and percent != sent:
+            shown = self._shown
+            if self._artifact is not None and shown != sent:
                 with harmless("progress artifact"):
-                    update_progress_artifact(self._artifact, progress=percent)
-                sent = percent
+                    update_progress_artifact(self._artifact, progress=shown[0], description=shown[1])
+                sent = shown
+
+
+class ProgressArtifact(ProgressBar):
+    """Shows the share of images of an encoding that are decided. It is a ``BlockWatcher`` that any thread may tell.
+
+    Args:
+        plan: of the run.
+    """
+
+    def __init__(self, plan: EncodePlan) -> None:
+        super().__init__("images encoded")
+        self._images = plan.images
+        self._meter = ProgressMeter(plan, self._note)
+        self._turn = threading.Lock()
+
+    def within_block(self, summary: BlockSummary) -> None:
+        """The block under way has come so far."""
+        with self._turn:
+            self._meter.within_block(summary)
+
+    def block_done(self, summary: BlockSummary) -> None:
+        """A block, or several, are done."""
+        with self._turn:
+            self._meter.block_done(summary)
+
+    def _note(self, progress: EncodeProgress) -> None:
+        # Blocks of a shard that was tried again are told twice: more than all images counts as all.
+        self.show(progress.processed / max(self._images, 1))

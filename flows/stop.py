@@ -13,12 +13,50 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
+from typing import TypeVar
 
 logger = logging.getLogger("splatspace.flows.stop")
 
+Result = TypeVar("Result")
+
+
+def run_stoppably(work: Callable[[Callable[[], bool]], Result]) -> Result:
+    """Runs ``work`` in a thread of its own, so that what interrupts this one lets it end in its own way.
+
+    Args:
+        work: is given a function that says whether to stop, and returns or raises soon after it has said so.
+
+    Returns:
+        What ``work`` returns.
+
+    Raises:
+        BaseException: what ``work`` raises; or, where this thread is interrupted, the interruption.
+    """
+    stop, ended = threading.Event(), threading.Event()
+    results: list[Result] = []
+    errors: list[BaseException] = []
+    context = copy_context()  # with the run of Prefect, for the lines of its log
+
+    def target() -> None:
+        try:
+            results.append(context.run(work, stop.is_set))
+        except BaseException as error:  # whatever it is, the waiting thread raises it
+            errors.append(error)
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=target, name="work")
+    with settling(stop, ended.wait):
+        thread.start()
+        ended.wait()
+    if errors:
+        raise errors[0]
+    return results[0]
+
 
 @contextmanager
-def settling(stop: threading.Event, settle: Callable[[], None]) -> Iterator[None]:
+def settling(stop: threading.Event, settle: Callable[[], object]) -> Iterator[None]:
     """Lets the threads that the body waits for end their work where the body is interrupted.
 
     Whatever leaves the body (a cancellation, Ctrl-C, an error) sets ``stop``, waits for ``settle`` and goes on.
@@ -33,7 +71,7 @@ def settling(stop: threading.Event, settle: Callable[[], None]) -> Iterator[None
     except BaseException as error:
         stop.set()
         if not isinstance(error, Exception):
-            logger.info("Stopping: rows that are fitted are kept")
+            logger.info("Stopping: what is finished is kept")
         with _deaf_to_termination():
             settle()
         raise

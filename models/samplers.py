@@ -18,6 +18,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ from data_schemas.errors import JobError, SamplingError
 from models.objectives import Objective, Prediction
 from models.schedules import LARGEST_BETA
 
-SAMPLERS: tuple[str, ...] = ("dpmpp-2m", "heun", "euler", "ddim", "ancestral")
+SamplerName = Literal["dpmpp-2m", "heun", "euler", "ddim", "ancestral"]
+SAMPLERS: tuple[str, ...] = get_args(SamplerName)
 
 Trajectory = Callable[[int, float, Tensor, Tensor], None]
 """(number of the step, time, noisy data, predicted clean data): called when the start of a step was evaluated."""

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.ablate import EXAMPLES as ABLATE_EXAMPLES
+from pipeline.cli.ablate import ablate
 from pipeline.cli.compare import EXAMPLES as COMPARE_EXAMPLES
 from pipeline.cli.compare import compare
 from pipeline.cli.convert import EXAMPLES as CONVERT_EXAMPLES
@@ -52,6 +54,7 @@ COMMANDS: tuple[tuple[Callable[..., None], tuple[str, ...]], ...] = (
     (presets, PRESETS_EXAMPLES),
     (evaluate, EVALUATE_EXAMPLES),
     (train, TRAIN_EXAMPLES),
+    (ablate, ABLATE_EXAMPLES),
     (models, MODELS_EXAMPLES),
 )
 """Every command with its examples; the name on the command line is the function's."""

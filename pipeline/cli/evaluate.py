@@ -54,6 +54,9 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="Evaluation of another generator (folder or JSON) for one table; may be repeated."),
     ] = None,
+    ablation: Annotated[
+        Path | None, typer.Option(help="Folder of splatspace ablate: its table and picture go into the page.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples and of the choice of originals.")] = 0,
@@ -76,6 +79,7 @@ def evaluate(
         features=features,
         weights=weights,
         against=tuple(against or ()),
+        ablation=ablation,
         batch=batch,
         seed=seed,
     )

@@ -16,6 +16,7 @@ EXAMPLES = (
     "splatspace sample runs/sprites -n 64 --out samples",
     "splatspace sample runs/mnist -n 100 --out sevens --label 7 --guidance 2 --size 512",
     "splatspace sample runs/sprites -n 2 --out between --interpolate 0,1 --gif",
+    "splatspace sample runs/sprites -n 1 --out ways --gif --beside runs/pixels",
     "splatspace sample runs/sprites -n 16 --out filled --inpaint sprites.zarr:12 --box 0,0,16,32",
     "splatspace sample runs/sprites -n 16 --out painted --recolour sprites.zarr:12",
 )
@@ -51,6 +52,9 @@ def sample(
         str | None, typer.Option(metavar="STORE:IMAGE", help="Keep this image's geometry, draw its colours anew.")
     ] = None,
     gif: Annotated[bool, typer.Option("--gif", help="Write forward.gif and sampling.gif of the first image.")] = False,
+    beside: Annotated[
+        Path | None, typer.Option(help="With --gif: a run of train pixels, shown beside the splats.")
+    ] = None,
     hdf5: Annotated[bool, typer.Option("--hdf5", help="Write samples.h5 instead of samples.zarr.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -95,6 +99,7 @@ def sample(
     from pipeline.generation.sample import sample as run_sample
 
     loaded = load_run(run, device=device)
+    other = None if beside is None else load_run(beside, device=device)
     with count_progress("sample") as progress:
         done = 0
 
@@ -103,7 +108,7 @@ def sample(
             done += images
             progress(done, number)
 
-        result = run_sample(loaded, job, progress=count)
+        result = run_sample(loaded, job, progress=count, beside=other)
     for note in result.notes:
         warn(f"Note: {note}")
     if as_json:

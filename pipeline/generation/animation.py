@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from data_schemas.durable_files import explained, write_file
+from data_schemas.errors import JobError
 from models.samplers import Trajectory, generators_for
 from pipeline.generation.grids import picture_of, side_by_side
 from pipeline.generation.run import Run
@@ -40,57 +42,103 @@ def save_gif(frames: list[Image.Image], path: Path) -> None:
         write_file(path, data.getvalue())
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A generator, and how it draws the image that is shown.
+
+    Attributes:
+        run: the generator.
+        draw: samples that image and reports each step.
+    """
+
+    run: Run
+    draw: Callable[[Trajectory], Tensor]
+
+
+def require_beside(run: Run, other: Run) -> None:
+    """Refuses a second generator that cannot be shown beside the first.
+
+    Raises:
+        JobError: not splats beside pixels, or images of another size.
+    """
+    shapes = [(one.spec.height, one.spec.width, one.spec.channels) for one in (run, other)]
+    if (run.spec.kind, other.spec.kind) != ("splats", "pixels") or shapes[0] != shapes[1]:
+        found = " beside ".join(
+            f"{one.spec.kind} of {height} x {width} x {channels}"
+            for one, (height, width, channels) in zip((run, other), shapes, strict=True)
+        )
+        raise JobError(
+            f"--beside shows {found}",
+            allowed="a generator of pixels beside one of splats, for images of one size",
+            next_step=f"train the other on the same store: splatspace train pixels; sample from {run.path} otherwise",
+        )
+
+
 def save_gifs(
-    run: Run,
-    stored: NDArray[np.float32],
-    draw: Callable[[Trajectory], Tensor],
-    folder: Path,
-    *,
-    seed: int,
+    drawing: Drawing, stored: NDArray[np.float32], folder: Path, *, seed: int, beside: Drawing | None = None
 ) -> list[Path]:
     """Writes ``forward.gif`` and ``sampling.gif`` of the first image.
 
     Forward: noise is added to the image in the generator's own space (of splats: ellipses and what they show) and,
-    last, to its pixels. Sampling: the noisy data at each step, and what the network takes for the clean image.
+    last, to its pixels. Sampling: the noisy data at each step, and what the network takes for the clean image; with
+    a second generator the same of that one, at the time that is nearest.
 
     Args:
-        run: the generator.
+        drawing: the generator.
         stored: [image, ...], of which the first is shown.
-        draw: samples the first image and reports each step.
         folder: where to write.
         seed: of the noise.
+        beside: a generator of pixels. The noise on the pixels then grows along its path.
 
     Returns:
         Both paths.
     """
     forward = folder / FORWARD_FILE
-    save_gif(_forward(run, stored[:1], seed), forward)
-    frames: list[Image.Image] = []
-
-    def keep(_number: int, _time: float, noisy: Tensor, clean: Tensor) -> None:
-        frames.append(side_by_side([*_views(run, run.stored(noisy)), _rendering(run, run.stored(clean))]))
-
-    result = run.stored(draw(keep))
-    frames.append(side_by_side([*_views(run, result), _rendering(run, result)]))
+    save_gif(_forward(drawing.run, stored[:1], seed, drawing.run if beside is None else beside.run), forward)
+    way = _way(drawing)
+    frames = [pictures for _, pictures in way]
+    if beside is not None:
+        other = _way(beside)
+        # Every step of either is shown once; the other waits meanwhile.
+        times = sorted({moment for moment, _ in (*way, *other)})
+        frames = [[*_at(way, moment), *_at(other, moment)] for moment in times]
     sampling = folder / SAMPLING_FILE
-    save_gif(frames, sampling)
+    save_gif([side_by_side(pictures) for pictures in frames], sampling)
     return [forward, sampling]
 
 
-def _forward(run: Run, stored: NDArray[np.float32], seed: int) -> list[Image.Image]:
-    """Noise grows along the path on which the network was trained."""
+def _way(drawing: Drawing) -> list[tuple[float, list[Image.Image]]]:
+    """(time, pictures) of every step, and of the result."""
+    run = drawing.run
+    found: list[tuple[float, list[Image.Image]]] = []
+
+    def keep(_number: int, time: float, noisy: Tensor, clean: Tensor) -> None:
+        found.append((time, [*_views(run, run.stored(noisy)), _rendering(run, run.stored(clean))]))
+
+    result = run.stored(drawing.draw(keep))
+    return [*found, (1.0, [*_views(run, result), _rendering(run, result)])]
+
+
+def _at(way: list[tuple[float, list[Image.Image]]], moment: float) -> list[Image.Image]:
+    """The latest pictures up to a time; the first ones before that."""
+    return next((pictures for time, pictures in reversed(way) if time <= moment), way[0][1])
+
+
+def _forward(run: Run, stored: NDArray[np.float32], seed: int, pixel_run: Run) -> list[Image.Image]:
+    """Noise grows along the path on which the network was trained, that on pixels along the path of ``pixel_run``."""
     features = run.representation.encode(torch.from_numpy(stored))
     [generator] = generators_for(seed, 1)
     noise = torch.randn(features.shape, generator=generator)
     pixels = run.rendered(stored).astype(np.float32) / 127.5 - 1
     grain = torch.randn(pixels.shape, generator=generator).numpy()
-    path = run.objective.training_path
+    path, pixel_path = run.objective.training_path, pixel_run.objective.training_path
     frames = []
     for time in torch.linspace(1, 0, FORWARD_FRAMES, dtype=torch.float64):
         signal, share = float(path.signal(time)), float(path.noise(time))
         noisy = run.stored(signal * features + share * noise)
         views = _views(run, noisy)
         if run.spec.kind == "splats":
+            signal, share = float(pixel_path.signal(time)), float(pixel_path.noise(time))
             values = np.clip((signal * pixels + share * grain + 1) * 127.5, 0, 255).astype(np.uint8)
             views.append(_enlarged(picture_of(values[0])))
         frames.append(side_by_side(views))

@@ -16,6 +16,7 @@ from data_schemas.errors import EvaluationError
 from data_schemas.store import SplatStore
 from data_schemas.stores import open_store
 from models.samplers import steps_of
+from pipeline.generation.ablation_report import read_ablation
 from pipeline.generation.draws import Drawn, Settings, draw, roll_out
 from pipeline.generation.evaluate_job import EvaluateJob
 from pipeline.generation.evaluation_report.facts import reference_facts, training_facts
@@ -78,13 +79,20 @@ def _nothing(_done: int, _total: int) -> None:
     """Reports progress to nobody."""
 
 
-def evaluate(job: EvaluateJob, *, device: str = "auto", progress: Progress = _nothing) -> Evaluation:
+def evaluate(
+    job: EvaluateJob,
+    *,
+    device: str = "auto",
+    progress: Progress = _nothing,
+    extractor: FeatureExtractor | None = None,
+) -> Evaluation:
     """Samples, measures and writes ``evaluation.json`` and ``evaluation.html``.
 
     Args:
         job: what to measure.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         progress: called after every sampled batch.
+        extractor: to measure in; None builds the one that the job names.
 
     Raises:
         CheckpointError: no run, or a damaged one.
@@ -92,17 +100,18 @@ def evaluate(job: EvaluateJob, *, device: str = "auto", progress: Progress = _no
         EvaluationError: fewer images than the metrics need, no source images, or features that cannot be had.
         StoreMismatchError: a store of another shape or codec than the generator's.
         SamplingError: samples that are not finite.
-        ReportError: the folder cannot be written, or an evaluation of ``against`` cannot be read.
+        ReportError: the folder cannot be written, or an evaluation or the ablation cannot be read.
     """
     others = [read_evaluation(path) for path in job.against]
+    ablation = None if job.ablation is None else read_ablation(job.ablation)
     run = load_run(job.run, device=device)
     with open_store(job.store, "r") as store:
         run.require_same_data(store.header, store.path)
-        rows = finished_rows(store)
-        extractor = build_extractor(job.features, store, weights=job.weights)
+        rows = finished_rows(store)[: job.rows]
+        extractor = extractor or build_extractor(job.features, store, weights=job.weights)
         sets = _chosen_sets(job, rows, extractor, len(store))
         found, pictures = _measure(job, run, store, sets, extractor, len(rows), progress)
-    write_whole(job.out / PAGE_FILE, render_page(found, pictures, others).encode())
+    write_whole(job.out / PAGE_FILE, render_page(found, pictures, others, ablation).encode())
     write_whole(job.out / JSON_FILE, (found.model_dump_json(indent=2) + "\n").encode())
     logger.info("Evaluation written to %s", job.out)
     return found

@@ -26,6 +26,8 @@ class EvaluateJob:
         features: see ``build_extractor``.
         weights: of Inception.
         against: evaluations of other generators (``evaluation.json`` or its folder) for one table.
+        ablation: ``ablation.json`` or its folder, for the page.
+        rows: first finished rows of the store only; None takes all.
         references: most originals among which nearest neighbours are searched.
         batch: images at once.
         seed: of the samples and of the choice of originals.
@@ -42,6 +44,8 @@ class EvaluateJob:
     features: FeatureName = "auto"
     weights: Path | None = None
     against: tuple[Path, ...] = ()
+    ablation: Path | None = None
+    rows: int | None = None
     references: int = 10_000
     batch: int = 64
     seed: int = 0
@@ -52,7 +56,7 @@ class EvaluateJob:
         Raises:
             JobError: a number below one, or an unknown sampler.
         """
-        counts = {"images": self.images, "evaluations": self.evaluations, "batch": self.batch}
+        counts = {"images": self.images, "rows": self.rows, "evaluations": self.evaluations, "batch": self.batch}
         counts |= {"references": self.references} | {f"sweep {number}": number for number in self.sweep or ()}
         for name, count in counts.items():
             if count is not None and count < 1:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from data_schemas.errors import CheckpointError, EvaluationError
+from data_schemas.locations import Location
 from data_schemas.store import SplatStore
 from models.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.generation.real_images import finished_rows, labels, originals
@@ -87,11 +88,11 @@ class TrainedFeatures:
     facts: dict[str, Any]
 
 
-def cache_folder(store: SplatStore) -> Path:
+def cache_folder(store: Location) -> Path:
     """``NAME-features`` beside the store ``NAME.zarr``; for stores on object storage, in the user's cache."""
-    if isinstance(store.path, Path):
-        return store.path.with_name(store.path.stem + "-features")
-    return user_cache_path("splatspace") / "features" / store.path.stem
+    if isinstance(store, Path):
+        return store.with_name(store.stem + "-features")
+    return user_cache_path("splatspace") / "features" / store.stem
 
 
 def trained_features(name: TrainedName, store: SplatStore, *, folder: Path | None = None) -> TrainedFeatures:
@@ -118,7 +119,7 @@ def trained_features(name: TrainedName, store: SplatStore, *, folder: Path | Non
         "size": [header.channels, header.height, header.width],
         "content": _digest(store.read(["content_hash"], [int(row) for row in rows])["content_hash"]),
     }
-    path = (folder or cache_folder(store)) / f"{name}-{_digest_text(identity)}.safetensors"
+    path = (folder or cache_folder(store.path)) / f"{name}-{_digest_text(identity)}.safetensors"
     cached = _from_cache(path, identity)
     if cached is not None:
         return cached

@@ -21,7 +21,7 @@ from data_schemas.errors import JobError, SamplingError, StoreError
 from models.objectives import Objective
 from models.samplers import Trajectory, generators_for, steps_of
 from models.samplers import sample as sample_batch
-from pipeline.generation.animation import save_gifs
+from pipeline.generation.animation import Drawing, require_beside, save_gifs
 from pipeline.generation.grids import grid_of, picture_of
 from pipeline.generation.interpolation import between
 from pipeline.generation.known_parts import Kept, kept_part
@@ -81,7 +81,9 @@ class _Request:
         return values
 
 
-def sample(run: Run, job: SampleJob, *, progress: Callable[[int], None] | None = None) -> SampleResult:
+def sample(
+    run: Run, job: SampleJob, *, progress: Callable[[int], None] | None = None, beside: Run | None = None
+) -> SampleResult:
     """Samples and writes everything that the job asks for.
 
     The folder appears when it is whole; sampling again with other options needs another folder.
@@ -90,6 +92,7 @@ def sample(run: Run, job: SampleJob, *, progress: Callable[[int], None] | None =
         run: from ``load_run``.
         job: what to sample.
         progress: called with the number of images after each batch.
+        beside: a generator of pixels, shown in the animations of one of splats.
 
     Returns:
         What was written.
@@ -105,6 +108,10 @@ def sample(run: Run, job: SampleJob, *, progress: Callable[[int], None] | None =
         raise StoreError(
             f"{out} exists already", allowed="a new or empty folder", next_step="give another --out; nothing is deleted"
         )
+    if beside is not None:
+        if not job.gif:
+            raise JobError("--beside without --gif", allowed="both", next_step="add --gif")
+        require_beside(run, beside)
     kept = None if job.known is None else kept_part(run, job.known)
     request = _Request(run, job, labels_for(run, job, kept), kept)
     run.rendered(np.zeros((0, *_stored_shape(run)), np.float32), job.size)  # refuses a size before hours of sampling
@@ -116,7 +123,7 @@ def sample(run: Run, job: SampleJob, *, progress: Callable[[int], None] | None =
     with explained("create", out):
         partial.mkdir(parents=True)
     try:
-        result = _written(request, partial, evaluations, progress)
+        result = _written(request, partial, evaluations, progress, beside)
         with explained("create", out):
             if out.exists():
                 out.rmdir()
@@ -134,7 +141,13 @@ def _stored_shape(run: Run) -> tuple[int, ...]:
     return run.spec.height, run.spec.width, run.spec.channels
 
 
-def _written(request: _Request, folder: Path, evaluations: int, progress: Callable[[int], None] | None) -> SampleResult:
+def _written(
+    request: _Request,
+    folder: Path,
+    evaluations: int,
+    progress: Callable[[int], None] | None,
+    beside: Run | None,
+) -> SampleResult:
     run, job = request.run, request.job
     notes = list(request.kept.notes) if request.kept is not None else []
     began = time.perf_counter()
@@ -171,7 +184,9 @@ def _written(request: _Request, folder: Path, evaluations: int, progress: Callab
         strip = folder / STRIP_FILE
         save_png(grid_of(way, columns=len(way))[0], strip)
     if job.gif:
-        gifs = save_gifs(run, stored, lambda trajectory: request.draw(0, 1, trajectory), folder, seed=job.seed)
+        drawing = Drawing(run, lambda trajectory: request.draw(0, 1, trajectory))
+        other = None if beside is None else Drawing(beside, lambda trajectory: _beside(request, beside, trajectory))
+        gifs = save_gifs(drawing, stored, folder, seed=job.seed, beside=other)
     return SampleResult(
         pictures=tuple(pictures),
         grid=folder / GRID_FILE,
@@ -181,6 +196,22 @@ def _written(request: _Request, folder: Path, evaluations: int, progress: Callab
         labels=tuple(int(label) for label in request.labels),
         seconds=seconds,
         notes=tuple(notes),
+    )
+
+
+def _beside(request: _Request, other: Run, trajectory: Trajectory) -> Tensor:
+    """The first image of another generator, with the same seed and, where it knows labels, the same label."""
+    label = torch.from_numpy(request.labels[:1])
+    settings = other.objective.settings
+    return sample_batch(
+        other.objective,
+        other.model,
+        (1, *other.representation.shape),
+        generators=generators_for(request.job.seed, 1),
+        evaluations=settings.evaluations,
+        sampler=settings.sampler,
+        label=label if other.objective.classes > int(label) else None,
+        trajectory=trajectory,
     )
 
 

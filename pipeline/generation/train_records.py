@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
+
+from pipeline.generation.train_state import CARD_FILE
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,16 @@ class TrainProgress:
     images_per_second: float | None
     seconds_left: float | None
 
+    @property
+    def words(self) -> str:
+        """The same for people."""
+        parts = [f"step {self.step:,} of {self.steps:,}"]
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.4f}")
+        if self.seconds_left is not None:
+            parts.append(f"{timedelta(seconds=round(self.seconds_left))} left")
+        return ", ".join(parts)
+
 
 class TrainSummary(BaseModel):
     """What a training left.
@@ -40,6 +53,9 @@ class TrainSummary(BaseModel):
         images: learnt from.
         unfinished: rows that were not done, and not used.
         unfinished_named: the first of them.
+        held_out: images kept apart for evaluation.
+        repeats: rows whose pixels an earlier row has, left out.
+        repeats_named: the first of them.
         steps: of the whole training.
         steps_taken: by this process.
         loss: mean of the last entry; None where no step was taken.
@@ -62,6 +78,9 @@ class TrainSummary(BaseModel):
     images: int
     unfinished: int
     unfinished_named: tuple[str, ...]
+    held_out: int = 0
+    repeats: int = 0
+    repeats_named: tuple[str, ...] = ()
     steps: int
     steps_taken: int
     loss: float | None
@@ -71,3 +90,8 @@ class TrainSummary(BaseModel):
     precision: str
     resident: bool
     rank: int = 0
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.run / CARD_FILE

@@ -9,17 +9,21 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.catalogue import BY_NAME, DEPLOYMENTS, prefect_yaml
+from flows.catalogue import BY_NAME, DEPLOYMENTS, GENERATED, prefect_yaml
 
 SETS = ("mnist", "sprites", "cifar10", "cats", "demo", "folder")
 
 
 def test_the_promised_deployments_are_there_once() -> None:
     names = [deployment.name for deployment in DEPLOYMENTS]
-    assert names == [f"{flow}-{name}" for flow in ("encode", "report") for name in SETS]
+    made = [f"{flow}-{name}" for flow in ("encode", "report") for name in SETS]
+    learnt = [f"{flow}-{name}" for flow in ("train-splats", "evaluate-splats", "ablate") for name in GENERATED]
+    assert names == made + learnt
     assert list(BY_NAME) == names
     assert BY_NAME["encode-sprites"].full_name == "encode/encode-sprites"
     assert BY_NAME["report-cats"].tags == ["report", "cats"]
+    assert BY_NAME["train-splats-mnist"].full_name == "train/train-splats-mnist"
+    assert BY_NAME["evaluate-splats-cifar10"].tags == ["evaluate", "splats-cifar10"]
 
 
 def test_prefect_yaml_is_what_the_catalogue_writes(repository: Path) -> None:
@@ -62,6 +66,15 @@ def test_each_deployment_has_a_store_of_its_own_and_its_report_reads_that_one() 
     assert len(set(stores)) == len(stores)
     for name in SETS:
         assert BY_NAME[f"report-{name}"].parameters["store"] == BY_NAME[f"encode-{name}"].parameters["out"]
+
+
+def test_a_generator_learns_from_the_store_of_its_set_and_is_evaluated_where_it_lies() -> None:
+    for name in GENERATED:
+        store = BY_NAME[f"encode-{name}"].parameters["out"]
+        training, evaluation = BY_NAME[f"train-splats-{name}"], BY_NAME[f"evaluate-splats-{name}"]
+        assert training.parameters["store"] == store
+        assert evaluation.parameters == {"run": training.parameters["out"], "store": store}
+        assert BY_NAME[f"ablate-{name}"].parameters["store"] == store
 
 
 @pytest.mark.parametrize("module", ["torch", "numba", "numpy", "prefect", "zarr"])

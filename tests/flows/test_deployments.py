@@ -15,10 +15,13 @@ from prefect.exceptions import ParameterTypeError
 from prefect.server.schemas.schedules import SCHEDULE_TYPES
 from pydantic import TypeAdapter
 
+from flows.ablate import ablate
 from flows.catalogue import BY_NAME, CONCURRENCY, DEPLOYMENTS, Deployment
 from flows.encode import encode
+from flows.evaluate import evaluate
 from flows.report import report
 from flows.serving import flow_of, planned_schedule, runner_deployment
+from flows.train import train
 
 each = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment.name)
 
@@ -85,7 +88,29 @@ def test_wrong_parameters_are_refused_before_the_run(wrong: dict[str, Any]) -> N
         encode.validate_parameters({"dataset": "demo", "out": "demo.zarr", **wrong})
 
 
-@pytest.mark.parametrize("flow", [encode, report], ids=lambda flow: flow.name)
+@pytest.mark.parametrize(
+    ("flow", "wrong"),
+    [
+        (train, {"preset": "huge"}),
+        (train, {"steps": 0}),
+        (train, {"kind": "sounds"}),
+        (train, {"learning_rate": 0}),
+        (evaluate, {"sweep": "5,x"}),
+        (evaluate, {"features": "magic"}),
+        (evaluate, {"max_fid": 0}),
+        (evaluate, {"min_recall": 2}),
+        (ablate, {"seeds": 0}),
+    ],
+    ids=str,
+)
+def test_wrong_parameters_of_a_generator_are_refused_before_the_run(flow: Any, wrong: dict[str, Any]) -> None:
+    needed = {"run": "run", "store": "a.zarr"} if flow is evaluate else {"store": "a.zarr", "out": "run"}
+    flow.validate_parameters(needed)
+    with pytest.raises(ParameterTypeError):
+        flow.validate_parameters({**needed, **wrong})
+
+
+@pytest.mark.parametrize("flow", [encode, report, train, evaluate, ablate], ids=lambda flow: flow.name)
 def test_every_parameter_is_described_and_flat(flow: Any) -> None:
     for name, schema in flow.parameters.properties.items():
         assert schema.get("description"), f"{name} has no description"

@@ -9,7 +9,8 @@ from typing import cast
 import pytest
 
 from data_schemas.errors import QualityError
-from flows.gate import require_quality
+from flows.gate import require_generator_quality, require_quality
+from pipeline.generation.evaluation_report.figures import Evaluation
 from pipeline.report import Report
 
 
@@ -43,3 +44,36 @@ def test_a_set_without_figures_reaches_no_floor() -> None:
     judge(None, None, floor=None, floor_p1=None)
     with pytest.raises(QualityError, match="unknown"):
         judge(None, None, floor=1.0, floor_p1=None)
+
+
+def judge_generator(fid: float, recall: float, *, max_fid: float | None, min_recall: float | None) -> None:
+    found = SimpleNamespace(
+        headline=SimpleNamespace(fid=fid, recall=recall, evaluations=20, n=1000),
+        features=SimpleNamespace(label="selfsup-01234567"),
+        generator=SimpleNamespace(name="splatdit (small)"),
+        reference=SimpleNamespace(source="sprites"),
+    )
+    require_generator_quality(
+        cast(Evaluation, found), max_fid=max_fid, min_recall=min_recall, page=Path("run/evaluation/evaluation.html")
+    )
+
+
+@pytest.mark.parametrize(("max_fid", "min_recall"), [(None, None), (12.0, None), (None, 0.5), (12.0, 0.5)])
+def test_a_generator_that_is_good_enough_passes(max_fid: float | None, min_recall: float | None) -> None:
+    judge_generator(12.0, 0.5, max_fid=max_fid, min_recall=min_recall)
+
+
+def test_a_generator_that_falls_short_is_named_with_all_figures() -> None:
+    with pytest.raises(QualityError) as caught:
+        judge_generator(12.01, 0.49, max_fid=12.0, min_recall=0.5)
+    assert caught.value.got == (
+        "splatdit (small) on sprites misses its quality at 20 evaluations and n = 1,000: "
+        "FID[selfsup-01234567] is 12.01, above 12 (max_fid), recall is 0.490, below 0.5 (min_recall)"
+    )
+    assert "evaluation.html" in caught.value.next_step
+
+
+@pytest.mark.parametrize(("fid", "recall"), [(float("nan"), 1.0), (1.0, float("nan"))])
+def test_a_figure_that_is_no_number_is_not_good_enough(fid: float, recall: float) -> None:
+    with pytest.raises(QualityError):
+        judge_generator(fid, recall, max_fid=5.0, min_recall=0.5)

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 import flows.progress_artifact as progress_module
-from flows.progress_artifact import ProgressArtifact
+from flows.progress_artifact import ProgressArtifact, ProgressBar
 from pipeline.encode_records import BlockSummary, EncodePlan
 
 PLAN = cast(EncodePlan, SimpleNamespace(images=8, pending=8))
@@ -23,7 +23,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What a server without a network would have got."""
     got: list[float] = []
     monkeypatch.setattr(progress_module, "create_progress_artifact", lambda **_: uuid4())
-    monkeypatch.setattr(progress_module, "update_progress_artifact", lambda _, progress: got.append(progress))
+    monkeypatch.setattr(progress_module, "update_progress_artifact", lambda _, progress, **__: got.append(progress))
     return got
 
 
@@ -57,6 +57,21 @@ def test_blocks_that_are_told_twice_do_not_make_more_than_everything(sent: list[
         for _ in range(3):
             progress.block_done(BlockSummary(images=8, kept=8))
     assert sent == [100.0]
+
+
+def test_words_beside_the_bar_change_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[tuple[float, str]] = []
+    monkeypatch.setattr(progress_module, "create_progress_artifact", lambda **_: uuid4())
+    monkeypatch.setattr(
+        progress_module,
+        "update_progress_artifact",
+        lambda _, progress, description: got.append((progress, description)),
+    )
+    with ProgressBar("begins") as progress:
+        for step in range(10_000):
+            progress.show(step / 20_000, f"step {step}")
+        progress.show(0.5)
+    assert got == [(50.0, "step 9999")], "what is shown in between costs no call"
 
 
 @pytest.mark.parametrize("broken", ["create_progress_artifact", "update_progress_artifact"])

@@ -7,7 +7,8 @@ import signal
 import threading
 import time
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from data_schemas.records import RowState
 from data_schemas.stores import open_store
-from flows.stop import settling
+from flows.stop import run_stoppably, settling
 from pipeline.encode import encode
 from pipeline.jobs import resolve_job
 from tests.flows.terminal import PROC, Terminal
@@ -114,6 +115,36 @@ class TestSettling:
             pass
         assert not work.stop.is_set()
         work.stop.set()
+
+    def test_work_that_is_told_to_stop_ends_in_its_own_way(self) -> None:
+        kept = threading.Event()
+        threads: list[threading.Thread] = []
+
+        def work(should_stop: Callable[[], bool]) -> None:
+            threads.append(threading.current_thread())
+            send_soon(signal.SIGTERM, times=2)
+            end = time.monotonic() + 30
+            while not should_stop() and time.monotonic() < end:
+                time.sleep(0.01)
+            time.sleep(0.3)
+            kept.set()
+            raise RuntimeError("stopped")
+
+        with pytest.raises(Terminated):
+            run_stoppably(work)
+        assert kept.is_set()
+        assert threads[0] is not threading.main_thread()
+
+    def test_work_gives_back_what_it_returns_and_raises(self) -> None:
+        context: ContextVar[str] = ContextVar("context", default="outside")
+        context.set("inside")
+        assert run_stoppably(lambda should_stop: (should_stop(), context.get())) == (False, "inside")
+
+        def failing(_: Callable[[], bool]) -> None:
+            raise ValueError("of the work")
+
+        with pytest.raises(ValueError, match="of the work"):
+            run_stoppably(failing)
 
     def test_it_works_in_another_thread(self) -> None:
         work = Work()

@@ -8,8 +8,15 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.generation.ablation_report import (
+    ABLATION_HEADER,
+    Ablation,
+    ablation_cells,
+    ablation_png,
+    ablation_words,
+)
 from pipeline.generation.evaluation_report.figures import Evaluation
-from pipeline.generation.evaluation_report.pictures import Pictures
+from pipeline.generation.evaluation_report.pictures import Pictures, picture_address
 from pipeline.generation.evaluation_report.reading import side_by_side
 from pipeline.report.plots import curves_svg
 from pipeline.report.wording import number, seconds, share
@@ -17,13 +24,16 @@ from pipeline.report.wording import number, seconds, share
 _FOLDER = "pipeline.generation.evaluation_report"
 
 
-def render_page(found: Evaluation, pictures: Pictures, others: Sequence[Evaluation] = ()) -> str:
+def render_page(
+    found: Evaluation, pictures: Pictures, others: Sequence[Evaluation] = (), ablation: Ablation | None = None
+) -> str:
     """The page.
 
     Args:
         found: the figures.
         pictures: what it shows.
         others: evaluations of other generators, for the table that sets them beside this one.
+        ablation: what single choices are worth, for a table of its own.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=number, seconds=seconds, share=share)
@@ -32,6 +42,11 @@ def render_page(found: Evaluation, pictures: Pictures, others: Sequence[Evaluati
     return template.render(
         found=found,
         beside=side_by_side(found, others) if others else [],
+        ablation=ablation,
+        ablation_header=ABLATION_HEADER,
+        ablation_cells=ablation_cells,
+        ablation_words=None if ablation is None else ablation_words(ablation),
+        ablation_picture=None if ablation is None else picture_address(ablation_png(ablation)),
         curve=Markup(evaluations_svg(found)),
         samples=pictures.sample_sheet(),
         originals=pictures.original_sheet(),

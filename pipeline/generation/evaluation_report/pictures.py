@@ -101,4 +101,9 @@ def _sheet(tiles: NDArray[np.uint8], columns: int) -> Image.Image:
 
 
 def _address(image: Image.Image) -> str:
-    return "data:image/png;base64," + base64.b64encode(encode_png(image)).decode("ascii")
+    return picture_address(encode_png(image))
+
+
+def picture_address(png: bytes) -> str:
+    """A picture as an address that needs no file."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

@@ -6,16 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
-
-from data_schemas.errors import ReportError
+from pipeline.documents import read_document
 from pipeline.generation.evaluation_report.figures import EVALUATION_VERSION, Evaluation, Scores
 
 JSON_FILE, PAGE_FILE = "evaluation.json", "evaluation.html"
-
-
-class _Version(BaseModel):
-    evaluation_version: int
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -25,29 +19,14 @@ def read_evaluation(path: Path) -> Evaluation:
         ReportError: no such file, not an evaluation, or one of a newer version.
     """
     file = path / JSON_FILE if path.is_dir() else path
-    try:
-        text = file.read_bytes()
-    except OSError as error:
-        raise ReportError(
-            f"{file} cannot be read ({error.strerror or error})",
-            allowed=f"an {JSON_FILE} or its folder",
-            next_step="run `splatspace evaluate` for that generator first",
-        ) from error
-    try:
-        version = _Version.model_validate_json(text).evaluation_version
-        if version > EVALUATION_VERSION:
-            raise ReportError(
-                f"{file} is an evaluation of version {version}",
-                allowed=f"{EVALUATION_VERSION} or older",
-                next_step="install a newer SplatSpace",
-            )
-        return Evaluation.model_validate_json(text)
-    except ValidationError as error:
-        raise ReportError(
-            f"{file} is not an evaluation ({error.errors()[0]['msg']})",
-            allowed=f"an {JSON_FILE} of version {EVALUATION_VERSION}",
-            next_step="run `splatspace evaluate` again",
-        ) from error
+    return read_document(
+        file,
+        Evaluation,
+        named="an evaluation",
+        version_field="evaluation_version",
+        newest=EVALUATION_VERSION,
+        made_by="splatspace evaluate RUN",
+    )
 
 
 @dataclass(frozen=True)

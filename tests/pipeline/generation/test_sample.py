@@ -83,6 +83,49 @@ def test_pictures_grid_and_store_show_the_same(run: Run, tmp_path: Path) -> None
         assert getattr(picture, "n_frames", 1) == 3, "two evaluations and the result"
 
 
+def frames_of(path: Path) -> list[np.ndarray]:
+    with Image.open(path) as picture:
+        return [
+            np.asarray(frame.convert("RGB"), np.int16)
+            for number in range(getattr(picture, "n_frames", 1))
+            for frame in [picture.seek(number) or picture]
+        ]
+
+
+def test_both_spaces_go_their_way_side_by_side(run: Run, pixel_run: Run, tmp_path: Path) -> None:
+    alone = sample(run, job(tmp_path / "alone", number=1, gif=True, evaluations=4))
+    result = sample(run, job(tmp_path / "out", number=1, gif=True, evaluations=4), beside=pixel_run)
+    np.testing.assert_array_equal(splats_of(result.store), splats_of(alone.store))
+    frames, left = frames_of(tmp_path / "out" / "sampling.gif"), frames_of(tmp_path / "alone" / "sampling.gif")
+    steps = pixel_run.objective.settings.evaluations
+    assert max(steps, 4) < len(frames) <= steps + 4 + 1
+    width = left[0].shape[1]
+    assert frames[0].shape[1] > width * 1.5, "the pixels and what the network takes for clean stand on the right"
+    # GIFs have 256 colours a frame: the same picture differs a little beside another.
+    shares = [np.abs(frames[place][:, :width] - left[place]).mean() for place in (0, -1)]
+    assert max(shares) < 8
+    right = [frame[:, width + 4 :] for frame in frames]
+    assert np.abs(right[0] - right[-1]).mean() > 10
+    assert len(frames_of(tmp_path / "out" / "forward.gif")) == len(frames_of(tmp_path / "alone" / "forward.gif"))
+
+
+def test_only_pixels_of_the_same_size_stand_beside_splats(
+    run: Run, pixel_run: Run, store: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(JobError, match="--beside without --gif"):
+        sample(run, job(tmp_path / "out"), beside=pixel_run)
+    with pytest.raises(JobError, match="splats of 8 x 8 x 3 beside splats of 8 x 8 x 3"):
+        sample(run, job(tmp_path / "out", gif=True), beside=run)
+    with pytest.raises(JobError, match="pixels of 8 x 8 x 3 beside pixels"):
+        sample(pixel_run, job(tmp_path / "out", gif=True), beside=pixel_run)
+    other = ArrayImages(pictures(8, side=12))
+    encode_run(tmp_path / "large.zarr", other)
+    large = load_run(small_run(tmp_path / "large.zarr", tmp_path / "large", model="pixel-dit"), device="cpu")
+    with pytest.raises(JobError, match="beside pixels of 12 x 12 x 3"):
+        sample(run, job(tmp_path / "out", gif=True), beside=large)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_image_does_not_depend_on_its_batch(run: Run, tmp_path: Path) -> None:
     together = sample(run, job(tmp_path / "a", label="red"))
     alone = sample(run, job(tmp_path / "b", label="red", batch=1, number=2))

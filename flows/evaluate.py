@@ -1,0 +1,109 @@
+"""Flow ``evaluate``: how good a trained generator is, with a table of metrics as an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from prefect import flow, get_run_logger
+from pydantic import Field
+
+from data_schemas.locations import location
+from flows.evaluation_artifact import publish_evaluation
+from flows.gate import require_generator_quality
+from flows.parameters import PathText
+from flows.progress_artifact import ProgressBar
+from flows.roots import require_inside_roots
+from models.samplers import SamplerName
+from pipeline.generation.evaluate import evaluate as measure
+from pipeline.generation.evaluate_job import EvaluateJob
+from pipeline.generation.evaluation_report.reading import PAGE_FILE
+from pipeline.generation.feature_training import cache_folder
+from pipeline.generation.features import FeatureName
+
+
+@flow(name="evaluate", flow_run_name="{run} on {store}", persist_result=False)
+def evaluate(
+    run: PathText,
+    store: PathText,
+    out: PathText | None = None,
+    images: Annotated[int, Field(ge=1)] | None = None,
+    evaluations: Annotated[int, Field(ge=1)] | None = None,
+    sweep: Annotated[str, Field(pattern=r"^\d+(,\d+)*$")] | None = None,
+    sampler: SamplerName | None = None,
+    guidance: float = 1.0,
+    features: FeatureName = "auto",
+    weights: PathText | None = None,
+    against: PathText | None = None,
+    ablation: PathText | None = None,
+    batch: Annotated[int, Field(ge=1)] = 64,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    seed: Annotated[int, Field(ge=0)] = 0,
+    max_fid: Annotated[float, Field(gt=0)] | None = None,
+    min_recall: Annotated[float, Field(gt=0, le=1)] | None = None,
+) -> Path:
+    """Samples from a trained generator and measures FID, KID, precision, recall and more against the originals.
+
+    Args:
+        run: folder of the training.
+        store: the store that it was trained on, with its source images.
+        out: folder of evaluation.json and evaluation.html; without it RUN/evaluation.
+        images: of each set; without it 1,000, at most half of the store.
+        evaluations: of the network per image; without it the objective's.
+        sweep: further numbers of evaluations, as 5,10,50; without it a quarter and a half.
+        sampler: without it the objective's.
+        guidance: towards the label; 1 for none.
+        features: in what to measure; auto is classifier where every image has a label, else selfsup.
+        weights: file of the Inception network's weights.
+        against: evaluation of another generator (folder or JSON), for one table.
+        ablation: folder of an ablation, whose table and picture go into the page.
+        batch: images at once.
+        device: where to compute; auto takes a graphics card where there is one.
+        seed: of the samples and of the choice of originals.
+        max_fid: fail the run, after writing everything, where FID is above this. Only means something for the same
+            features, number of images and evaluations each time.
+        min_recall: fail the run, after writing everything, where recall is below this.
+
+    Returns:
+        path of evaluation.html.
+
+    Raises:
+        SplatSpaceError: the run or the store cannot be used, or the generator misses what was asked.
+    """
+    job = EvaluateJob(
+        run=Path(run),
+        store=store,
+        out=Path(run) / "evaluation" if out is None else Path(out),
+        images=images,
+        evaluations=evaluations,
+        sweep=None if sweep is None else tuple(int(number) for number in sweep.split(",")),
+        sampler=sampler,
+        guidance=guidance,
+        features=features,
+        weights=None if weights is None else Path(weights),
+        against=() if against is None else (Path(against),),
+        ablation=None if ablation is None else Path(ablation),
+        batch=batch,
+        seed=seed,
+    )
+    kept_features = cache_folder(location(store))
+    require_inside_roots(
+        run=run,
+        store=store,
+        out=job.out,
+        weights=weights,
+        against=against,
+        ablation=ablation,
+        features=str(kept_features),
+    )
+    with ProgressBar("evaluation: features") as bar:
+
+        def sampled(done: int, total: int) -> None:
+            bar.show(done / max(total, 1), f"evaluation: {done:,} of {total:,} images sampled")
+
+        found = measure(job, device=device, progress=sampled)
+    page = job.out / PAGE_FILE
+    get_run_logger().info("evaluation: %s", page)
+    publish_evaluation(found, job.run, page)
+    require_generator_quality(found, max_fid=max_fid, min_recall=min_recall, page=page)
+    return page

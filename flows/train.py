@@ -1,0 +1,149 @@
+"""Flow ``train``: a store to a generator, with its loss and samples as an artifact.
+
+The run's folder is the only truth: a training that is there goes on where it stopped, to the bit on one processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from prefect import flow, get_run_logger
+from pydantic import Field
+
+from data_schemas.locations import location
+from flows.parameters import PathText
+from flows.progress_artifact import ProgressBar
+from flows.roots import require_inside_roots
+from flows.stop import run_stoppably
+from flows.training_artifact import publish_training
+from models.base import DataKind
+from models.covariance import CovarianceForm
+from models.normalisation import Normalisation
+from models.registry import PresetName
+from pipeline.generation.jobs import OrderName, PrecisionName, TrainJob, resolve_train_job
+from pipeline.generation.train import train as run_training
+from pipeline.generation.train_records import TrainProgress, TrainSummary
+from pipeline.generation.train_state import MODEL_FILE, STATE_FILE, continued_job
+
+
+@flow(name="train", flow_run_name="{kind} of {store} to {out}", persist_result=False)
+def train(
+    store: PathText,
+    out: PathText,
+    kind: DataKind = "splats",
+    model: Annotated[str, Field(min_length=1)] | None = None,
+    preset: PresetName | None = None,
+    pack: Annotated[int, Field(ge=1)] | None = None,
+    steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None,
+    batch: Annotated[int, Field(ge=1, le=1_000_000)] | None = None,
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None,
+    objective: Annotated[str, Field(min_length=1)] | None = None,
+    render_loss: Annotated[float, Field(ge=0)] | None = None,
+    covariance: CovarianceForm | None = None,
+    normalisation: Normalisation | None = None,
+    classes: bool | None = None,
+    order: OrderName | None = None,
+    limit: Annotated[int, Field(ge=1)] | None = None,
+    ema: bool | None = None,
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None,
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
+    precision: PrecisionName | None = None,
+    compile: bool | None = None,
+    every: Annotated[int, Field(ge=1)] | None = None,
+    latents: Annotated[int, Field(ge=1)] | None = None,
+    resume: bool = True,
+) -> TrainSummary:
+    """Trains a generator on the splats or the images of a store; leaves the run's folder and its artifact.
+
+    Run it again with the same parameters and it continues; with more steps it goes on from the end. What is left out
+    is as `splatspace train` has it, or as the training that is continued has it.
+
+    Args:
+        store: a .zarr or .h5 store of finished splats, or of images for pixels.
+        out: folder of the run; relative to the folder in which the flow runs.
+        kind: what the generator makes, splats or pixels.
+        model: a name of `splatspace models`; splatdit, or pixel-unet for pixels.
+        preset: size of the model (small).
+        pack: Gaussians per token of splatdit; about 50 tokens without it.
+        steps: optimiser steps (10,000). More than a training that is there had lengthen it.
+        batch: images of a step (64).
+        learning_rate: its height (0.001).
+        objective: flow-clean, flow-velocity, epsilon, ddpm-linear, ddpm-cosine or published.
+        render_loss: weight of a loss on rendered predictions (0, none).
+        covariance: numbers that stand for a covariance (matrix_log).
+        normalisation: how the numbers are scaled (by model).
+        classes: condition on labels (where there are some).
+        order: order of the Gaussians, as stored or each image assigned to anchors.
+        limit: learn only from the first finished images.
+        ema: sample from the mean of the weights (yes).
+        seed: of everything (0).
+        device: where to compute; auto takes a graphics card where there is one.
+        precision: auto is bf16 on CUDA devices, else 32.
+        compile: compile the network.
+        every: steps between checkpoints and sample grids (a tenth of all).
+        latents: most MiB of latents in memory (4,096); larger sets are streamed.
+        resume: go on where a training in that folder stopped; without it a folder that holds one is refused.
+
+    Returns:
+        what was left.
+
+    Raises:
+        SplatSpaceError: the job cannot be run, or a loss is not a number (the last whole checkpoint is kept).
+    """
+    options: dict[str, Any] = {
+        "model": model,
+        "preset": preset,
+        "changes": None if pack is None else {"pack": pack},
+        "steps": steps,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "objective": objective,
+        "render_loss": render_loss,
+        "covariance": covariance,
+        "normalisation": normalisation,
+        "classes": classes,
+        "order": order,
+        "limit": limit,
+        "ema": ema,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "compile": compile,
+        "every": every,
+        "latents": latents,
+    }
+    require_inside_roots(store=store, out=out)
+    logger = get_run_logger()
+    run = Path(out)
+    goes_on = resume and (run / STATE_FILE).exists()
+    if goes_on:
+        job = continued_job(run, {"kind": kind, "store": location(store), **options})
+        logger.info("%s holds a training: it goes on", run)
+    else:
+        job = resolve_train_job(kind, store, run, **options)
+    try:
+        summary = _trained(job, resume=goes_on)
+    finally:
+        # Cancelled or failed, too: what came before is there to be seen.
+        if (run / MODEL_FILE).exists():
+            publish_training(run)
+    loss = "" if summary.loss is None else f", loss {summary.loss:.4f}"
+    logger.info("%d steps of %d in %.0f s%s: %s", summary.steps_taken, summary.steps, summary.seconds, loss, run)
+    if summary.unfinished:
+        logger.warning("%d rows of the store are not done and were not used", summary.unfinished)
+    return summary
+
+
+def _trained(job: TrainJob, *, resume: bool) -> TrainSummary:
+    """The training, in a thread of its own: a cancellation saves its state first."""
+    with ProgressBar(f"training {job.model} ({job.preset})") as bar:
+
+        def show(progress: TrainProgress) -> None:
+            bar.show(progress.step / progress.steps, progress.words)
+
+        def work(should_stop: Callable[[], bool]) -> TrainSummary:
+            return run_training(job, resume=resume, progress=show, should_stop=should_stop)
+
+        return run_stoppably(work)

@@ -1,0 +1,103 @@
+"""A training as a Prefect artifact: figures, the loss over the steps, samples, the card.
+
+A view of the run's folder, which is the record; it is made from that folder alone.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact
+
+from flows.artifacts import artifact_key, escape, harmless, picture, places, small_sheet, table
+from models.checkpoint import read_config
+from pipeline.generation.logs import read_lines
+from pipeline.generation.loss_curve import loss_png
+from pipeline.generation.train_state import CARD_FILE, LOG_FILE, MODEL_FILE, SAMPLES_FOLDER
+
+
+def newest_samples(run: Path) -> Path | None:
+    """The grid of samples of the latest step."""
+    return max((run / SAMPLES_FOLDER).glob("*.png"), default=None, key=lambda path: path.name)
+
+
+def training_key(config: dict[str, Any], prefix: str = "train") -> str:
+    """``train-splats-<set>``: one history for each data set and each kind of generator."""
+    return artifact_key(config["store"]["source"]["name"], f"{prefix}-{config['data']['kind']}")
+
+
+def training_rows(config: dict[str, Any], lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The figures that people read first.
+
+    Args:
+        config: of ``model.safetensors``.
+        lines: of the log.
+    """
+    job, rows = config["job"], config["store"]
+    last = lines[-1] if lines else {}
+
+    def shown(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    return [
+        ("images learnt from", f"{rows['images']:,}"),
+        ("rows not done, not used", f"{rows['unfinished']:,}"),
+        ("steps", f"{config['step']:,} of {job['steps']:,}"),
+        ("images a step", f"{job['batch']:,}"),
+        ("loss, mean of the last entry", shown(config["loss"], ".4f")),
+        ("norm of the gradient", shown(last.get("gradient_norm"), ".3f")),
+        ("images per second", shown(last.get("images_per_second"), ",.0f")),
+        ("parameters", f"{config['parameters']:,}"),
+        ("GFLOP per evaluation", f"{config['gflop']:.3f}"),
+        ("objective", str(config["objective"]["name"])),
+        ("order of Gaussians", str(rows["order"])),
+        ("precision, device", f"{config['precision']}, {config['device']}"),
+        ("seed", str(job["seed"])),
+    ]
+
+
+def training_markdown(run: Path) -> str:
+    """The whole training as one page of markdown.
+
+    Raises:
+        CheckpointError: the run has no readable ``model.safetensors``.
+    """
+    config = read_config(run / MODEL_FILE)
+    lines = read_lines(run / LOG_FILE)
+    samples = newest_samples(run)
+    sections = [
+        f"# Training of {escape(config['model'])} ({escape(config['preset'])}) on "
+        f"{escape(config['store']['source']['name'])}",
+        table(["figure", "value"], training_rows(config, lines)),
+        "## Loss",
+        *(picture(loss_png(lines), "loss and learning rate over the steps") or ["No loss was written down."]),
+    ]
+    if samples is not None:
+        sections += [
+            f"## Samples after step {int(samples.stem):,}",
+            *picture(small_sheet(samples.read_bytes()), "samples"),
+        ]
+    card = run / CARD_FILE
+    if card.exists():
+        sections += ["## Card", _quoted(card.read_text(encoding="utf-8"))]
+    sections += places([("run", run), ("model", run / MODEL_FILE), ("card", card), ("log", run / LOG_FILE)])
+    return "\n\n".join(sections) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """Text as it is, in a fence that nothing inside of it can close."""
+    fence = "`" * (2 + max((len(run) for run in re.findall("`+", text)), default=1))
+    return f"{fence}text\n{text.rstrip()}\n{fence}"
+
+
+def publish_training(run: Path) -> None:
+    """Keeps a training under the key ``train-<kind>-<set>``. Never raises.
+
+    Args:
+        run: its folder; without a checkpoint there is nothing to publish.
+    """
+    with harmless("artifact of the training"):
+        key = training_key(read_config(run / MODEL_FILE))
+        create_markdown_artifact(training_markdown(run), key=key, description="training")

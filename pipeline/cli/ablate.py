@@ -1,0 +1,114 @@
+"""``splatspace ablate``: what each choice of a generator is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from pipeline.cli.progress_bar import SECONDS_BETWEEN_LINES
+from pipeline.cli.terminal import print_json, say, stderr, stdout, stop_on_signal, warn
+
+EXAMPLES = (
+    "splatspace ablate --store mnist.zarr --out ablation --limit 4000 --steps 2000",
+    "splatspace ablate --store mnist.zarr --out ablation --axis pack=1,2,4 --axis objective --seeds 3",
+    "splatspace evaluate RUN --store mnist.zarr --ablation ablation",
+)
+
+
+def ablate(
+    store: Annotated[str, typer.Option("--store", "-s", help="The base store of splats, with its source images.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the ablation; run again, it continues.")],
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=A,B]",
+            help="gaussians, start, pack, objective, normalisation, covariance, evaluations, render_loss or ema, with "
+            "its values; may be repeated. Default: all.",
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Of the base. Default: splatdit.")] = None,
+    preset: Annotated[
+        Literal["tiny", "small", "medium", "full"] | None, typer.Option(help="Its size. Default: tiny.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of each training. Default: 2000.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per step. Default: 64.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many finished images.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of each point. Default: 1.")] = None,
+    images: Annotated[
+        int | None, typer.Option("--images", "-n", min=1, help="Images of each set that is compared.")
+    ] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(min=1, help="Of the network per image. Default: the objective's.")
+    ] = None,
+    features: Annotated[
+        Literal["auto", "classifier", "selfsup", "inception"] | None, typer.Option(help="In what to measure.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps. Default: auto.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Of the encoder, where stores are made.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print ablation.json instead of the table.")] = False,
+) -> None:
+    """Changes one choice at a time around a base configuration; each point is trained and evaluated.
+
+    Stores with another K or another start are made from the images of the base store.
+    """
+    from pipeline.generation.ablation import ablate as run
+    from pipeline.generation.ablation_job import resolve_ablate_job
+    from pipeline.generation.ablation_report import MARKDOWN_FILE, ablation_words
+    from pipeline.generation.ablation_terminal import ablation_table
+
+    job = resolve_ablate_job(
+        store,
+        out,
+        axes=axis or (),
+        model=model,
+        preset=preset,
+        steps=steps,
+        batch=batch,
+        limit=limit,
+        seeds=seeds,
+        images=images,
+        evaluations=evaluations,
+        features=features,
+        device=device,
+        workers=workers,
+    )
+    with stop_on_signal() as should_stop, _progress() as progress:
+        found = run(job, progress=progress, should_stop=should_stop)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        stdout().print(ablation_table(found))
+        say(ablation_words(found))
+        say(f"ablation: {job.out / MARKDOWN_FILE}")
+    if found.failures:
+        for row in found.failures:
+            warn(f"Failed: {row.axis} {row.value}: {row.failure}")
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[float, str], None]]:
+    """Yields what ``ablate`` calls: a bar on a terminal, else a line every ten seconds, on stderr."""
+    import time
+
+    console = stderr()
+    if not console.is_terminal:
+        said = time.monotonic()
+
+        def line(share: float, words: str) -> None:
+            nonlocal said
+            if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+                said = time.monotonic()
+                warn(f"{100 * share:.0f} %, {words}")
+
+        yield line
+        return
+    columns = (TextColumn("ablate"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[words]}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("ablate", total=1.0, words="")
+        yield lambda share, words: bar.update(task, completed=share, words=words)
