@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 from upath import UPath
 
-from data_schemas.errors import ReportError
 from data_schemas.locations import Location, location
 from data_schemas.store import SplatStore
 from encoders.decode import decode
+from pipeline.documents import read_document
 from pipeline.predictability import (
     MAXIMUM_IMAGES,
     Decoder,
@@ -38,7 +37,7 @@ from pipeline.report.statistics import (
     read_rows,
     size_figures,
 )
-from pipeline.report.writing import read_file, remove_file, write_whole
+from pipeline.report.writing import remove_file, write_whole
 
 logger = logging.getLogger("splatspace.report")
 
@@ -138,23 +137,11 @@ def read_report(path: str | os.PathLike[str] | UPath) -> Report:
     Raises:
         ReportError: no such file, not a report, or one of a newer version.
     """
-    text = read_file(location(path))
-    try:
-        version = _Version.model_validate_json(text).report_version
-        if version > REPORT_VERSION:
-            raise ReportError(
-                f"{path} is a report of version {version}",
-                allowed=f"{REPORT_VERSION} or older",
-                next_step="install a newer SplatSpace",
-            )
-        return Report.model_validate_json(text)
-    except ValidationError as error:
-        raise ReportError(
-            f"{path} is not a report ({error.errors()[0]['msg']})",
-            allowed=f"a report.json of version {REPORT_VERSION}",
-            next_step="run `splatspace report STORE` again",
-        ) from error
-
-
-class _Version(BaseModel):
-    report_version: int
+    return read_document(
+        location(path),
+        Report,
+        named="a report",
+        version_field="report_version",
+        newest=REPORT_VERSION,
+        made_by="splatspace report STORE",
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_schemas.errors import ReportError, StoreError
 from data_schemas.locations import Location
-from data_schemas.remote_objects import read_object, remove_objects, write_object
+from data_schemas.remote_objects import remove_objects, write_object
 
 
 def write_whole(path: Location, data: bytes) -> Location:
@@ -63,21 +63,3 @@ def remove_file(path: Location) -> None:
             remove_objects(path, [""])
     except (OSError, StoreError) as error:
         raise ReportError(f"{path} cannot be deleted ({error})", next_step="name another folder with --out") from error
-
-
-def read_file(path: Location) -> bytes:
-    """Reads a file of a report.
-
-    Raises:
-        ReportError: it is not there or cannot be read.
-    """
-    try:
-        data = path.read_bytes() if isinstance(path, Path) else read_object(path)
-    except (OSError, StoreError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise ReportError(
-            f"{path} cannot be read ({reason or error})", next_step="run `splatspace report STORE`"
-        ) from error
-    if data is None:
-        raise ReportError(f"{path} does not exist", next_step="run `splatspace report STORE`")
-    return data

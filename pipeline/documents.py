@@ -1,0 +1,59 @@
+"""JSON documents that carry the version of their form: reports, evaluations, ablations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from data_schemas.errors import ReportError, StoreError
+from data_schemas.locations import Location
+from data_schemas.remote_objects import read_object
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+def read_document(
+    path: Location, kind: type[Document], *, named: str, version_field: str, newest: int, made_by: str
+) -> Document:
+    """Reads a document, whose version is looked at before its form.
+
+    Args:
+        path: of the JSON file.
+        kind: what it is read as.
+        named: what it is called, with its article.
+        version_field: where it says its version.
+        newest: the newest version that is known.
+        made_by: the command that writes such documents.
+
+    Raises:
+        ReportError: it is not there, cannot be read, is something else, or of a newer version.
+    """
+    try:
+        text = path.read_bytes() if isinstance(path, Path) else read_object(path)
+    except (OSError, StoreError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise ReportError(
+            f"{path} cannot be read ({reason or error})", allowed=f"{named} in JSON", next_step=f"run `{made_by}` first"
+        ) from error
+    if text is None:
+        raise ReportError(f"{path} does not exist", allowed=f"{named} in JSON", next_step=f"run `{made_by}` first")
+    try:
+        content = from_json(text)
+        version = content.get(version_field) if isinstance(content, dict) else None
+        if isinstance(version, int) and version > newest:
+            raise ReportError(
+                f"{path} is {named} of version {version}",
+                allowed=f"{newest} or older",
+                next_step="install a newer SplatSpace",
+            )
+        return kind.model_validate_json(text)
+    except ValueError as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise ReportError(
+            f"{path} is not {named} ({reason})",
+            allowed=f"{named} of version {newest}",
+            next_step=f"run `{made_by}` again",
+        ) from error
