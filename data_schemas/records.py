@@ -123,6 +123,7 @@ class RunRecord(BaseModel):
     core_seconds: float = Field(description="processor time of the engine's threads")
     workers: int
     engine: str
+    engine_choice: str = Field(default="", description="why this engine, where the run left it open")
     device: str
     versions: dict[str, str] = Field(default_factory=dict)
 

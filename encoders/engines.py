@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from data_schemas.errors import JobError
 from data_schemas.splats import ADDITIVE, CODECS, NORMALISED, OVER, CodecName
 from encoders.base import Encoder, FitSettings
-
-logger = logging.getLogger("splatspace.encode")
+from encoders.engine_choice import choose_engine
 
 
 def _cpu(settings: FitSettings, workers: int | None) -> Encoder:
@@ -67,7 +65,8 @@ def create_encoder(engine: str, settings: FitSettings, *, workers: int | None = 
     """An engine by name.
 
     Args:
-        engine: one of ``ENGINES``; ``auto`` takes the best of this machine for the codec, and says so.
+        engine: one of ``ENGINES``; ``auto`` takes the best of this machine for the codec and much work, and says so
+            (``encoders.engine_choice`` also knows how much work there is).
         settings: what decides the splats.
         workers: threads; None takes every core.
 
@@ -79,7 +78,7 @@ def create_encoder(engine: str, settings: FitSettings, *, workers: int | None = 
     if engine not in ENGINES:
         raise JobError(f"Unknown engine {engine!r}", allowed=", ".join(ENGINES))
     if engine == "auto":
-        engine = _best(settings)
+        engine = choose_engine(settings).engine
     if settings.codec not in ENGINE_CODECS[engine]:
         able = [name for name, codecs in ENGINE_CODECS.items() if settings.codec in codecs]
         raise JobError(
@@ -88,17 +87,3 @@ def create_encoder(engine: str, settings: FitSettings, *, workers: int | None = 
             next_step="give --engine auto",
         )
     return _ENGINES[engine](settings, workers)
-
-
-def _best(settings: FitSettings) -> str:
-    """The engine that ``auto`` takes; never another codec than the one asked for."""
-    if settings.codec != OVER:
-        return "cpu"
-    from encoders.gsplat_available import missing_for_gsplat
-
-    missing = missing_for_gsplat()
-    if missing is None:
-        logger.info("engine gsplat: it fits codec %s on this machine's graphics card", OVER)
-        return "gsplat"
-    logger.warning("engine reference, which is slow: no other fits codec %s here (%s)", OVER, missing.got)
-    return "reference"

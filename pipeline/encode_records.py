@@ -48,6 +48,7 @@ class EncodePlan(BaseModel):
         blocks: numbers of the blocks that hold images of this job, ascending.
         exists: whether the store was there before.
         aligned: whether row n of the store is image n of the source, so that names need not be looked up.
+        engine_choice: why this engine, where the job left it open.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,6 +67,7 @@ class EncodePlan(BaseModel):
     blocks: tuple[int, ...]
     exists: bool
     aligned: bool
+    engine_choice: str = ""
 
     @property
     def pending(self) -> int:
@@ -199,6 +201,7 @@ class EncodeSummary(BaseModel):
         core_seconds: processor time of the engine's threads.
         core_seconds_per_image: of the images fitted in this run; None where none was.
         engine: which one.
+        engine_choice: why this one, where the job left it open.
         attribution: path of the text that credits the images, where they ask for it.
         report: path of report.html where one was written.
     """
@@ -222,5 +225,6 @@ class EncodeSummary(BaseModel):
     core_seconds: float
     core_seconds_per_image: float | None
     engine: str
+    engine_choice: str = ""
     attribution: LocationField | None = None
     report: LocationField | None = None

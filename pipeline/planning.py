@@ -25,6 +25,7 @@ from encoders.engines import create_encoder
 from pipeline.compute_choice import LOCAL
 from pipeline.download import Progress
 from pipeline.encode_records import EncodePlan
+from pipeline.engine_for_store import engine_for
 from pipeline.jobs import EncodeJob
 from pipeline.row_matching import NameIndex, RowMatch, match_rows
 from pipeline.sources import open_source
@@ -103,12 +104,17 @@ def survey(
         )
     height, width, channels = source.image_shape
     settings = job.fit_settings(height, width)
-    if encoder is None:
-        encoder = create_encoder(job.engine, settings, workers=job.workers)
-    settings = encoder.settings
     names = source.identifiers()
     _require_unique(names, source)
     images = min(len(names), job.limit or len(names))
+    why = ""
+    if encoder is None:
+        choice = engine_for(job, settings, images, source.image_shape)
+        why = choice.reason
+        # Named from here on, so that every process of the run takes the same.
+        job = EncodeJob.model_validate({**dict(job), "engine": choice.engine})
+        encoder = create_encoder(job.engine, settings, workers=job.workers)
+    settings = encoder.settings
     job = job.model_copy(update={"gaussians": settings.gaussians})
     header = StoreHeader(
         codec=settings.codec,
@@ -167,6 +173,7 @@ def survey(
         blocks=tuple(int(block) for block in np.flatnonzero(blocks)),
         exists=exists,
         aligned=match.aligned,
+        engine_choice=why,
     )
     logger.info("%d images, %d done, %d new, %d blocks", plan.images, plan.done, plan.new, len(plan.blocks))
     return Survey(plan, source, encoder)

@@ -58,6 +58,7 @@ def finish_run(
         core_seconds=record.core_seconds,
         core_seconds_per_image=record.core_seconds / total.fitted if total.fitted else None,
         engine=record.engine,
+        engine_choice=record.engine_choice,
         attribution=attribution if plan.header.source.attribution else None,
     )
 
@@ -84,6 +85,7 @@ def _record_run(store: SplatStore, plan: EncodePlan, total: BlockSummary, encode
         core_seconds=total.core_seconds,
         workers=plan.job.workers,
         engine=encoder.name,
+        engine_choice=plan.engine_choice,
         device=encoder.device,
         versions=_versions(),
     )

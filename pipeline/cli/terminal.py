@@ -73,6 +73,8 @@ def start_logging(verbose: bool) -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    # Which engine was chosen and why: one line that everybody is to see.
+    logging.getLogger("splatspace.engine").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:

@@ -149,6 +149,7 @@ class StoreFacts(_Record):
     colours: str
     start: str | None
     engine: str
+    engine_choices: tuple[str, ...] = Field(default=(), description="why this engine, where runs left it open")
     devices: tuple[str, ...]
     seed: int
     settings: dict[str, Any]

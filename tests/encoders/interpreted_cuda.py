@@ -17,6 +17,7 @@ from encoders.base import FitSettings
 from encoders.cuda.device_fit import interpreting
 from encoders.cuda.fused_batch import FusedBatch, FusedFit
 from encoders.cuda.launches import schedule_on
+from encoders.cuda.self_check import compare
 from encoders.cuda.tiles import Tiles
 from encoders.fit_cpu import CpuEncoder
 from encoders.fit_cuda import CudaEncoder
@@ -350,3 +351,10 @@ def test_without_steps_the_start_comes_back():
 
 def test_no_images_give_no_splats():
     assert encoder().fit(smooth_images()[:0]).splats.shape == (0, 8, 8)
+
+
+@pytest.mark.parametrize("codec", [ADDITIVE, NORMALISED])
+def test_the_check_of_a_card_compares_equal_fits(codec):
+    """What ``--engine auto`` asks of a card (``encoders.cuda.self_check``), with fewer images and steps."""
+    found = compare(codec, 1, "fused", device="cpu", images=1, steps=6)
+    assert found["cuda"] == pytest.approx(found["cpu"], abs=0.05)

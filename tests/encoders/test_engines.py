@@ -102,7 +102,7 @@ def test_an_engine_never_fits_another_codec_than_asked_for(monkeypatch, caplog):
     with caplog.at_level("WARNING", "splatspace"):
         encoder = create_encoder("auto", FitSettings(gaussians=3, codec=OVER))
     assert (encoder.name, encoder.settings.codec) == ("reference", OVER)
-    assert "engine reference, which is slow" in caplog.text
+    assert "engine reference: no other fits codec over/1 here, and it is slow" in caplog.text
     assert "torch built for CUDA" in caplog.text
 
 
