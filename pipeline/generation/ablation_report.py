@@ -10,9 +10,9 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from data_schemas.errors import ReportError
+from pipeline.documents import read_document
 
 ABLATION_VERSION = 1
 """Version of ``ablation.json``; a reader refuses a greater one."""
@@ -170,10 +170,6 @@ def ablation_png(found: Ablation) -> bytes:
     return stream.getvalue()
 
 
-class _Version(BaseModel):
-    ablation_version: int
-
-
 def read_ablation(path: Path) -> Ablation:
     """Reads an ``ablation.json``, or the one in a folder.
 
@@ -181,24 +177,11 @@ def read_ablation(path: Path) -> Ablation:
         ReportError: no such file, not an ablation, or one of a newer version.
     """
     file = path / JSON_FILE if path.is_dir() else path
-    try:
-        text = file.read_bytes()
-    except OSError as error:
-        raise ReportError(
-            f"{file} cannot be read ({error.strerror or error})",
-            allowed=f"an {JSON_FILE} or its folder",
-            next_step="run `splatspace ablate` first",
-        ) from error
-    try:
-        version = _Version.model_validate_json(text).ablation_version
-        if version > ABLATION_VERSION:
-            raise ReportError(
-                f"{file} is an ablation of version {version}",
-                allowed=f"{ABLATION_VERSION} or older",
-                next_step="install a newer SplatSpace",
-            )
-        return Ablation.model_validate_json(text)
-    except ValidationError as error:
-        raise ReportError(
-            f"{file} is not an ablation ({error.errors()[0]['msg']})", allowed=f"an {JSON_FILE}"
-        ) from error
+    return read_document(
+        file,
+        Ablation,
+        named="an ablation",
+        version_field="ablation_version",
+        newest=ABLATION_VERSION,
+        made_by="splatspace ablate",
+    )
