@@ -18,6 +18,9 @@ from encoders.recipe import Recipe
 FUSED_PIXELS, FUSED_GAUSSIANS = 128 * 128, 2048
 """Up to here an image is fitted by one program; larger ones are shared out over many."""
 
+MOST_IMAGES = 65_535
+"""Of a launch: images are numbered along an axis of the grid that holds no more."""
+
 
 def is_fused(settings: FitSettings, height: int, width: int) -> bool:
     """Whether an image of this shape is fitted by one program."""
@@ -49,7 +52,7 @@ def slab_size(fit: DeviceFit, device_bytes: int, slots: int, pairs_per_second: f
     by_memory = device_bytes // fit.bytes_per_image
     by_time = seconds * pairs_per_second / (fit.pairs_per_step * max(1, fit.settings.most_steps))
     wave = max(1, slots // fit.programs)
-    return max(1, min(by_memory, wave * max(1, math.floor(by_time / wave))))
+    return max(1, min(by_memory, MOST_IMAGES, wave * max(1, math.floor(by_time / wave))))
 
 
 def steps_of_launches(fit: DeviceFit, images: int, pairs_per_second: float, seconds: float) -> list[int]:

@@ -65,7 +65,8 @@ class TiledFit(DeviceFit):
     def bytes_per_image(self) -> int:
         """Memory that an image takes on the device, its start, its result and the room to sort included."""
         parameters, pixels = COLOUR + self.channels, self.height * self.stride
-        tables = (5 * parameters + DERIVED + self.parts * SUMS + 2) * self.room + BOXES * self.room // WARP
+        # Beside what stays: a table that is being sorted, and eight rows of int64 that say how.
+        tables = (5 * parameters + DERIVED + self.parts * SUMS + 2 + 16) * self.room + BOXES * self.room // WARP
         planes = (self.channels + self.normalised + 1) * pixels
         images = self.channels * self.height * (self.stride + self.width)
         return 4 * (tables + planes + self.tiles + 2 * self.settings.gaussians * parameters) + images + 64

@@ -276,7 +276,12 @@ def test_the_result_of_an_image_does_not_depend_on_the_batch_or_the_threads():
     assert whole.core_seconds > 0
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch, caplog):
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("Triton Error [CUDA]: out of memory")],
+    ids=["torch", "triton"],
+)
+def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch, caplog, error):
     from encoders.cuda import fused_batch
 
     images = smooth_images(7, 6)
@@ -285,7 +290,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch, caplog):
 
     def small_card(fit, pixels, starts, rates):
         if len(pixels) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return made(fit, pixels, starts, rates)
 
     monkeypatch.setattr(fused_batch, "FusedBatch", small_card)
@@ -302,8 +307,29 @@ def test_an_image_that_never_fits_the_memory_is_an_error_with_a_next_step(monkey
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(fused_batch, "FusedBatch", full_card)
-    with pytest.raises(JobError, match=r"One image does not fit.*--engine cpu"):
+    with pytest.raises(JobError, match=r"One image of 9x9.*which has 2,048 free.*--engine cpu"):
         encoder(batch=3).fit(smooth_images(3, 9))
+
+
+def test_memory_is_looked_at_before_anything_begins(monkeypatch):
+    from data_schemas.errors import JobError
+    from encoders.cuda import slabs
+
+    monkeypatch.setattr(CudaEncoder, "free_bytes", property(lambda _: 1000))
+    monkeypatch.setattr(slabs.Slabs, "run", lambda *_: pytest.fail("the fit was begun"))
+    with pytest.raises(JobError, match="One image of 9x9 with"):
+        encoder().fit(smooth_images(1, 9))
+
+
+def test_other_errors_of_a_launch_are_not_taken_for_a_lack_of_memory(monkeypatch):
+    from encoders.cuda import fused_batch
+
+    def broken(*_):
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(fused_batch, "FusedBatch", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        encoder().fit(smooth_images(2, 9))
 
 
 def test_an_image_stops_at_its_target():

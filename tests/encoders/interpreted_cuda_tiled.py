@@ -11,16 +11,18 @@ import torch
 from triton.runtime import interpreter
 
 from data_schemas.splats import ADDITIVE, NORMALISED
-from encoders.base import FitSettings
+from encoders.base import MAX_GAUSSIANS, FitSettings
 from encoders.cuda import launches, tiled_batch
 from encoders.cuda.device_fit import interpreting
 from encoders.cuda.fused_batch import FusedFit
 from encoders.cuda.launches import device_fit, schedule_on
 from encoders.cuda.tiled_batch import TiledFit, places_in_order
+from encoders.cuda.tiles import padded
 from encoders.fit_cuda import CudaEncoder
 from encoders.frame import COLOUR, LOG_A, LOG_C, X, Y
 from encoders.initialise import begin
 from encoders.recipe import Recipe
+from pipeline.sources import MOST_SIZE
 from tests.encoders.encoder_contract import quality
 from tests.encoders.kernel_examples import (
     assert_close_by_parameter,
@@ -201,3 +203,21 @@ def test_large_images_are_fitted_by_the_engine(monkeypatch):
     few, many = (CudaEncoder(FitSettings(33, steps=steps), device="cpu").fit(images) for steps in (0, 8))
     assert many.steps.tolist() == [8]
     assert quality(many, images)[0] > quality(few, images)[0] + 2
+
+
+@pytest.mark.parametrize(("codec", "channels"), [(ADDITIVE, 1), (ADDITIVE, 3), (NORMALISED, 3)])
+def test_the_count_of_memory_covers_what_is_allocated(codec, channels):
+    settings = FitSettings(gaussians=100, steps=2, codec=codec)
+    fit = TiledFit(settings, Recipe(), 40, 50, channels)
+    images = torch.from_numpy(smooth_images(2, 50, channels)[:, :40])
+    starts = torch.zeros((2, 100, COLOUR + channels))
+    batch = fit.batch(images, starts, schedule_on(images.device, fit.recipe, settings))
+    tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
+    held = sum(tensor.numel() * tensor.element_size() for tensor in [images, starts, starts, *tensors])
+    assert 0.5 * 2 * fit.bytes_per_image < held <= 2 * fit.bytes_per_image
+
+
+def test_places_inside_an_image_fit_32_bits():
+    """Kernels count images in 64 bits and what lies inside one in 32: up to four planes, and the tables of K."""
+    assert 4 * MOST_SIZE**2 < 2**31
+    assert 4 * (COLOUR + 3) * padded(MAX_GAUSSIANS, 32) < 2**31
