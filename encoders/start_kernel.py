@@ -57,20 +57,31 @@ def _gather(density, by_column, by_row, sums, rows, padded):
     height, width = rows
     for n in range(0, padded, BLOCK):
         result0, result1, result2, result3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
-        for row in range(height):
-            inner0, inner1, inner2, inner3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+        # Two rows at a time, so that a table entry that was loaded serves twice.
+        for row in range(0, height, 2):
+            below = min(row + 1, height - 1)
+            upper0, upper1, upper2, upper3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+            lower0, lower1, lower2, lower3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
             for column in range(width):
-                value = splat(density[row * width + column])
+                upper, lower = splat(density[row * width + column]), splat(density[below * width + column])
                 at = column * padded + n
-                inner0 = fused(value, load(by_column, at), inner0)
-                inner1 = fused(value, load(by_column, at + LANES), inner1)
-                inner2 = fused(value, load(by_column, at + 2 * LANES), inner2)
-                inner3 = fused(value, load(by_column, at + 3 * LANES), inner3)
+                table0, table1 = load(by_column, at), load(by_column, at + LANES)
+                table2, table3 = load(by_column, at + 2 * LANES), load(by_column, at + 3 * LANES)
+                upper0, lower0 = fused(upper, table0, upper0), fused(lower, table0, lower0)
+                upper1, lower1 = fused(upper, table1, upper1), fused(lower, table1, lower1)
+                upper2, lower2 = fused(upper, table2, upper2), fused(lower, table2, lower2)
+                upper3, lower3 = fused(upper, table3, upper3), fused(lower, table3, lower3)
             at = row * padded + n
-            result0 = fused(inner0, load(by_row, at), result0)
-            result1 = fused(inner1, load(by_row, at + LANES), result1)
-            result2 = fused(inner2, load(by_row, at + 2 * LANES), result2)
-            result3 = fused(inner3, load(by_row, at + 3 * LANES), result3)
+            result0 = fused(upper0, load(by_row, at), result0)
+            result1 = fused(upper1, load(by_row, at + LANES), result1)
+            result2 = fused(upper2, load(by_row, at + 2 * LANES), result2)
+            result3 = fused(upper3, load(by_row, at + 3 * LANES), result3)
+            if below > row:
+                at = below * padded + n
+                result0 = fused(lower0, load(by_row, at), result0)
+                result1 = fused(lower1, load(by_row, at + LANES), result1)
+                result2 = fused(lower2, load(by_row, at + 2 * LANES), result2)
+                result3 = fused(lower3, load(by_row, at + 3 * LANES), result3)
         store(sums, n, result0)
         store(sums, n + LANES, result1)
         store(sums, n + 2 * LANES, result2)
@@ -81,21 +92,32 @@ def _gather(density, by_column, by_row, sums, rows, padded):
 def _spread(scales, by_anchor_column, by_row, sums, rows, count, padded, wide):
     """sums[y, x] = sum over anchors of scales_i by_row[y, i] by_anchor_column[i, x]; lanes are columns."""
     height, _ = rows
-    for row in range(height):
+    # Two rows at a time, as above; the last of an odd number is written twice.
+    for row in range(0, height, 2):
+        below = min(row + 1, height - 1)
         for column in range(0, wide, BLOCK):
-            result0, result1, result2, result3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+            upper0, upper1, upper2, upper3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+            lower0, lower1, lower2, lower3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
             for n in range(count):
-                value = splat(scales[n] * by_row[row * padded + n])
+                upper = splat(scales[n] * by_row[row * padded + n])
+                lower = splat(scales[n] * by_row[below * padded + n])
                 at = n * wide + column
-                result0 = fused(value, load(by_anchor_column, at), result0)
-                result1 = fused(value, load(by_anchor_column, at + LANES), result1)
-                result2 = fused(value, load(by_anchor_column, at + 2 * LANES), result2)
-                result3 = fused(value, load(by_anchor_column, at + 3 * LANES), result3)
+                table0, table1 = load(by_anchor_column, at), load(by_anchor_column, at + LANES)
+                table2, table3 = load(by_anchor_column, at + 2 * LANES), load(by_anchor_column, at + 3 * LANES)
+                upper0, lower0 = fused(upper, table0, upper0), fused(lower, table0, lower0)
+                upper1, lower1 = fused(upper, table1, upper1), fused(lower, table1, lower1)
+                upper2, lower2 = fused(upper, table2, upper2), fused(lower, table2, lower2)
+                upper3, lower3 = fused(upper, table3, upper3), fused(lower, table3, lower3)
             at = row * wide + column
-            store(sums, at, result0)
-            store(sums, at + LANES, result1)
-            store(sums, at + 2 * LANES, result2)
-            store(sums, at + 3 * LANES, result3)
+            store(sums, at, upper0)
+            store(sums, at + LANES, upper1)
+            store(sums, at + 2 * LANES, upper2)
+            store(sums, at + 3 * LANES, upper3)
+            at = below * wide + column
+            store(sums, at, lower0)
+            store(sums, at + LANES, lower1)
+            store(sums, at + 2 * LANES, lower2)
+            store(sums, at + 3 * LANES, lower3)
 
 
 @compiled
@@ -209,19 +231,31 @@ def relax(density, positions, rounds):
     sums = np.zeros((count, 3), np.float32)
     for _ in range(rounds):
         sums[:] = np.float32(0)
+        # From the row outwards: most points lie further above or below than the nearest point found so far.
+        order = np.argsort(positions[:, 1])
+        middle = 0
         for row in range(height):
             y = np.float32(row + 0.5)
+            while middle < count and positions[order[middle], 1] < y:
+                middle += 1
             guess = 0
             for column in range(width):
                 x = np.float32(column + 0.5)
                 nearest = guess
                 best = (positions[guess, 0] - x) ** 2 + (positions[guess, 1] - y) ** 2
-                for n in range(count):
-                    dy = positions[n, 1] - y
-                    dx = positions[n, 0] - x
-                    distance = dx * dx + dy * dy
-                    if distance < best:
-                        best, nearest = distance, n
+                for step in (-1, 1):
+                    at = middle if step > 0 else middle - 1
+                    while 0 <= at < count:
+                        n = order[at]
+                        dy = positions[n, 1] - y
+                        if dy * dy > best:
+                            break
+                        dx = positions[n, 0] - x
+                        distance = dx * dx + dy * dy
+                        # Of equally near points that of the pixel before, else the one of the least index.
+                        if distance < best or (distance == best and nearest != guess and n < nearest):
+                            best, nearest = distance, n
+                        at += step
                 guess = nearest
                 weight = density[row, column]
                 sums[nearest, 0] += weight
