@@ -1,9 +1,9 @@
 """Eight float32 lanes as one Numba value, so that compiled kernels use vector registers by construction.
 
 Numba leaves vectorisation to LLVM, which misses the short, strided loops of a splat kernel. Here a Numba type
-maps onto LLVM's ``<8 x float>``; the operators and functions below emit one vector instruction each. On
-processors without AVX2, and on ARM, LLVM splits the vectors into what is there: slower, same results up to
-the last bits.
+maps onto LLVM's ``<8 x float>``; the operators and functions below emit one vector instruction each. With AVX-512
+LLVM uses its 32 registers and wider encodings at the same 8 lanes (the boxes of Gaussians are too narrow for 16:
+docs/performance.md); with SSE and on ARM it splits a vector into two of 4 lanes: same results up to the last bits.
 
 Vectors live as local variables of one ``@njit`` function: they are not stored in containers or returned to
 Python.
