@@ -17,7 +17,7 @@ from encoders.base import FitResult, FitSettings, images_for_processor
 from encoders.fit_kernel import fit_images
 from encoders.fit_sums import CUT
 from encoders.frame import to_splats
-from encoders.initialise import begin
+from encoders.initialise import Starts, begin
 from encoders.recipe import Recipe
 
 _IMAGES_PER_CALL = 8
@@ -31,14 +31,23 @@ class CpuEncoder:
         settings: what decides the splats.
         workers: threads; None takes every core. The result does not depend on it.
         recipe: constants of the optimiser; None takes the defaults.
+        starts: where Gaussians begin; None takes ``encoders.initialise.begin``.
     """
 
     name = "cpu"
 
-    def __init__(self, settings: FitSettings, *, workers: int | None = None, recipe: Recipe | None = None) -> None:
+    def __init__(
+        self,
+        settings: FitSettings,
+        *,
+        workers: int | None = None,
+        recipe: Recipe | None = None,
+        starts: Starts | None = None,
+    ) -> None:
         self.settings = settings
         self.workers = max(1, workers or os.cpu_count() or 1)
         self._recipe = recipe or Recipe()
+        self._starts = starts
 
     @property
     def device(self) -> str:
@@ -46,8 +55,9 @@ class CpuEncoder:
         return f"cpu ({platform.machine()}, {self.workers} threads)"
 
     def recipe(self) -> dict[str, Any]:
-        """Every constant of the optimiser."""
-        return {**self._recipe.as_dict(), "cut": CUT}
+        """Every constant of the optimiser, and of starts that were handed in."""
+        constants = {**self._recipe.as_dict(), "cut": CUT}
+        return constants if self._starts is None else {**constants, "refine": self._starts.recipe()}
 
     def images_per_call(self, height: int, width: int, channels: int) -> int:
         """About a second of work; see :class:`encoders.base.Encoder`."""
@@ -92,7 +102,7 @@ class CpuEncoder:
                 raise InterruptedError("the fit was asked to stop")
             before = time.thread_time()
             batch = np.ascontiguousarray(images[rows])
-            starts = begin(batch, settings, recipe.start)
+            starts = begin(batch, settings, recipe.start) if self._starts is None else self._starts(batch)
             fit_images(batch, starts, frames[rows], steps_taken[rows], errors[rows], *fixed)
             return time.thread_time() - before
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,19 @@ from encoders.base import FitSettings
 from encoders.frame import COLOUR
 from encoders.start_kernel import ADAPTIVE, BLOCK, GRID, TRANSPORT, begin_images
 
-__all__ = ["StartRecipe", "anchors", "begin"]
+__all__ = ["StartRecipe", "Starts", "anchors", "begin"]
+
+
+class Starts(Protocol):
+    """Starts that an engine is handed instead of those of this module."""
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """As :func:`begin`; what an image is given depends on its pixels alone."""
+        ...
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides them, for the store's attributes (JSON types only)."""
+        ...
 
 
 @dataclass(frozen=True)

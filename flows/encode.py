@@ -27,9 +27,10 @@ from flows.shard_runs import FailedShard, ShardRuns
 from pipeline.compute import check_compute, open_compute
 from pipeline.compute_choice import LOCAL
 from pipeline.encode_records import EncodePlan, EncodeSummary
-from pipeline.jobs import EngineName, resolve_job
+from pipeline.jobs import EngineName, RefineName, resolve_job
 from pipeline.planning import survey
 from pipeline.presets import Split
+from pipeline.regressed import with_regression
 from pipeline.report import ReportSummary, build_report
 from pipeline.report.reuse import current_report
 from pipeline.report_folder import report_folder
@@ -52,6 +53,7 @@ def encode(
     rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS)] | None = None,
     colours: ColourRange | None = None,
     start: StartName | None = None,
+    refine: RefineName = "none",
     codec: Literal["additive", "normalised", "over"] | None = None,
     dtype: SplatDtype | None = None,
     engine: EngineName = "auto",
@@ -81,6 +83,7 @@ def encode(
         rounds: an image that misses target_psnr goes on, each round twice as long as the last.
         colours: bounded (each in 0 to 1) or signed.
         start: where Gaussians begin; generators learn best from transport.
+        refine: regressed fits twice, the second time from starts that the pixels foretell.
         codec: how Gaussians make an image.
         dtype: type of the stored numbers.
         engine: what fits; auto takes the fastest that runs here.
@@ -102,12 +105,12 @@ def encode(
     logger = get_run_logger()
     job = resolve_job(
         dataset, out, data_dir=data_dir, split=split, size=size, limit=limit, gaussians=gaussians, steps=steps,
-        target_psnr=target_psnr, rounds=rounds, colours=colours, start=start, codec=codec, dtype=dtype, engine=engine,
-        seed=seed, workers=workers, compute=compute, versions=versions,
+        target_psnr=target_psnr, rounds=rounds, colours=colours, start=start, refine=refine, codec=codec, dtype=dtype,
+        engine=engine, seed=seed, workers=workers, compute=compute, versions=versions,
     )  # fmt: skip
     require_inside_roots(dataset=dataset, out=out, data_dir=data_dir, report=str(report_folder(job.out)))
     check_compute(compute, job.out)
-    ready = survey(job)
+    ready = survey(with_regression(job))
     plan, source, encoder = ready.plan, ready.source, ready.encoder
     groups = shards(
         plan.blocks, plan.header.block_rows, images_per_task,

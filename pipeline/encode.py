@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Sequence
 from data_schemas.errors import StoppedError
 from data_schemas.stores import open_store
 from encoders.base import Encoder
-from encoders.engines import create_encoder
 from pipeline.block_pipeline import encode_in_order
 from pipeline.compute import balanced_shards, check_compute, encode_shards, open_compute
 from pipeline.compute_choice import LOCAL
 from pipeline.download import Progress
 from pipeline.encode_records import BlockSummary, EncodePlan, EncodeProgress, EncodeSummary, FailedImage
 from pipeline.encode_session import EncodeSession
+from pipeline.job_encoder import encoder_for
 from pipeline.jobs import EncodeJob
 from pipeline.planning import plan_encode, survey
 from pipeline.progress import ProgressMeter
@@ -69,6 +69,11 @@ def encode(
         SplatSpaceError: see :func:`plan_encode`; what was finished is in the store.
     """
     check_compute(job.compute, job.out)
+    if encoder is None and job.refine != "none":
+        # Inside: it runs this very function for its first fit.
+        from pipeline.regressed import with_regression
+
+        job = with_regression(job, progress=progress, should_stop=should_stop, source=source, downloading=downloading)
     ready = survey(job, source=source, encoder=encoder, downloading=downloading)
     plan = ready.plan
     meter = ProgressMeter(plan, progress)
@@ -135,8 +140,6 @@ def finish_encode(plan: EncodePlan, summaries: Iterable[BlockSummary]) -> Encode
         summaries: of all blocks of the run, in any order.
     """
     header = plan.header
-    encoder = create_encoder(
-        plan.job.engine, plan.job.fit_settings(header.height, header.width), workers=plan.job.workers
-    )
+    encoder = encoder_for(plan.job, plan.job.fit_settings(header.height, header.width), workers=plan.job.workers)
     with open_store(plan.store, "a") as store:
         return finish_run(store, plan, summaries, encoder)

@@ -16,11 +16,11 @@ from data_schemas.records import RowBlock, RowState
 from data_schemas.store import SplatStore, block_range
 from data_schemas.stores import open_store
 from encoders.base import Encoder
-from encoders.engines import create_encoder
 from pipeline.block_decision import BlockInput
 from pipeline.block_work import BlockEncoder
 from pipeline.content_index import ContentIndex
 from pipeline.encode_records import BlockSummary, EncodePlan
+from pipeline.job_encoder import encoder_for
 from pipeline.row_matching import RowMatch, match_rows
 from pipeline.sources import open_source
 from pipeline.sources.base import ImageSource, SourceImage
@@ -59,7 +59,7 @@ class EncodeSession:
             )
         self.source = source
         if encoder is None:
-            encoder = create_encoder(job.engine, job.fit_settings(header.height, header.width), workers=job.workers)
+            encoder = encoder_for(job, job.fit_settings(header.height, header.width), workers=job.workers)
         self.store: SplatStore = open_store(plan.store, "a", lock=exclusive)
         try:
             self._lock = threading.RLock()

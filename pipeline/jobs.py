@@ -18,6 +18,8 @@ from pipeline.presets import PRESETS, Split, gaussians_for, preset_for
 
 EngineName = Literal["auto", "cpu", "reference", "gsplat", "cuda"]
 
+RefineName = Literal["none", "regressed"]
+
 STORE_SUFFIXES = (".zarr", ".h5", ".hdf5")
 CODEC_NAMES: dict[str, CodecName] = {
     "additive": ADDITIVE,
@@ -50,6 +52,8 @@ class EncodeJob(BaseModel):
     rounds: int = Field(default=1, ge=1, le=MAX_ROUNDS, description="for images that miss the target")
     colours: ColourRange = "bounded"
     start: StartName = "transport"
+    refine: RefineName = Field(default="none", description="regressed: a second fit from foretold starts")
+    regression: LocationField | None = Field(default=None, description="file of the regression, filled in by the run")
     codec: CodecName = ADDITIVE
     dtype: SplatDtype = "float16"
     engine: EngineName = "auto"
@@ -139,7 +143,27 @@ def resolve_job(dataset: str, out: str | os.PathLike[str] | UPath, **options: An
         raise _as_job_error(error) from None
     # What only holds together, such as rounds and a target, is checked before anything is fetched or opened.
     job.fit_settings(1, 1)
-    return job
+    return job if job.refine == "none" else _refined(job)
+
+
+def _refined(job: EncodeJob) -> EncodeJob:
+    """Checks what a second fit asks for, and names the one engine that begins where it is told.
+
+    Raises:
+        JobError: another engine, codec or start.
+    """
+    for option, got, allowed in (
+        ("--engine", job.engine, ("auto", "cpu")),
+        ("--codec", job.codec, (ADDITIVE, NORMALISED)),
+        ("--start", job.start, ("transport", "grid")),
+    ):
+        if got not in allowed:
+            raise JobError(
+                f"--refine {job.refine} with {option} {got}",
+                allowed=f"{option} " + " or ".join(allowed),
+                next_step="leave one of them out",
+            )
+    return job.model_copy(update={"engine": "cpu"})
 
 
 def _codec(name: str) -> CodecName:

@@ -21,11 +21,11 @@ from data_schemas.store import SplatStore
 from data_schemas.stores import create_store, open_store, store_exists
 from encoders.anchors import anchors
 from encoders.base import Encoder
-from encoders.engines import create_encoder
 from pipeline.compute_choice import LOCAL
 from pipeline.download import Progress
 from pipeline.encode_records import EncodePlan
 from pipeline.engine_for_store import engine_for
+from pipeline.job_encoder import encoder_for
 from pipeline.jobs import EncodeJob
 from pipeline.row_matching import NameIndex, RowMatch, match_rows
 from pipeline.sources import open_source
@@ -113,7 +113,7 @@ def survey(
         why = choice.reason
         # Named from here on, so that every process of the run takes the same.
         job = EncodeJob.model_validate({**dict(job), "engine": choice.engine})
-        encoder = create_encoder(job.engine, settings, workers=job.workers)
+        encoder = encoder_for(job, settings, workers=job.workers, unlearnt=not write)
     settings = encoder.settings
     job = job.model_copy(update={"gaussians": settings.gaussians})
     header = StoreHeader(

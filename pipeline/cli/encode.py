@@ -9,7 +9,7 @@ import typer
 
 from pipeline.cli.progress_bar import download_progress, duration, encode_progress
 from pipeline.cli.terminal import named, print_json, say, stdout, stop_on_signal, warn
-from pipeline.jobs import EncodeJob, EngineName, resolve_job
+from pipeline.jobs import EncodeJob, EngineName, RefineName, resolve_job
 from pipeline.report_folder import report_folder
 
 EXAMPLES = (
@@ -50,6 +50,12 @@ def encode(
         Literal["transport", "grid", "adaptive"] | None,
         typer.Option(help="Where Gaussians begin. Default: transport."),
     ] = None,
+    refine: Annotated[
+        RefineName,
+        typer.Option(
+            help="regressed: fit twice, the second time from starts that the pixels foretell; for generators."
+        ),
+    ] = "none",
     codec: Annotated[
         Literal["additive", "normalised", "over"] | None,
         typer.Option(
@@ -116,6 +122,7 @@ def encode(
         rounds=rounds,
         colours=colours,
         start=start,
+        refine=refine,
         codec=codec,
         dtype=dtype,
         engine=engine,
@@ -178,8 +185,9 @@ def encode(
 def _planned(job: EncodeJob) -> dict[str, Any]:
     """The resolved job and its plan; nothing is fetched or written."""
     from pipeline.encode import plan_encode
+    from pipeline.regressed import with_regression
 
-    plan = plan_encode(job.model_copy(update={"download": False}), write=False)
+    plan = plan_encode(with_regression(job.model_copy(update={"download": False}), learn=False), write=False)
     content = plan.model_dump(mode="json", exclude={"job": True, "blocks": True, "header": {"anchors", "runs"}})
     resolved = plan.job.model_copy(update={"download": job.download})
     return {"job": resolved.model_dump(mode="json"), "plan": {**content, "blocks": len(plan.blocks)}}

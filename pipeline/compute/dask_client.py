@@ -18,7 +18,6 @@ from data_schemas.locations import Location
 from data_schemas.store import SplatStore
 from data_schemas.stores import open_store
 from encoders.base import Encoder
-from encoders.engines import create_encoder
 from pipeline.block_pipeline import BlockWatcher
 from pipeline.compute.base import EncoderFactory, SourceFactory
 from pipeline.compute.dask_cluster import connect, count_workers, local_workers
@@ -26,6 +25,7 @@ from pipeline.compute.dask_worker import WorkerJob, close_run, encode_shard, sto
 from pipeline.compute.lock_holder import lock_holder
 from pipeline.compute_choice import DASK
 from pipeline.encode_records import BlockSummary, EncodePlan, EncodeSummary
+from pipeline.job_encoder import encoder_for
 from pipeline.run_record import finish_run
 from pipeline.sources import SOURCES
 
@@ -241,7 +241,7 @@ def open_dask(
     """Takes the store's lock and finds or starts workers; see :func:`pipeline.compute.open_compute`."""
     job, header = plan.job, plan.header
     if encoder_factory is None:
-        encoder = create_encoder(job.engine, job.fit_settings(header.height, header.width), workers=1)
+        encoder = encoder_for(job, job.fit_settings(header.height, header.width), workers=1)
     else:
         encoder = encoder_factory()
     with open_store(plan.store, "a") as store:

@@ -12,12 +12,12 @@ from distributed import Status, Worker, get_worker
 
 from data_schemas.errors import ComputeError, StoreLockedError
 from encoders.base import Encoder
-from encoders.engines import create_encoder
 from pipeline.block_pipeline import encode_in_order
 from pipeline.compute.base import EncoderFactory, SourceFactory
 from pipeline.compute.lock_holder import lock_holder
 from pipeline.encode_records import BlockSummary, EncodePlan
 from pipeline.encode_session import EncodeSession
+from pipeline.job_encoder import encoder_for
 
 logger = logging.getLogger("splatspace.compute")
 
@@ -57,7 +57,7 @@ class SessionCache:
             encoder = None if job.encoder_factory is None else job.encoder_factory()
             if encoder is None:
                 settings = plan.job.fit_settings(plan.header.height, plan.header.width)
-                encoder = create_encoder(plan.job.engine, settings, workers=threads)
+                encoder = encoder_for(plan.job, settings, workers=threads)
             _require_settings(plan, encoder)
             source = None if job.source_factory is None else job.source_factory()
             self._session = EncodeSession(plan, source=source, encoder=encoder, exclusive=False)

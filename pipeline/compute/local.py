@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from encoders.base import Encoder
-from encoders.engines import create_encoder
 from pipeline.block_pipeline import BlockWatcher, encode_in_order
 from pipeline.compute.base import EncoderFactory, SourceFactory
 from pipeline.encode_records import BlockSummary, EncodePlan, EncodeSummary
 from pipeline.encode_session import EncodeSession
+from pipeline.job_encoder import encoder_for
 from pipeline.run_record import finish_run
 
 
@@ -55,7 +55,7 @@ def open_local(
     source = None if source_factory is None else source_factory()
     job, header = plan.job, plan.header
     if encoder_factory is None:
-        encoder = create_encoder(job.engine, job.fit_settings(header.height, header.width), workers=job.workers)
+        encoder = encoder_for(job, job.fit_settings(header.height, header.width), workers=job.workers)
     else:
         encoder = encoder_factory()
     with EncodeSession(plan, source=source, encoder=encoder) as session:

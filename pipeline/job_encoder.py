@@ -1,0 +1,96 @@
+"""The engine of a job, with the starts that it asks for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_schemas.errors import JobError
+from data_schemas.locations import Location
+from encoders.base import Encoder, FitSettings
+from encoders.engines import create_encoder
+from encoders.regression import SHARE, RegressedStarts, StartRegression
+from pipeline.jobs import EncodeJob
+
+REFINED_RATE = 0.5
+"""Steps of a second fit over those of the first: it begins near its end."""
+
+
+def encoder_for(job: EncodeJob, settings: FitSettings, *, workers: int, unlearnt: bool = False) -> Encoder:
+    """Makes the engine that a job names; the same in every process of a run.
+
+    Args:
+        job: as resolved; with ``refine`` it names its regression (``pipeline.regressed.with_regression``).
+        settings: of the job.
+        workers: threads.
+        unlearnt: for a look at what would be done: where the regression is not learnt yet, an engine that can be
+            described but does not fit.
+
+    Raises:
+        JobError: an engine that cannot run here, or a refined job without its regression.
+        StoreCorruptError: a regression that is damaged.
+    """
+    if job.refine == "none":
+        return create_encoder(job.engine, settings, workers=workers)
+    if job.regression is None and not unlearnt:
+        raise _unlearnt()
+    from encoders.fit_cpu import CpuEncoder
+    from encoders.recipe import Recipe
+
+    recipe = Recipe()
+    recipe = replace(
+        recipe,
+        rate_centre=REFINED_RATE * recipe.rate_centre,
+        rate_shape=REFINED_RATE * recipe.rate_shape,
+        rate_colour=REFINED_RATE * recipe.rate_colour,
+    )
+    starts = (
+        _Unlearnt()
+        if job.regression is None
+        else RegressedStarts(read_regression(job.regression), settings, recipe.start)
+    )
+    return CpuEncoder(settings, workers=workers, recipe=recipe, starts=starts)
+
+
+class _Unlearnt:
+    """Starts of a regression that is not learnt yet."""
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise _unlearnt()
+
+    def recipe(self) -> dict[str, Any]:
+        return {"method": "regressed", "share": SHARE, "digest": "not learnt yet"}
+
+
+def _unlearnt() -> JobError:
+    return JobError(
+        "A refined job without its regression",
+        allowed="a job from pipeline.regressed.with_regression",
+        next_step="pass the job through pipeline.regressed.with_regression before it is planned",
+    )
+
+
+def read_regression(path: Location) -> StartRegression:
+    """Reads the file of a regression; one read is kept for the next call of this process.
+
+    Raises:
+        JobError: it is not there, or cannot be read.
+        StoreCorruptError: it is damaged.
+    """
+    try:
+        return _parsed(path.read_bytes(), str(path))
+    except OSError as error:
+        raise JobError(
+            f"The regression {path} cannot be read ({error})",
+            allowed="a file that every process of the run can read",
+            next_step="run the same command again: it is learnt anew where it is missing",
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _parsed(content: bytes, name: str) -> StartRegression:
+    return StartRegression.from_bytes(content, name)
