@@ -120,3 +120,13 @@ def test_no_label_is_the_last_entry_of_the_table() -> None:
     time = torch.tensor([0.2])
     assert torch.equal(embedding(time, None), embedding(time, torch.tensor([3])))
     assert not torch.allclose(embedding(time, None), embedding(time, torch.tensor([0])))
+
+
+def test_a_label_is_heard_from_the_first_step() -> None:
+    embedding = ConditionEmbedding(64, groups=2, classes=10)
+    times = torch.linspace(0, 1, 50)
+    of_times = embedding(times, None)[:, 0].std(dim=0).mean()
+    of_labels = embedding(torch.full((10,), 0.5), torch.arange(10))[:, 0].std(dim=0).mean()
+    assert of_labels > of_times
+    assert torch.equal(embedding(times, torch.full((50,), 10)), embedding(times, None))
+    assert not embedding.table.weight[10].any()
