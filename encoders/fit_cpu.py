@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from data_schemas.splats import NORMALISED, NORMALISED_EPSILON
 from encoders.base import FitResult, FitSettings, images_for_processor
 from encoders.fit_kernel import fit_images
-from encoders.fit_sums import CUT
+from encoders.fit_sums import CUT, NORMALISED_CUT
 from encoders.frame import to_splats
 from encoders.initialise import Starts, begin
 from encoders.recipe import Recipe
@@ -47,6 +47,7 @@ class CpuEncoder:
         self.settings = settings
         self.workers = max(1, workers or os.cpu_count() or 1)
         self._recipe = recipe or Recipe()
+        self._cut = NORMALISED_CUT if settings.codec == NORMALISED else CUT
         self._starts = starts
 
     @property
@@ -56,7 +57,7 @@ class CpuEncoder:
 
     def recipe(self) -> dict[str, Any]:
         """Every constant of the optimiser, and of starts that were handed in."""
-        constants = {**self._recipe.as_dict(), "cut": CUT}
+        constants = {**self._recipe.as_dict(), "cut": self._cut}
         return constants if self._starts is None else {**constants, "refine": self._starts.recipe()}
 
     def images_per_call(self, height: int, width: int, channels: int) -> int:
@@ -90,7 +91,7 @@ class CpuEncoder:
             (1,) * (channels + normalised),
             settings.colours == "bounded",
             np.float32(NORMALISED_EPSILON),
-            np.float32(CUT),
+            np.float32(self._cut),
             settings.steps // 2,
             recipe.reseed_every,
             int(recipe.reseed_until * settings.steps),

@@ -174,3 +174,21 @@ def test_a_processor_without_wide_vectors_gets_the_same_quality(repository, tmp_
     # Compiled for the oldest x86-64 (SSE2, no fused multiply-add), in a cache of its own.
     generic = run(NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path))
     assert generic == pytest.approx(run(), abs=0.3)
+
+
+@pytest.mark.parametrize("codec", [ADDITIVE, NORMALISED])
+def test_what_the_cpu_engine_cuts_off_costs_no_quality(codec, monkeypatch):
+    """Dark pixels beside thin strokes, as in handwriting: the normalised sum there hangs on far Gaussians."""
+    row, column = np.mgrid[:24, :24]
+    images = np.stack(
+        [
+            np.round(255 * np.exp(-(((np.hypot(row - 12, column - 10 - 0.4 * i) - 5 - 0.1 * i) / 0.9) ** 2)))
+            for i in range(16)
+        ]
+    )[..., None].astype(np.uint8)
+    settings = FitSettings(gaussians=40, steps=150, codec=codec)
+    as_it_is = psnr_of_mean_error(quality(CpuEncoder(settings).fit(images), images, codec))
+    monkeypatch.setattr("encoders.fit_cpu.CUT", 6.0)
+    monkeypatch.setattr("encoders.fit_cpu.NORMALISED_CUT", 6.0)
+    whole = psnr_of_mean_error(quality(CpuEncoder(settings).fit(images), images, codec))
+    assert as_it_is == pytest.approx(whole, abs=0.2)
