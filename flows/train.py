@@ -53,6 +53,7 @@ def train(
     compile: bool | None = None,
     every: Annotated[int, Field(ge=1)] | None = None,
     latents: Annotated[int, Field(ge=1)] | None = None,
+    track: Annotated[str, Field(pattern=r"^(wandb|mlflow)(,(wandb|mlflow))*$")] | None = None,
     resume: bool = True,
 ) -> TrainSummary:
     """Trains a generator on the splats or the images of a store; leaves the run's folder and its artifact.
@@ -84,6 +85,7 @@ def train(
         compile: compile the network.
         every: steps between checkpoints and sample grids (a tenth of all).
         latents: most MiB of latents in memory (4,096); larger sets are streamed.
+        track: log to wandb, mlflow or both (wandb,mlflow) as well; where they send to, their own settings say.
         resume: go on where a training in that folder stopped; without it a folder that holds one is refused.
 
     Returns:
@@ -124,7 +126,7 @@ def train(
     else:
         job = resolve_train_job(kind, store, run, **options)
     try:
-        summary = _trained(job, resume=goes_on)
+        summary = _trained(job, resume=goes_on, trackers=tuple(track.split(",")) if track else ())
     finally:
         # Cancelled or failed, too: what came before is there to be seen.
         if (run / MODEL_FILE).exists():
@@ -136,7 +138,7 @@ def train(
     return summary
 
 
-def _trained(job: TrainJob, *, resume: bool) -> TrainSummary:
+def _trained(job: TrainJob, *, resume: bool, trackers: tuple[str, ...]) -> TrainSummary:
     """The training, in a thread of its own: a cancellation saves its state first."""
     with ProgressBar(f"training {job.model} ({job.preset})") as bar:
 
@@ -144,6 +146,6 @@ def _trained(job: TrainJob, *, resume: bool) -> TrainSummary:
             bar.show(progress.step / progress.steps, progress.words)
 
         def work(should_stop: Callable[[], bool]) -> TrainSummary:
-            return run_training(job, resume=resume, progress=show, should_stop=should_stop)
+            return run_training(job, resume=resume, progress=show, should_stop=should_stop, trackers=trackers)
 
         return run_stoppably(work)

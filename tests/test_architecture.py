@@ -93,7 +93,7 @@ def test_every_dependency_is_declared_and_every_declared_one_is_used(repository:
     declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
     optional = {
         canonicalize_name(Requirement(text).name)
-        for extra in ("gpu", "eval")
+        for extra in ("gpu", "eval", "wandb", "mlflow")
         for text in project["optional-dependencies"][extra]
     }
     module_of = {name: IMPORTED_AS.get(name, name.replace("-", "_")) for name in declared | optional}

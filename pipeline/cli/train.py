@@ -81,6 +81,9 @@ def train(
     latents: Annotated[
         int | None, typer.Option(min=1, help="MiB of latents in memory; larger sets are streamed. Default: 4096.")
     ] = None,
+    track: Annotated[
+        list[str] | None, typer.Option(help="Log to wandb or mlflow, too (extras); may be repeated.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -125,7 +128,7 @@ def train(
     else:
         job = resolve_train_job(kind, store, out, **options)
     with stop_on_signal() as should_stop, _progress() as progress:
-        summary = run(job, resume=resume, progress=progress, should_stop=should_stop)
+        summary = run(job, resume=resume, progress=progress, should_stop=should_stop, trackers=track or ())
     if not summary.rank:  # the other processes of a training say the same
         _show(summary, as_json=as_json)
 

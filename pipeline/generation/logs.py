@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from data_schemas.durable_files import explained, write_file
+from pipeline.generation.trackers import TrackerName, Trackers
 from pipeline.generation.train_state import LOG_FILE, TENSORBOARD_FOLDER
 
 
 class TrainLog:
-    """One line of JSON per entry, and the same as scalars for TensorBoard.
+    """One line of JSON per entry, and the same as scalars for TensorBoard and for trackers of experiments.
 
     Args:
         run: folder of the run.
         after: step from which the training goes on; entries of later steps, left by a killed run, are dropped.
+        trackers: names of ``pipeline.generation.trackers``.
+        config: fields of the job, for the trackers.
 
     Raises:
         StoreError: the folder cannot be written.
     """
 
-    def __init__(self, run: Path, *, after: int = 0) -> None:
+    def __init__(
+        self,
+        run: Path,
+        *,
+        after: int = 0,
+        trackers: Sequence[TrackerName] = (),
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
         # tensorboardX takes a second to import; whoever only reads logs does not need it.
         from tensorboardX import SummaryWriter
 
@@ -33,6 +44,7 @@ class TrainLog:
             write_file(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
             self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run / TENSORBOARD_FOLDER), purge_step=after + 1 if after else None)
+        self._trackers = Trackers(run, trackers, config or {}, goes_on=after > 0)
         self._path = path
 
     def write(self, step: int, values: dict[str, Any]) -> None:
@@ -44,9 +56,10 @@ class TrainLog:
         with explained("write", self._path):
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(name, value, step)
+        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        for name, value in numbers.items():
+            self._board.add_scalar(name, value, step)
+        self._trackers.write(step, numbers)
 
     def picture(self, step: int, picture: Image.Image) -> None:
         """Adds a sample grid."""
@@ -54,11 +67,13 @@ class TrainLog:
 
         pixels = np.asarray(picture.convert("RGB"))
         self._board.add_image("samples", pixels, step, dataformats="HWC")
+        self._trackers.picture(step, picture)
 
     def close(self) -> None:
-        """Closes both."""
+        """Closes all of them."""
         self._file.close()
         self._board.close()
+        self._trackers.close()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

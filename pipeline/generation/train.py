@@ -6,7 +6,7 @@ import copy
 import importlib.metadata
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from models.registry import build_model, step_gflop
 from pipeline.generation.jobs import TrainJob
 from pipeline.generation.latents import TrainingRows
 from pipeline.generation.loader import Loader, latent_bytes, mixed_seed
+from pipeline.generation.trackers import require_trackers
 from pipeline.generation.train_loop import TrainLoop
 from pipeline.generation.train_records import TrainProgress, TrainSummary
 from pipeline.generation.train_state import MODEL_FILE, STATE_FILE, load_state, plans_of
@@ -37,6 +38,7 @@ def train(
     resume: bool = False,
     progress: Callable[[TrainProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    trackers: Sequence[str] = (),
 ) -> TrainSummary:
     """Trains a generator and writes its run.
 
@@ -49,6 +51,7 @@ def train(
             interruption.
         progress: called with how far it is.
         should_stop: asked after each step; True saves the state and raises.
+        trackers: of experiments, beside the run's own log: ``wandb``, ``mlflow``.
 
     Returns:
         What was left.
@@ -62,6 +65,7 @@ def train(
         StoppedError: ``should_stop`` said so; the state is kept.
     """
     _require_free(job, resume=resume)
+    tracked = require_trackers(trackers)
     fabric = _fabric(job)
     if job.batch < fabric.world_size:
         raise JobError(f"--batch {job.batch} for {fabric.world_size} processes", allowed="one image each, or more")
@@ -151,7 +155,8 @@ def train(
             config,
         )
         try:
-            loop.run(start, progress if fabric.is_global_zero else None, should_stop or (lambda: False))
+            told = progress if fabric.is_global_zero else None
+            loop.run(start, told, should_stop or (lambda: False), trackers=tracked)
         finally:
             loop.close()
             loader.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from pipeline.generation.loader import Loader, mixed_seed
 from pipeline.generation.logs import TrainLog
 from pipeline.generation.preview import sampled_images, save_preview
 from pipeline.generation.render_losses import render_loss
+from pipeline.generation.trackers import TrackerName
 from pipeline.generation.train_records import TrainProgress
 from pipeline.generation.train_state import MODEL_FILE, save_model, save_state
 
@@ -108,7 +109,12 @@ class TrainLoop:
         self.loss: float | None = config["loss"]
 
     def run(
-        self, start: int, progress: Callable[[TrainProgress], None] | None, should_stop: Callable[[], bool]
+        self,
+        start: int,
+        progress: Callable[[TrainProgress], None] | None,
+        should_stop: Callable[[], bool],
+        *,
+        trackers: Sequence[TrackerName] = (),
     ) -> None:
         """Trains from a step to the end.
 
@@ -116,6 +122,7 @@ class TrainLoop:
             start: steps that are behind.
             progress: called with how far it is.
             should_stop: asked after each step.
+            trackers: that get what the log gets.
 
         Raises:
             TrainingError: a loss that is not finite.
@@ -123,7 +130,9 @@ class TrainLoop:
         """
         job = self._job
         if self._fabric.is_global_zero:
-            self._log = TrainLog(job.out, after=start)
+            self._log = TrainLog(
+                job.out, after=start, trackers=trackers, config={**job.deciding(), "device": self._config["device"]}
+            )
         if start < job.steps and (start == 0 or self._config["plans"][-1][0] == start):
             # So that a training that is killed before its first checkpoint, or the first one of its new length, can be
             # continued with that length.

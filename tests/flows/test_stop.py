@@ -14,13 +14,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from data_schemas.errors import StoppedError
 from data_schemas.records import RowState
 from data_schemas.stores import open_store
 from flows.stop import run_stoppably, settling
+from models.checkpoint import load_checkpoint
 from pipeline.encode import encode
+from pipeline.generation.jobs import resolve_train_job
+from pipeline.generation.logs import read_lines
+from pipeline.generation.train import train
 from pipeline.jobs import resolve_job
 from tests.flows.terminal import PROC, Terminal
+from tests.pipeline.generation.training_runs import make_store
 from tests.waiting import wait_until
 
 
@@ -173,6 +180,12 @@ from flows.encode import encode
 serve(encode.to_deployment(name="cancelled"), limit=1)
 """
 
+SERVE_TRAINING = """
+from prefect import serve
+from flows.train import train
+serve(train.to_deployment(name="cancelled"), limit=1)
+"""
+
 DEPLOY = """
 import sys
 from prefect.client.orchestration import get_client
@@ -278,3 +291,40 @@ class TestCancelling:
         assert continued.keys() == undisturbed.keys()
         for name, expected in undisturbed.items():
             np.testing.assert_array_equal(continued[name], expected, err_msg=name)
+
+    def test_a_cancelled_training_keeps_the_state_of_its_last_step(self, terminal: Terminal, tmp_path: Path) -> None:
+        store, out = make_store(tmp_path / "a.zarr"), tmp_path / "run"
+        options: dict[str, Any] = {"preset": "tiny", "steps": 100_000, "batch": 8, "every": 50_000, "device": "cpu"}
+        script = tmp_path / "script.py"
+        script.write_text(SERVE_TRAINING)
+        terminal.environment["PYTHONPATH"] = str(terminal.folder)
+        with terminal.running(f"python {script}", until="being served"):
+            deployment = patiently(terminal, "/deployments/name/train/cancelled")
+            before = set(terminal.processes())
+            run = patiently(
+                terminal,
+                f"/deployments/{deployment['id']}/create_flow_run",
+                {"parameters": {"store": str(store), "out": str(out), **options}},
+            )
+            wait_until(lambda: len(read_lines(out / "log.jsonl")) > 0, 180, "the first entry of the log")
+            asked = time.monotonic()
+            patiently(terminal, f"/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}, "force": False})
+            wait_until(lambda: set(terminal.processes()) <= before, 60, "the end of the run's processes")
+            ended = time.monotonic() - asked
+            wait_until(
+                lambda: terminal.call(f"/flow_runs/{run['id']}")["state"]["type"] == "CANCELLED", 30, "Cancelled"
+            )
+        assert ended < 10
+        cancelled = load_checkpoint(out / "state.safetensors")
+        step = int(cancelled.config["step"])
+        assert 50 <= step < 50_000
+        steps = iter(range(1, step + 1))
+        with pytest.raises(StoppedError):
+            train(
+                resolve_train_job("splats", store, tmp_path / "undisturbed", **options),
+                should_stop=lambda: next(steps) == step,
+            )
+        undisturbed = load_checkpoint(tmp_path / "undisturbed" / "state.safetensors")
+        for mine, theirs in ((cancelled.model, undisturbed.model), (cancelled.tensors, undisturbed.tensors)):
+            assert mine.keys() == theirs.keys()
+            assert all(torch.equal(mine[name], theirs[name]) for name in mine)
