@@ -1,0 +1,299 @@
+"""Generators beside the published recipe and beside pixel models: equal images, equal steps, one machine, one run.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.generation --data-dir ../shared/data --out runs/generation
+    OMP_NUM_THREADS=1 python -m benchmarks.generation --data-dir ../shared/data --out runs/generation --only sprites
+
+Encodes the first images of each set with the defaults of the set, trains every contender on them with every seed,
+evaluates all with the same features and the same reference images, times them in turns and writes ``generation.md``.
+Finished trainings, evaluations and timings in ``--out`` are kept, so an interrupted benchmark goes on where it was; a
+contender can also be run by itself (``--contender``) and all of them be put into one table later.
+
+``published`` keeps its own network, objective, covariance, ranges and learning rate; it learns from the same splats,
+which were fitted from one layout for all images: better latents than those it was published with. ``pixel-unet`` gets
+the processor time that ``splatdit`` took, everything else the same number of steps. No contender sees a label, but
+``splatdit-labels``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from pydantic import BaseModel
+
+from benchmarks.generation_tables import tables, timed_name, write_sheet
+from benchmarks.generation_times import alternate_times
+from data_schemas.durable_files import write_file
+from data_schemas.stores import open_store
+from pipeline.encode import encode
+from pipeline.generation.evaluate import evaluate
+from pipeline.generation.evaluate_job import EvaluateJob
+from pipeline.generation.evaluation_report.figures import Evaluation
+from pipeline.generation.evaluation_report.reading import JSON_FILE, read_evaluation
+from pipeline.generation.features import FeatureName
+from pipeline.generation.jobs import TrainJob, resolve_train_job
+from pipeline.generation.real_images import finished_rows
+from pipeline.generation.train import train
+from pipeline.generation.train_state import STATE_FILE
+from pipeline.jobs import resolve_job
+
+logger = logging.getLogger("splatspace.benchmark")
+
+RECORD_FILE = "benchmark.json"
+RATE_STEPS = 8
+"""Steps from which the speed of a contender is taken that is trained for a given time."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A recipe.
+
+    Attributes:
+        kind: what it learns.
+        options: of ``resolve_train_job``.
+        evaluations: of the network per sample; None takes the objective's.
+        same_time_as: contender whose processor time it is trained for; None trains for the set's steps.
+        fewer: further numbers of evaluations to measure.
+    """
+
+    kind: Any
+    options: dict[str, Any]
+    evaluations: int | None = None
+    same_time_as: str | None = None
+    fewer: tuple[int, ...] = ()
+
+
+OURS: dict[str, Any] = {"model": "splatdit", "learning_rate": 3e-3}
+
+CONTENDERS: dict[str, Contender] = {
+    "published": Contender("splats", {"model": "published"}, 200),
+    "splatdit": Contender("splats", {**OURS, "classes": False}, 20, fewer=(10,)),
+    "splatdit-labels": Contender("splats", {**OURS, "classes": True}, 20),
+    "pixel-unet": Contender("pixels", {"model": "pixel-unet", "classes": False}, 20, same_time_as="splatdit"),
+    "pixel-dit": Contender(
+        "pixels", {"model": "pixel-dit", "classes": False, "learning_rate": OURS["learning_rate"]}, 20
+    ),
+}
+
+
+@dataclass(frozen=True)
+class BenchmarkSet:
+    """A data set as it is benchmarked.
+
+    Attributes:
+        features: in which FID is measured.
+        steps: of every training.
+        images: of the set that are learnt from.
+        samples: of each evaluation.
+        batch: images per step.
+        encoding: options of ``resolve_job``.
+        contenders: by name, in the order in which they are run.
+    """
+
+    features: FeatureName
+    steps: int
+    images: int = 4000
+    samples: int = 500
+    batch: int = 64
+    encoding: dict[str, Any] = field(default_factory=dict)
+    contenders: tuple[str, ...] = ("splatdit", "published", "pixel-unet", "pixel-dit")
+
+
+SETS: dict[str, BenchmarkSet] = {
+    "mnist": BenchmarkSet("classifier", 1200, contenders=(*CONTENDERS,)),
+    "sprites": BenchmarkSet("selfsup", 600, samples=256),
+}
+
+QUICK: dict[str, BenchmarkSet] = {
+    "demo": BenchmarkSet(
+        "selfsup", 3, images=160, samples=70, batch=8, encoding={"gaussians": 12, "steps": 8, "size": 16}
+    ),
+}
+QUICK_PUBLISHED_EVALUATIONS = 4
+
+
+class RunRecord(BaseModel):
+    """What one training took.
+
+    Attributes:
+        steps: of the training.
+        seconds: wall time.
+        core_seconds: processor time of this process: with one thread what the training takes on a quiet core.
+        loss: last of the log.
+    """
+
+    steps: int
+    seconds: float
+    core_seconds: float
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A contender with one seed: its folder, what it took and how good it is."""
+
+    contender: str
+    seed: int
+    run: Path
+    record: RunRecord
+    evaluation: Evaluation
+
+
+def store_of(name: str, settings: BenchmarkSet, data_dir: Path | None, out: Path) -> Path:
+    """The store of a set's first images, encoded unless it is there: what has been trained belongs to one store."""
+    path = out / name / f"{name}.zarr"
+    if path.exists():
+        with open_store(path, "r") as store:
+            if len(finished_rows(store)) == settings.images:
+                return path
+    options: dict[str, Any] = {"limit": settings.images, **settings.encoding}
+    if data_dir is not None and (data_dir / name).exists():
+        options["data_dir"] = data_dir / name
+    encode(resolve_job(name, path, **options))
+    return path
+
+
+def run_of(
+    name: str, settings: BenchmarkSet, contender: str, seed: int, store: Path, out: Path, *, quick: bool
+) -> Finished:
+    """Trains and evaluates a contender with one seed, as far as that is not done."""
+    recipe = CONTENDERS[contender]
+    run = out / name / f"{contender}-{seed}"
+    record_path = run / RECORD_FILE
+    if not record_path.exists():
+        steps = settings.steps
+        if recipe.same_time_as is not None:
+            steps = _steps_in_time(recipe, settings, store, out / name, f"{recipe.same_time_as}-{seed}", contender)
+        logger.info("%s: %s with seed %d, %d steps", name, contender, seed, steps)
+        job = _job(recipe, settings, store, run, steps, seed)
+        began, used = time.perf_counter(), time.process_time()
+        # Half a training cannot be continued with its times: it is done again.
+        for leftover in (STATE_FILE, "model.safetensors"):
+            (run / leftover).unlink(missing_ok=True)
+        summary = train(job)
+        record = RunRecord(
+            steps=steps,
+            seconds=time.perf_counter() - began,
+            core_seconds=time.process_time() - used,
+            loss=summary.loss,
+        )
+        write_file(record_path, (record.model_dump_json(indent=2) + "\n").encode())
+    folder = run / "evaluation"
+    if not (folder / JSON_FILE).exists():
+        evaluations = QUICK_PUBLISHED_EVALUATIONS if quick else recipe.evaluations
+        logger.info("%s: evaluating %s with seed %d", name, contender, seed)
+        evaluate(
+            EvaluateJob(
+                run=run,
+                store=str(store),
+                out=folder,
+                images=settings.samples,
+                evaluations=evaluations,
+                sweep=() if quick else recipe.fewer,
+                features=settings.features,
+            ),
+            device="cpu",
+        )
+    record = RunRecord.model_validate_json(record_path.read_bytes())
+    return Finished(contender, seed, run, record, read_evaluation(folder))
+
+
+def _job(recipe: Contender, settings: BenchmarkSet, store: Path, run: Path, steps: int, seed: int) -> TrainJob:
+    return resolve_train_job(
+        recipe.kind,
+        store,
+        run,
+        preset="tiny",
+        steps=steps,
+        batch=settings.batch,
+        every=steps,
+        seed=seed,
+        device="cpu",
+        **recipe.options,
+    )
+
+
+def _steps_in_time(
+    recipe: Contender, settings: BenchmarkSet, store: Path, out: Path, measured: str, contender: str
+) -> int:
+    """Steps that take the processor time of another run, by the time between two lengths of a trial."""
+    allowed = RunRecord.model_validate_json((out / measured / RECORD_FILE).read_bytes()).core_seconds
+    taken = []
+    for steps in (1, 1 + RATE_STEPS):
+        trial = out / f"{contender}-trial-{steps}"
+        for leftover in (STATE_FILE, "model.safetensors"):
+            (trial / leftover).unlink(missing_ok=True)
+        used = time.process_time()
+        train(_job(recipe, settings, store, trial, steps, 0))
+        taken.append(time.process_time() - used)
+    each = max(1e-3, (taken[1] - taken[0]) / RATE_STEPS)
+    return max(1, round((allowed - taken[0]) / each))
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of stores, runs and the table.")],
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with the folders mnist and sprites.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only these sets.")] = None,
+    contender: Annotated[list[str] | None, typer.Option(help="Only these contenders; the table has all.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, as 0,1,2.")] = "0,1",
+    sheets: Annotated[Path | None, typer.Option(help="Folder for sheets of samples side by side.")] = None,
+    quick: Annotated[bool, typer.Option(help="Seconds instead of hours, on the demo set: that it runs.")] = False,
+    tables_only: Annotated[bool, typer.Option(help="Only the table, of what is done.")] = False,
+) -> None:
+    """Prints the tables of docs/results.md and writes them to ``OUT/generation.md``."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logger.setLevel(logging.INFO)
+    torch.set_num_threads(1)
+    chosen = QUICK if quick else SETS
+    sets = {name: chosen[name] for name in only or chosen}
+    numbers = [int(seed) for seed in seeds.split(",")]
+    finished: dict[str, list[Finished]] = {}
+    times: dict[str, dict[str, float]] = {}
+    for name, settings in sets.items():
+        store = out / name / f"{name}.zarr"
+        wanted = [known for known in settings.contenders if not contender or known in contender]
+        if not tables_only:
+            store = store_of(name, settings, data_dir, out)
+            for seed in numbers:
+                for one in wanted:
+                    run_of(name, settings, one, seed, store, out, quick=quick)
+        done = [
+            run_of(name, settings, one, seed, store, out, quick=quick)
+            for one in settings.contenders
+            for seed in numbers
+            if (out / name / f"{one}-{seed}" / "evaluation" / JSON_FILE).exists()
+        ]
+        if done:
+            finished[name] = done
+            first = {found.contender: found for found in reversed(done)}
+            times[name] = _times(out / name / "times.json", first, quick=quick, measure=not tables_only)
+            if sheets is not None:
+                write_sheet(sheets / f"generated-{name}.png", first)
+    text = tables(finished, times)
+    write_file(out / "generation.md", text.encode())
+    print(text)
+
+
+def _times(path: Path, first: dict[str, Finished], *, quick: bool, measure: bool) -> dict[str, float]:
+    """Processor seconds per image of each contender, kept beside the runs; measured anew when one has joined."""
+    kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    runs = {
+        timed_name(name, scores.evaluations): (found.run, scores.evaluations)
+        for name, found in first.items()
+        for scores in found.evaluation.generated
+        if scores.evaluations is not None
+    }
+    if measure and set(runs) - set(kept):
+        kept = alternate_times(runs, images=2 if quick else 16, rounds=1 if quick else 3)
+        write_file(path, (json.dumps(kept, indent=2) + "\n").encode())
+    return kept
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,239 @@
+"""The tables of docs/results.md about generators, made from finished runs and from counted operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from benchmarks.encode import markdown
+from models.base import DataSpec
+from models.registry import ModelCost, PresetName, measure_model
+from pipeline.generation.draws import Settings, draw
+from pipeline.generation.evaluation_report.figures import Scores
+from pipeline.generation.grids import grid_of, side_by_side
+from pipeline.generation.real_images import as_channels_last
+from pipeline.generation.run import load_run
+
+if TYPE_CHECKING:
+    from benchmarks.generation import Finished
+
+OURS, PUBLISHED, UNET, DIT = "splatdit", "published", "pixel-unet", "pixel-dit"
+
+SPLATS = DataSpec("splats", gaussians=150, features=8)
+PIXELS = DataSpec("pixels", height=32, width=32, channels=3)
+
+PUBLISHED_EVALUATIONS, OUR_EVALUATIONS, UNET_EVALUATIONS = 200, 20, 1000
+"""Of the network per sample; those of the U-Net are what the published comparison gave it."""
+
+CLAIMED_PARAMETERS, CLAIMED_GFLOP, CLAIMED_TFLOP, CLAIMED_UNET_GFLOP = "~40 M", "4.0", "0.80", "11.4 x 1000"
+
+MOST_FID_RATIO, LEAST_RECALL, MOST_GFLOP, MOST_SMALL_GFLOP = 0.25, 0.6, 3.8, 0.65
+MOST_TFLOP, MOST_TIME_RATIO, MOST_UNET_RATIO = 0.08, 1 / 50, 1.0
+"""The targets."""
+
+SCORES_HEAD = (
+    "contender",
+    "seeds",
+    "steps",
+    "training, core-min",
+    "evaluations",
+    "FID",
+    "KID",
+    "precision",
+    "recall",
+    "coverage",
+    "nearest",
+    "GFLOP/step",
+    "TFLOP/sample",
+    "core-ms/image",
+)
+
+SHEET_IMAGES, SHEET_COLUMNS = 36, 6
+
+
+@cache
+def cost(model: str, preset: PresetName) -> ModelCost:
+    """Parameters and GFLOP of a model on 32 x 32 colour images or their 150 Gaussians, counted on the meta device."""
+    return measure_model(model, preset, PIXELS if model.startswith("pixel") else SPLATS)
+
+
+def _of(runs: Sequence[Finished], contender: str) -> list[Finished]:
+    return [run for run in runs if run.contender == contender]
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    """Mean, and the lowest and highest where there are several."""
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def _scores(run: Finished, evaluations: int | None) -> Scores | None:
+    """The scores at a number of evaluations; None takes that of the contender."""
+    wanted = run.evaluation.cost.evaluations if evaluations is None else evaluations
+    return next((scores for scores in run.evaluation.generated if scores.evaluations == wanted), None)
+
+
+def _mean(runs: Sequence[Finished], contender: str, score: str, evaluations: int | None = None) -> float | None:
+    found = [_scores(run, evaluations) for run in _of(runs, contender)]
+    values = [float(getattr(scores, score)) for scores in found if scores is not None]
+    return float(np.mean(values)) if values else None
+
+
+def timed_name(contender: str, evaluations: int) -> str:
+    """Under which the time of an image is kept."""
+    return f"{contender} at {evaluations}"
+
+
+def _time(runs: Sequence[Finished], times: Mapping[str, float], contender: str, evaluations: int) -> float | None:
+    """Core seconds per image: of a contender at a number of evaluations, where it was timed."""
+    return times.get(timed_name(contender, evaluations)) if _of(runs, contender) else None
+
+
+def scores_table(name: str, runs: Sequence[Finished], times: Mapping[str, float]) -> str:
+    """Every contender of a set, mean over its seeds."""
+    rows: list[list[str]] = [list(SCORES_HEAD)]
+    kinds = dict.fromkeys(
+        (run.contender, scores.evaluations) for run in runs for scores in reversed(run.evaluation.generated)
+    )
+    for contender, evaluations in kinds:
+        assert evaluations is not None  # of generated images it is known
+        mine = _of(runs, contender)
+        scored = [scores for run in mine if (scores := _scores(run, evaluations)) is not None]
+        costs = mine[0].evaluation.cost
+        ratios = [ratio for run in mine if (ratio := run.evaluation.neighbours.ratio) is not None]
+        headline = evaluations == costs.evaluations
+        taken = _time(runs, times, contender, evaluations)
+        rows.append(
+            [
+                contender,
+                ", ".join(str(run.seed) for run in mine),
+                _spread([run.record.steps for run in mine], 0),
+                f"{np.mean([run.record.core_seconds for run in mine]) / 60:.1f}",
+                str(evaluations),
+                _spread([scores.fid for scores in scored], 1),
+                _spread([scores.kid for scores in scored], 1),
+                f"{np.mean([scores.precision for scores in scored]):.2f}",
+                _spread([scores.recall for scores in scored], 2),
+                f"{np.mean([scores.coverage for scores in scored]):.2f}",
+                f"{np.mean(ratios):.2f}" if ratios and headline else "",
+                f"{costs.gflop_per_step:.3f}",
+                f"{costs.gflop_per_step * evaluations / 1000:.4f}",
+                "" if taken is None else f"{1e3 * taken:.1f}",
+            ]
+        )
+    found = runs[0].evaluation
+    floors = f"FID of other originals {found.real_floor.fid:.2f}, of the store's renderings "
+    floors += f"{found.reconstruction_floor.fid:.2f}"
+    head = f"### {name}: n = {found.headline.n:,}, FID[{found.features.label}], K = {found.reference.gaussians}"
+    return f"{head}\n\n{markdown(rows)}\n\nFloors: {floors}."
+
+
+def _figure(name: str, value: float | None, *, most: float | None = None, least: float | None = None) -> list[str]:
+    target = f"<= {most:g}" if most is not None else f">= {least:g}"
+    if value is None:
+        return [name, target, "not measured", ""]
+    met = (most is None or value <= most) and (least is None or value >= least)
+    return [name, target, f"{value:.3g}", "met" if met else "**missed**"]
+
+
+def _evaluations(runs: Sequence[Finished], contender: str) -> int:
+    """Of the network per sample, as the contender is meant to be used."""
+    return next((run.evaluation.cost.evaluations for run in _of(runs, contender)), 0)
+
+
+def _ratio(runs: Sequence[Finished], over: str, evaluations: int | None = None) -> float | None:
+    mine, other = _mean(runs, OURS, "fid", evaluations), _mean(runs, over, "fid")
+    return mine / other if mine is not None and other else None
+
+
+def targets_table(finished: Mapping[str, Sequence[Finished]], times: Mapping[str, Mapping[str, float]]) -> str:
+    """The figures that were aimed at, and whether they were met."""
+    rows = [["figure", "target", "measured", ""]]
+    for name, runs in finished.items():
+        rows += [
+            _figure(f"{name}: FID over published", _ratio(runs, PUBLISHED), most=MOST_FID_RATIO),
+            _figure(f"{name}: recall", _mean(runs, OURS, "recall"), least=LEAST_RECALL),
+            _figure(f"{name}: FID over pixel-unet", _ratio(runs, UNET), most=MOST_UNET_RATIO),
+        ]
+        other = _time(runs, times.get(name, {}), PUBLISHED, _evaluations(runs, PUBLISHED))
+        for scores in reversed(next(iter(_of(runs, OURS))).evaluation.generated) if _of(runs, OURS) else ():
+            count = scores.evaluations or 0
+            mine, fid = _time(runs, times.get(name, {}), OURS, count), _ratio(runs, PUBLISHED, count)
+            share = mine / other if mine is not None and other else None
+            words = "" if fid is None else f", at {fid:.2f} of its FID"
+            rows.append(
+                _figure(
+                    f"{name}: core time per image over published, {count} evaluations{words}",
+                    share,
+                    most=MOST_TIME_RATIO,
+                )
+            )
+    full, small = cost(OURS, "full"), cost(OURS, "small")
+    rows += [
+        _figure("GFLOP per step, preset full, K = 150", full.gflop, most=MOST_GFLOP),
+        _figure("the same, small", small.gflop, most=MOST_SMALL_GFLOP),
+        _figure("TFLOP per sample, full", full.gflop * OUR_EVALUATIONS / 1000, most=MOST_TFLOP),
+    ]
+    return markdown(rows)
+
+
+def comparison_table(finished: Mapping[str, Sequence[Finished]], times: Mapping[str, Mapping[str, float]]) -> str:
+    """Published claim | published recipe re-measured | ours | pixel baselines."""
+    published, ours, unet, dit = (cost(name, "full") for name in (PUBLISHED, OURS, UNET, DIT))
+    rows = [["", "published claim", "published recipe, re-measured", OURS, UNET, DIT]]
+    costs = (published, ours, unet, dit)
+    rows.append(["parameters, full", CLAIMED_PARAMETERS, *(f"{one.parameters / 1e6:.1f} M" for one in costs)])
+    rows.append(["GFLOP per step, full", CLAIMED_GFLOP, *(f"{one.gflop:.2f}" for one in costs)])
+    counts = (PUBLISHED_EVALUATIONS, OUR_EVALUATIONS, UNET_EVALUATIONS, OUR_EVALUATIONS)
+    rows.append(["evaluations per sample", "200", *(str(count) for count in counts)])
+    tflops = (one.gflop * count / 1000 for one, count in zip(costs, counts, strict=True))
+    rows.append(["TFLOP per sample, full", CLAIMED_TFLOP, *(f"{tflop:.3f}" for tflop in tflops)])
+    for name, runs in finished.items():
+        for title, score, digits in (("FID", "fid", 1), ("recall", "recall", 2)):
+            values = [_mean(runs, contender, score) for contender in (PUBLISHED, OURS, UNET, DIT)]
+            shown = ["" if value is None else f"{value:.{digits}f}" for value in values]
+            rows.append([f"{name}: {title}, tiny", "none", *shown])
+        held = times.get(name, {})
+        taken = [_time(runs, held, one, _evaluations(runs, one)) for one in (PUBLISHED, OURS, UNET, DIT)]
+        shown = ["" if seconds is None else f"{1e3 * seconds:.1f}" for seconds in taken]
+        rows.append([f"{name}: core-ms per image, tiny", "none", *shown])
+    return markdown(rows)
+
+
+def tables(finished: Mapping[str, Sequence[Finished]], times: Mapping[str, Mapping[str, float]]) -> str:
+    """All tables as Markdown."""
+    parts = ["### Targets", targets_table(finished, times), "### Published, ours and pixels"]
+    parts.append(comparison_table(finished, times))
+    parts += [scores_table(name, runs, times.get(name, {})) for name, runs in finished.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_sheet(path: Path, first: Mapping[str, Finished]) -> None:
+    """The first samples of every contender beside each other, each under its name."""
+    panels = []
+    for name, found in first.items():
+        run = load_run(found.run, device="cpu")
+        labels: NDArray[np.int64] | None = None
+        if run.objective.classes:
+            labels = np.arange(SHEET_IMAGES, dtype=np.int64) % run.objective.classes
+        evaluations = found.evaluation.cost.evaluations
+        settings = Settings(run.objective.settings.sampler, evaluations, 1.0, 0, SHEET_IMAGES)
+        drawn = draw(run, settings, labels, SHEET_IMAGES, lambda _done: None)
+        grid, _ = grid_of(as_channels_last(drawn.images), columns=SHEET_COLUMNS, smallest=1)
+        grid = grid.resize((grid.width * 2, grid.height * 2), Image.Resampling.NEAREST)
+        panels.append(_titled(grid, f"{name}, {evaluations} evaluations"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    side_by_side(panels, gap=8).save(path, optimize=True)
+
+
+def _titled(picture: Image.Image, title: str) -> Image.Image:
+    canvas = Image.new("RGB", (picture.width, picture.height + 18), "white")
+    canvas.paste(picture.convert("RGB"), (0, 18))
+    ImageDraw.Draw(canvas).text((4, 3), title, fill="black")
+    return canvas

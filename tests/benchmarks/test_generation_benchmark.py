@@ -1,0 +1,68 @@
+"""The benchmark of generators, on a set of seconds: every contender runs once, and what is done is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks.generation import CONTENDERS, RunRecord, main
+from benchmarks.generation_tables import cost
+
+RUNS = ("splatdit-0", "published-0", "pixel-unet-0", "pixel-dit-0")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the quick benchmark leaves."""
+    out = tmp_path_factory.mktemp("benchmark")
+    main(out, seeds="0", quick=True, sheets=out / "sheets")
+    return out
+
+
+@pytest.mark.slow
+def test_every_contender_is_trained_evaluated_timed_and_shown(folder: Path) -> None:
+    text = (folder / "generation.md").read_text()
+    for name in RUNS:
+        record = RunRecord.model_validate_json((folder / "demo" / name / "benchmark.json").read_bytes())
+        assert record.core_seconds > 0
+        assert record.steps >= 1
+        line = next(line for line in text.splitlines() if line.startswith(f"| {name.removesuffix('-0')} | 0 |"))
+        assert line.count("|") == text.splitlines()[text.splitlines().index(line) - 1].count("|")
+        assert float(line.split(" | ")[5]) > 0
+    assert "not measured" not in text
+    with Image.open(folder / "sheets" / "generated-demo.png") as sheet:
+        assert sheet.width > 4 * sheet.height / 2
+
+
+@pytest.mark.slow
+def test_what_is_done_is_not_repeated(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = sorted(folder.glob("demo/*/evaluation/evaluation.json")) + sorted(folder.glob("demo/*/model.safetensors"))
+    before = [path.stat().st_mtime_ns for path in files]
+    main(folder, seeds="0", quick=True)
+    assert [path.stat().st_mtime_ns for path in files] == before
+    assert capsys.readouterr().out.strip() == (folder / "generation.md").read_text().strip()
+
+
+@pytest.mark.slow
+def test_one_contender_with_another_seed_alone_and_a_table_of_what_there_is(folder: Path) -> None:
+    main(folder, seeds="1", quick=True, contender=["splatdit"])
+    assert not (folder / "demo" / "published-1").exists()
+    assert "demo: FID over published | <= 0.25 | not measured" in (folder / "generation.md").read_text()
+    main(folder, seeds="0,1", quick=True, tables_only=True)
+    text = (folder / "generation.md").read_text()
+    assert "not measured" not in text
+    assert "| splatdit | 0, 1 |" in text
+
+
+def test_costs_at_the_published_size_meet_the_targets() -> None:
+    assert 51.4 < cost("published", "full").parameters / 1e6 < 51.6
+    assert cost("published", "full").gflop == pytest.approx(15.79, abs=0.01)
+    assert cost("splatdit", "full").gflop * 20 / 1000 <= 0.08
+    assert cost("splatdit", "small").gflop <= 0.65
+
+
+def test_only_the_contender_with_labels_sees_them() -> None:
+    named = {name for name, recipe in CONTENDERS.items() if recipe.options.get("classes", name != "published")}
+    assert named == {"splatdit-labels"}
