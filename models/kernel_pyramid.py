@@ -31,9 +31,17 @@ def filtered(image: Tensor, numbers: Tensor) -> Tensor:
     Returns:
         As ``image``; weights may be negative and need not sum to 1.
     """
-    weights = numbers[:, :FILTER_NUMBERS].tanh().flatten(2)
-    around = functional.unfold(image, KERNEL, padding=KERNEL // 2).unflatten(1, (image.shape[1], FILTER_NUMBERS))
-    return (around * weights.unsqueeze(1)).sum(dim=2).unflatten(-1, image.shape[-2:])
+    weights = numbers[:, :FILTER_NUMBERS].tanh()
+    total = torch.zeros_like(image)
+    for number, shifted in enumerate(_shifted(functional.pad(image, [KERNEL // 2] * 4))):
+        total = total + weights[:, number : number + 1] * shifted
+    return total
+
+
+def _shifted(padded: Tensor) -> list[Tensor]:
+    """The 25 images that a 5x5 window sees, row by row of the window; faster than to unfold them into one."""
+    rows, columns = padded.shape[-2] - KERNEL + 1, padded.shape[-1] - KERNEL + 1
+    return [padded[..., y : y + rows, x : x + columns] for y in range(KERNEL) for x in range(KERNEL)]
 
 
 def enlarged(image: Tensor, numbers: Tensor, *, published: bool) -> Tensor:
@@ -77,10 +85,10 @@ def enlarged(image: Tensor, numbers: Tensor, *, published: bool) -> Tensor:
         weights = weights / (weights.sum(dim=1, keepdim=True) + _EPSILON)
     else:
         weights = (-2 * distance).softmax(dim=1)
-    border = KERNEL // 2
-    around = functional.unfold(functional.pad(image, [border] * 4, mode="replicate"), KERNEL)
-    around = around.unflatten(1, (image.shape[1], FILTER_NUMBERS)).unflatten(-1, (rows, columns))
-    return torch.einsum("bwrpcq,bdwrc->bdrpcq", weights, around).flatten(-2).flatten(-3, -2)
+    total = image.new_zeros(*image.shape[:2], rows, 2, columns, 2)
+    for number, shifted in enumerate(_shifted(functional.pad(image, [KERNEL // 2] * 4, mode="replicate"))):
+        total = total + weights[:, number : number + 1] * shifted[..., :, None, :, None]
+    return total.flatten(-2).flatten(-3, -2)
 
 
 def pyramid(image: Tensor, levels: list[Tensor], *, published: bool) -> Tensor:

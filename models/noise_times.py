@@ -23,12 +23,13 @@ class TimeDraw:
     """Draws training times.
 
     Attributes:
-        path: a ``DiscretePath`` gets uniform steps, another path logit-normal times.
+        path: a ``DiscretePath`` gets uniform steps, another path logit-normal or uniform times.
         mean: of the normal before the logistic function.
         deviation: of the normal before the logistic function.
         group_share: share of images whose parts do not share one time; 0 gives one time per image.
         groups: G.
         anchors: [gaussian, 2], from which the Gaussians outside a box are known; None chooses them at random.
+        uniform: uniform times in [0, 1) instead of logit-normal ones.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class TimeDraw:
     group_share: float
     groups: int
     anchors: Tensor | None = None
+    uniform: bool = False
 
     def __call__(self, images: int, gaussians: int | None, generator: torch.Generator) -> Tensor:
         """Times of a batch.
@@ -66,6 +68,8 @@ class TimeDraw:
         if isinstance(self.path, DiscretePath):
             steps = torch.randint(1, self.path.steps + 1, shape, generator=generator, device=generator.device)
             return 1 - steps.float() / self.path.steps
+        if self.uniform:
+            return _uniform(shape, generator)
         normal = torch.randn(shape, generator=generator, device=generator.device)
         return torch.sigmoid(self.mean + self.deviation * normal)
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 Target = Literal["clean", "velocity", "epsilon"]
 PathName = Literal["straight", "linear", "cosine"]
+TimesName = Literal["logit-normal", "uniform"]
+LossSpace = Literal["velocity", "clean"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,11 @@ class ObjectiveSettings:
         training_path: noise added in training.
         sampling_path: noise assumed in sampling; another than in training only in the published recipe.
         steps: T of the discrete paths.
+        times: of the straight path, ``logit-normal`` or ``uniform``.
+        loss_space: what a prediction of clean data is measured on: the ``velocity``, or the ``clean`` data as they
+            are, which gives little weight to the last details.
+        image_loss_from: a loss in image space is taken of images whose mean time is greater, weighted with it: noisier
+            predictions are a blur; 0 takes it of all, with equal weight.
         time_mean: logit-normal times of the straight path: mean.
         time_deviation: the same: deviation.
         group_times: share of images with times of their own for each Gaussian and group.
@@ -34,6 +41,9 @@ class ObjectiveSettings:
     training_path: PathName = "straight"
     sampling_path: PathName = "straight"
     steps: int = 1000
+    times: TimesName = "logit-normal"
+    loss_space: LossSpace = "velocity"
+    image_loss_from: float = 0.5
     time_mean: float = -0.4
     time_deviation: float = 1.0
     group_times: float = 0.5

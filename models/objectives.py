@@ -4,7 +4,8 @@ With data x, noise e and z_t = a(t) x + b(t) e a network may predict x (``clean`
 (``epsilon``); each gives the others. Any path is the straight one up to scale: u = z / (a + b) lies at
 t' = a / (a + b), where du/dt' = x - e.
 
-The loss of ``clean`` is measured on the velocity, (x^ - x) / (1 - t), with 1 - t held above ``SMALLEST_NOISE``.
+The loss of ``clean`` is measured on the velocity, (x^ - x) / (1 - t), with 1 - t held above ``SMALLEST_NOISE``, unless
+the settings say otherwise.
 """
 
 from __future__ import annotations
@@ -29,9 +30,6 @@ RenderLoss = Callable[[Tensor, Tensor], Tensor]
 SMALLEST_NOISE = 0.05
 SMALLEST_SIGNAL = 1e-3
 """Bounds of divisors: where there is next to no signal, predicted noise says nothing about the data."""
-
-RENDERED_FROM = 0.5
-"""A loss in image space is taken of images whose mean time is greater: noisier predictions are a blur."""
 
 
 class Prediction(NamedTuple):
@@ -73,6 +71,7 @@ class Objective:
             settings.group_times,
             max(groups) + 1,
             points,
+            settings.times == "uniform",
         )
 
     def _path(self, name: PathName) -> Path:
@@ -118,7 +117,7 @@ class Objective:
             clean: float [image, gaussian, feature] or [image, channel, row, column].
             label: int64 [image], negative where there is none; None for no labels.
             generator: the only source of chance; on the CPU or on the device of ``clean``.
-            render_loss: an additional loss of the predicted clean features, of images less than half noise.
+            render_loss: an additional loss of the predicted clean features; see ``image_loss_from``.
 
         Returns:
             float32 [image]: the mean over the numbers that were not given clean.
@@ -132,7 +131,9 @@ class Objective:
         noisy = signal * clean + share * noise
         output = model(noisy, time, label).float()
         if self.settings.target == "clean":
-            error = (output - clean) / (share / (signal + share)).clamp_min(SMALLEST_NOISE)
+            error = output - clean
+            if self.settings.loss_space == "velocity":
+                error = error / (share / (signal + share)).clamp_min(SMALLEST_NOISE)
         elif self.settings.target == "velocity":
             error = output - (clean - noise)
         else:
@@ -141,10 +142,12 @@ class Objective:
         result = (error.square().flatten(1) * wanted).sum(dim=1) / wanted.sum(dim=1)
         if render_loss is not None:
             moment = time.flatten(1).mean(dim=1) if time.ndim > 1 else time
-            rows = torch.nonzero(moment > RENDERED_FROM).flatten()
+            least = self.settings.image_loss_from
+            rows = torch.nonzero(moment > least).flatten() if least else torch.arange(len(moment), device=moment.device)
             if len(rows):
                 predicted = self._read(output, noisy, signal, share).clean
-                result = result.index_add(0, rows, moment[rows] * render_loss(predicted[rows], rows).float())
+                weight = moment[rows] if least else torch.ones_like(moment)
+                result = result.index_add(0, rows, weight * render_loss(predicted[rows], rows).float())
         return result
 
     def predict(

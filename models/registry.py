@@ -179,6 +179,10 @@ def build_model(name: str, preset: str, spec: DataSpec, **changes: Any) -> Denoi
     unknown = sorted(set(changes) - set(known))
     if unknown:
         raise JobError(f"{', '.join(unknown)} of model {name}", allowed=", ".join(known))
+    for field, value in changes.items():
+        wanted = type(getattr(config, field))
+        if not isinstance(value, (int, float) if wanted is float else wanted):
+            raise JobError(f"{field} = {value!r} of model {name}", allowed=f"{wanted.__name__}")
     return entry.network(spec, dataclasses.replace(config, **changes))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -20,23 +20,38 @@ EXAMPLES = (
     "splatspace train splats --store sprites.zarr --out runs/sprites --model set",
     "splatspace train splats --store sprites.zarr --out runs/loss --render-loss 1",
     "splatspace train pixels --store mnist.zarr --out runs/pixels --model pixel-dit",
+    "splatspace train cats --head splats --store cats.zarr --out runs/cats",
+    "splatspace train cats --head lut --recipe published --store cats.zarr --out runs/lut --preset full",
     "splatspace train splats --out runs/mnist --resume",
 )
 
 
 def train(
-    kind: Annotated[Literal["splats", "pixels"], typer.Argument(help="What the generator makes.")],
+    kind: Annotated[
+        Literal["splats", "pixels", "cats"],
+        typer.Argument(help="What the generator makes; cats: pixels, by a patch model."),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
     store: Annotated[str | None, typer.Option(help="The store to learn from; not needed with --resume.")] = None,
     model: Annotated[
         str | None,
         typer.Option(help="See splatspace models. Default: splatdit, or pixel-unet for pixels."),
     ] = None,
+    head: Annotated[
+        Literal["kpn", "lut", "outer", "splats"] | None, typer.Option(help="Of a patch model (cats), needed there.")
+    ] = None,
+    recipe: Annotated[
+        Literal["published", "modern"] | None, typer.Option(help="Of a patch model. Default: modern.")
+    ] = None,
     preset: Annotated[
         Literal["tiny", "small", "medium", "full"] | None, typer.Option(help="Its size. Default: small.")
     ] = None,
     pack: Annotated[
         int | None, typer.Option(min=1, help="Gaussians per token of splatdit. Default: about 50 tokens.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A field of the preset, as in kernel=cosine or entries=64."),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimiser steps; with --resume they may grow. Default: 10000.")
@@ -49,6 +64,21 @@ def train(
     ] = None,
     render_loss: Annotated[
         float | None, typer.Option(min=0, help="Weight of a loss on rendered predictions. Default: 0, none.")
+    ] = None,
+    perceptual: Annotated[
+        Literal["none", "gradient", "dct", "lpips"] | None,
+        typer.Option(help="A loss on how predicted pixels look. Default: none; of cats: by recipe."),
+    ] = None,
+    perceptual_weight: Annotated[float | None, typer.Option(min=0, help="Its weight.")] = None,
+    lpips_weights: Annotated[
+        Path | None, typer.Option(help="Folder with vgg16-397923af.pth and lpips-vgg.pth. Default: lpips in the cache.")
+    ] = None,
+    flip: Annotated[float | None, typer.Option(min=0, max=1, help="Share of images that are mirrored.")] = None,
+    distinct: Annotated[
+        bool | None, typer.Option("--distinct/--repeats", help="Learn each picture once. Default: cats only.")
+    ] = None,
+    held_out: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="Share kept apart for evaluation. Default: 0; of cats 0.1.")
     ] = None,
     covariance: Annotated[
         Literal["matrix_log", "log_cholesky", "raw"] | None, typer.Option(help="Numbers that stand for a covariance.")
@@ -94,12 +124,18 @@ def train(
     options = {
         "model": model,
         "preset": preset,
-        "changes": None if pack is None else {"pack": pack},
+        "changes": _changes(pack, settings),
         "steps": steps,
         "batch": batch,
         "learning_rate": learning_rate,
         "objective": objective,
         "render_loss": render_loss,
+        "perceptual": perceptual,
+        "perceptual_weight": perceptual_weight,
+        "lpips_weights": lpips_weights,
+        "flip": flip,
+        "distinct": distinct,
+        "held_out": held_out,
         "covariance": covariance,
         "normalisation": normalisation,
         "classes": classes,
@@ -117,16 +153,27 @@ def train(
     }
     # Imports that take seconds come after the command line has been read.
     from data_schemas.locations import location
+    from models.patch_presets import model_name
+    from pipeline.generation.cats_job import resolve_cats_job
     from pipeline.generation.jobs import resolve_train_job
     from pipeline.generation.train import train as run
     from pipeline.generation.train_state import continued_job
 
+    if kind != "cats" and (head or recipe):
+        raise JobError(f"--head or --recipe with train {kind}", allowed="train cats", next_step="leave them out")
     if resume:
-        job = continued_job(out, {"kind": kind, "store": None if store is None else location(store), **options})
+        if head is not None:
+            options["model"] = model_name(head, recipe or "modern")
+        given = {"kind": "pixels" if kind == "cats" else kind, "store": None if store is None else location(store)}
+        job = continued_job(out, {**given, **options})
     elif store is None:
         raise JobError("train without --store", allowed="a store", next_step="give --store NAME.zarr, or --resume")
-    else:
+    elif kind != "cats":
         job = resolve_train_job(kind, store, out, **options)
+    elif head is None:
+        raise JobError("train cats without --head", allowed="kpn, lut, outer, splats", next_step="give --head splats")
+    else:
+        job = resolve_cats_job(store, out, head=head, recipe=recipe or "modern", **options)
     with stop_on_signal() as should_stop, _progress() as progress:
         summary = run(job, resume=resume, progress=progress, should_stop=should_stop, trackers=track or ())
     if not summary.rank:  # the other processes of a training say the same
@@ -146,6 +193,11 @@ def _show(summary: TrainSummary, *, as_json: bool) -> None:
         say(f"model:   {summary.checkpoint}")
         say(f"card:    {summary.run / 'card.md'}")
         say(f"samples: {summary.run / 'samples'}")
+    if summary.held_out:
+        say(f"kept apart for evaluation: {summary.held_out:,} images")
+    if summary.repeats:
+        named = ", ".join(summary.repeats_named[:5])
+        warn(f"Note: {summary.repeats:,} rows repeat earlier ones and were not used: {named}")
     if summary.unfinished:
         named = ", ".join(summary.unfinished_named)
         more = summary.unfinished - len(summary.unfinished_named)
@@ -153,6 +205,21 @@ def _show(summary: TrainSummary, *, as_json: bool) -> None:
             f"Warning: {summary.unfinished:,} rows of the store are not done and were not used: {named}"
             + (f" and {more:,} more" if more > 0 else "")
         )
+
+
+def _changes(pack: int | None, settings: list[str] | None) -> dict[str, Any] | None:
+    """Fields of the preset that were given, with numbers as numbers; None where there are none."""
+    changes: dict[str, Any] = {} if pack is None else {"pack": pack}
+    for text in settings or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise JobError(f"--set {text}", allowed="NAME=VALUE, as in entries=64")
+        changes[name] = value
+        for kind in (int, float):
+            with suppress(ValueError):
+                changes[name] = kind(value)
+                break
+    return changes or None
 
 
 def _words(progress: TrainProgress) -> str:

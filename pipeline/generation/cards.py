@@ -33,6 +33,8 @@ def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str
         "|---|---|",
         f"| images learnt from | {rows['images']:,} |",
         f"| unfinished rows, not used | {rows['unfinished']:,} |",
+        f"| images kept apart | {rows.get('held_out', 0):,} |",
+        f"| rows that repeat others, not used | {rows.get('repeats', 0):,} |",
         f"| labels | {classes or 'none'} |",
         f"| order of Gaussians | {rows['order']} |",
         f"| parameters | {config['parameters']:,} |",
@@ -42,7 +44,7 @@ def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str
         f"| steps | {config['step']:,} of {job.steps:,}{_plans(config['plans'])}, batch {job.batch} |",
         f"| loss, mean since the last entry | {config['loss']:.4f} |",
         f"| weights | {'running mean' if job.ema else 'as trained'} |",
-        f"| loss in image space | {job.render_loss or 'none'} |",
+        f"| loss in image space | {_image_loss(job)} |",
         f"| seed | {job.seed} |",
         f"| precision | {config['precision']} on {config['device']} |",
         "",
@@ -72,6 +74,12 @@ def _plans(plans: list[list[int]]) -> str:
     return "".join(
         f" (until step {step:,} planned with {before:,})" for (_, before), (step, _) in itertools.pairwise(plans)
     )
+
+
+def _image_loss(job: TrainJob) -> str:
+    if job.perceptual != "none":
+        return f"{job.perceptual}, weight {job.perceptual_weight:g}"
+    return f"rendered, weight {job.render_loss:g}" if job.render_loss else "none"
 
 
 def write_card(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> Path:

@@ -16,13 +16,14 @@ from models.covariance import checked_form
 from models.normalisation import checked_normalisation
 from models.objective_settings import OBJECTIVES
 from models.registry import model_named
+from pipeline.generation.perceptual import PerceptualName
 
 OrderName = Literal["auto", "stored", "anchors"]
 PrecisionName = Literal["auto", "32", "bf16"]
 
 DEFAULT_MODEL: dict[DataKind, str] = {"splats": "splatdit", "pixels": "pixel-unet"}
 
-CHANGEABLE = ("store", "out", "device", "devices", "nodes", "compile", "every")
+CHANGEABLE = ("store", "out", "device", "devices", "nodes", "compile", "every", "lpips_weights")
 """Fields that may differ when a training is continued; all others decide the result."""
 
 
@@ -49,9 +50,17 @@ class TrainJob(BaseModel):
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
     warm_up: int | None = Field(default=None, ge=0, description="steps; None: 500, at most a tenth of all")
-    clip: float = Field(default=1.0, gt=0, description="largest norm of a gradient")
+    clip: float = Field(default=1.0, ge=0, description="largest norm of a gradient; 0: any")
+    constant_rate: bool = Field(default=False, description="the learning rate does not fall after warm-up")
+    second_moment: float = Field(default=0.99, gt=0, lt=1, description="decay of AdamW's mean of squares")
     ema: bool = Field(default=True, description="sample from the mean of the weights")
-    render_loss: float = Field(default=0.0, ge=0, description="weight of the loss in image space")
+    render_loss: float = Field(default=0.0, ge=0, description="weight of the loss in image space, of splats")
+    perceptual: PerceptualName = Field(default="none", description="a loss on how predictions look, of pixels")
+    perceptual_weight: float = Field(default=0.1, ge=0)
+    lpips_weights: Path | None = Field(default=None, description="folder with the weights of LPIPS; None: the cache")
+    flip: float = Field(default=0.0, ge=0, le=1, description="share of images that are mirrored, of pixels")
+    distinct: bool = Field(default=False, description="leave out rows whose pixels an earlier row has")
+    held_out: float = Field(default=0.0, ge=0, lt=1, description="share of images kept apart for evaluation")
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = "auto"
     devices: int = Field(default=1, ge=1)
@@ -125,4 +134,6 @@ def resolve_train_job(
         raise JobError(f"--classes with model {name}", allowed="--no-classes", next_step="choose another model")
     if kind == "pixels" and (job.render_loss or job.order != "auto"):
         raise JobError("--render-loss or --order of pixels", allowed="train splats", next_step="leave it out")
+    if kind == "splats" and (job.perceptual != "none" or job.flip):
+        raise JobError("--perceptual or --flip of splats", allowed="train pixels", next_step="use --render-loss")
     return job

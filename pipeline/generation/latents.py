@@ -25,6 +25,7 @@ from models.base import DataSpec
 from models.pixel_representation import PixelRepresentation
 from models.registry import ModelEntry, model_named
 from models.representation import SplatRepresentation
+from pipeline.generation.data_split import MOST_NAMED, split_rows
 from pipeline.generation.jobs import TrainJob
 from pipeline.unfinished_rows import UnfinishedRows, unfinished_rows
 
@@ -118,6 +119,8 @@ class TrainingRows:
         rows: int64 [image], row numbers in the store.
         labels: int64 [image], -1 where there is none.
         unfinished: rows that are not done and therefore not used.
+        split: those kept apart for evaluation, and those that repeat others.
+        repeats_named: the first of those that repeat others.
         classes: labels that the model is conditioned on; 0 for none.
 
     Raises:
@@ -139,7 +142,10 @@ class TrainingRows:
         small = store.read(["state", "label", "content_hash"])
         done = np.flatnonzero(small["state"] == RowState.DONE).astype(np.int64)
         self.unfinished: UnfinishedRows = unfinished_rows(store, blocks(len(store), self.header.block_rows))
-        self.rows: NDArray[np.int64] = done[: job.limit]
+        self.split = split_rows(done, small["content_hash"][done], distinct=job.distinct, held_out=job.held_out)
+        repeats = self.split.repeats[:MOST_NAMED].tolist()
+        self.repeats_named: tuple[str, ...] = tuple(store.read(["source_id"], repeats)["source_id"]) if repeats else ()
+        self.rows: NDArray[np.int64] = self.split.training[: job.limit]
         if len(self.rows) < FEWEST_IMAGES:
             raise TrainingError(
                 f"{store.path} has {len(self.rows)} finished images to learn from"
@@ -149,6 +155,8 @@ class TrainingRows:
             )
         if self.unfinished.count:
             logger.warning("%d rows are not done and not used: %s", self.unfinished.count, self.unfinished)
+        if repeats:
+            logger.warning("%d rows repeat others and are not used: %s", len(self.split.repeats), self.repeats_named)
         self.labels: NDArray[np.int64] = small["label"][self.rows].astype(np.int64)
         self.classes = self._classes()
         self.digest = self._digest(small["content_hash"][self.rows])

@@ -180,9 +180,14 @@ class Loader:
                 images.append(group.images[index])
             used.append(positions)
         chosen = np.concatenate(used)
+        clean = torch.cat(features).to(self._device)
+        if flip := self._data.job.flip:
+            chance = np.random.default_rng(mixed_seed(self._seed, "flip", step)).random(self._batch)[self._share]
+            mirrored = torch.from_numpy(chance < flip).to(self._device)
+            clean = torch.where(mirrored[:, None, None, None], clean.flip(-1), clean)
         label = torch.from_numpy(self._data.labels[chosen]).to(self._device) if self._data.classes else None
         target = torch.cat(images).to(self._device).float() / 255 if images else None
-        return Batch(torch.cat(features).to(self._device), label, target, self._data.rows[chosen])
+        return Batch(clean, label, target, self._data.rows[chosen])
 
     def close(self) -> None:
         """Stops reading ahead."""

@@ -29,7 +29,8 @@ from pipeline.generation.train_state import MODEL_FILE, STATE_FILE, load_state, 
 
 logger = logging.getLogger("splatspace.train")
 
-BETAS = (0.9, 0.99)
+FIRST_MOMENT = 0.9
+"""Decay of AdamW's mean of gradients."""
 
 
 def train(
@@ -89,7 +90,10 @@ def train(
         network.to(fabric.device)
         ema = Ema(network, decay_for(job.steps)) if job.ema else None
         optimiser = torch.optim.AdamW(
-            network.parameters(), lr=job.learning_rate, betas=BETAS, weight_decay=job.weight_decay
+            network.parameters(),
+            lr=job.learning_rate,
+            betas=(FIRST_MOMENT, job.second_moment),
+            weight_decay=job.weight_decay,
         )
         state: dict[str, Any] = {}
         if resume:
@@ -129,6 +133,9 @@ def train(
                 "images": len(rows),
                 "unfinished": rows.unfinished.count,
                 "unfinished_named": list(rows.unfinished.named),
+                "held_out": len(rows.split.held_out),
+                "repeats": len(rows.split.repeats),
+                "repeats_named": list(rows.repeats_named),
                 "order": _order_words(rows),
             },
             "job": job.model_dump(mode="json"),
@@ -172,6 +179,9 @@ def train(
         images=len(rows),
         unfinished=rows.unfinished.count,
         unfinished_named=rows.unfinished.named,
+        held_out=len(rows.split.held_out),
+        repeats=len(rows.split.repeats),
+        repeats_named=rows.repeats_named,
         steps=job.steps,
         steps_taken=taken,
         loss=loop.loss,

@@ -17,13 +17,14 @@ from data_schemas.errors import SamplingError, StoppedError, TrainingError
 from data_schemas.records import StoreHeader
 from models.base import Denoiser
 from models.ema import Ema
-from models.objectives import Objective
-from models.pixel_representation import PixelRepresentation
+from models.objectives import Objective, RenderLoss
+from models.pixel_representation import PixelRepresentation, representation_from
 from models.representation import SplatRepresentation
 from pipeline.generation.cards import write_card
 from pipeline.generation.jobs import TrainJob
-from pipeline.generation.loader import Loader, mixed_seed
+from pipeline.generation.loader import Batch, Loader, mixed_seed
 from pipeline.generation.logs import TrainLog
+from pipeline.generation.perceptual import ImageDistance, distance_named, image_loss, on_device
 from pipeline.generation.preview import sampled_images, save_preview
 from pipeline.generation.render_losses import render_loss
 from pipeline.generation.trackers import TrackerName
@@ -45,14 +46,16 @@ MOST_ROWS_NAMED = 20
 
 
 def learning_rate(job: TrainJob, step: int) -> float:
-    """Rises linearly during warm-up, then falls along a cosine to ``LAST_RATE`` of its height.
+    """Rises linearly during warm-up, then falls along a cosine to ``LAST_RATE`` of its height, or stays.
 
     Args:
-        job: with height, warm-up and steps.
+        job: with height, warm-up, steps and whether it falls.
         step: from 0.
     """
     if step < job.warm_up_steps:
         return job.learning_rate * (step + 1) / job.warm_up_steps
+    if job.constant_rate:
+        return job.learning_rate
     done = (step - job.warm_up_steps) / max(1, job.steps - job.warm_up_steps)
     return job.learning_rate * (LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * done)) / 2)
 
@@ -96,10 +99,12 @@ class TrainLoop:
         self._fabric, self._job, self._model, self._network, self._ema = fabric, job, model, network, ema
         self._wrapped, self._optimiser, self._objective = wrapped, optimiser, objective
         self._representation, self._loader, self._header, self._config = representation, loader, header, config
-        self._on_device: SplatRepresentation | None = None
-        if isinstance(representation, SplatRepresentation):
-            moved = SplatRepresentation.from_config(representation.config(), representation.tensors())
-            self._on_device = moved.to(fabric.device)
+        moved = representation_from(representation.config(), representation.tensors())
+        self._on_device = moved.to(fabric.device)
+        self._distance: ImageDistance | None = None
+        if isinstance(representation, PixelRepresentation):
+            size = representation.channels, representation.height, representation.width
+            self._distance = on_device(distance_named(job.perceptual, job.lpips_weights, size), fabric.device)
         self._check_every = UNCHECKED_STEPS if fabric.device.type == "cuda" else 1
         self._log: TrainLog | None = None
         self._unchecked: list[tuple[int, Tensor]] = []
@@ -170,12 +175,14 @@ class TrainLoop:
         job, device = self._job, self._fabric.device
         batch = self._loader.batch(step)
         generator = torch.Generator(device).manual_seed(mixed_seed(job.seed, "step", step, self._fabric.global_rank))
-        image_loss = None
-        if batch.target is not None and self._on_device is not None:
-            image_loss = render_loss(self._on_device, self._header, batch.target, job.render_loss)
-        losses = self._objective.loss(self._model, batch.clean, batch.label, generator, render_loss=image_loss)
-        self._fabric.backward(losses.mean())
-        norm = self._fabric.clip_gradients(self._model, self._wrapped, max_norm=job.clip, error_if_nonfinite=False)
+        losses = self._objective.loss(
+            self._model, batch.clean, batch.label, generator, render_loss=self._image_loss(batch)
+        )
+        penalty = self._network.penalty()
+        self._fabric.backward(losses.mean() if penalty is None else losses.mean() + penalty)
+        norm = self._fabric.clip_gradients(
+            self._model, self._wrapped, max_norm=job.clip or math.inf, error_if_nonfinite=False
+        )
         self._norm = norm if norm is not None else 0.0
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate(job, step)
@@ -184,6 +191,16 @@ class TrainLoop:
         if self._ema is not None:
             self._ema.update(self._network)
         self._unchecked.append((step, losses.detach()))
+
+    def _image_loss(self, batch: Batch) -> RenderLoss | None:
+        """The loss in image space that the job asks for."""
+        if isinstance(self._on_device, PixelRepresentation):
+            if self._distance is None:
+                return None
+            return image_loss(self._on_device, batch.clean, self._distance, self._job.perceptual_weight)
+        if batch.target is None:
+            return None
+        return render_loss(self._on_device, self._header, batch.target, self._job.render_loss)
 
     def _anywhere(self, here: bool) -> bool:
         """Whether any process says so; all answer alike, so that none waits for another."""
