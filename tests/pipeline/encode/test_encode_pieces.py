@@ -12,8 +12,7 @@ import pytest
 
 from data_schemas.errors import SourceError, StoreLockedError
 from data_schemas.stores import open_store
-from pipeline import encode as encode_module
-from pipeline import encode_session, planning
+from pipeline import encode_session, job_encoder, planning
 from pipeline.encode import (
     EncodePlan,
     EncodeSession,
@@ -39,8 +38,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> ArrayImages:
 
     for module in (planning, encode_session):
         monkeypatch.setattr(module, "open_source", open_source)
-    for module in (planning, encode_session, encode_module):
-        monkeypatch.setattr(module, "create_encoder", create_encoder)
+    monkeypatch.setattr(job_encoder, "create_encoder", create_encoder)
     return images
 
 
