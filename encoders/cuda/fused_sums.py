@@ -20,6 +20,7 @@ import math
 import triton
 import triton.language as tl
 
+from encoders.cuda.pixel_sums import add_weighted, write_residual
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
 
 SCALE = tl.constexpr(math.sqrt(0.5 * math.log2(math.e)))
@@ -95,27 +96,8 @@ def _add_gaussians(
     upright = tl.load(derived + UPRIGHT * ROOM + n)[:, None, None]
     upright_0 = tl.load(derived + UPRIGHT_0 * ROOM + n)[:, None, None]
     v = upright * py + upright_0
-    # From the first pixel of the strip on: the offsets are constants of the instructions.
-    offset = (tl.arange(0, STRIP).to(tl.float32) + 0.5)[None, :, None]
-    u = slant_x * offset + (slant_x * column + (slant_y * py + slant_0))
-    weight = tl.exp2(-(v * v) - u * u)
-    red += tl.sum(weight * tl.load(theta + _COLOUR * ROOM + n)[:, None, None], axis=0)
-    if CHANNELS == 3:
-        green += tl.sum(weight * tl.load(theta + (_COLOUR + 1) * ROOM + n)[:, None, None], axis=0)
-        blue += tl.sum(weight * tl.load(theta + (_COLOUR + 2) * ROOM + n)[:, None, None], axis=0)
-    if NORMALISED:
-        mass += tl.sum(weight, axis=0)
-    return red, green, blue, mass
-
-
-@triton.jit
-def difference(value, target, at, inside):
-    """Residual of one channel, 0 outside the image; one-sided as clipping hides what lies beyond black and white."""
-    wanted = tl.load(target + at).to(tl.float32)
-    low = tl.where(wanted == 0.0, 0.0, -1e30)
-    high = tl.where(wanted == 255.0, 1.0, 1e30)
-    clipped = tl.minimum(tl.maximum(value, low), high)
-    return tl.where(inside, clipped - wanted * (1.0 / 255.0), 0.0)
+    along = slant_x * column + (slant_y * py + slant_0)
+    return add_weighted(theta, n, slant_x, along, v, red, green, blue, mass, CHANNELS, NORMALISED, ROOM, STRIP)
 
 
 @triton.jit
@@ -191,22 +173,7 @@ def forward(
         column = first[None, :] + tl.arange(0, STRIP)[:, None]
         at = row[None, :] * STRIDE + column
         inside = column < WIDTH
-        scale = 1.0 / (mass + epsilon) if NORMALISED else 1.0
-        error = difference(red * scale, target, at, inside)
-        total = error * error
-        tl.store(planes + at, error * scale)
-        pull = error * scale * (red * scale)
-        if CHANNELS == 3:
-            error = difference(green * scale, target + size, at, inside)
-            total += error * error
-            tl.store(planes + size + at, error * scale)
-            pull += error * scale * (green * scale)
-            error = difference(blue * scale, target + 2 * size, at, inside)
-            total += error * error
-            tl.store(planes + 2 * size + at, error * scale)
-            pull += error * scale * (blue * scale)
-        if NORMALISED:
-            tl.store(planes + CHANNELS * size + at, -pull)
+        total = write_residual(target, planes, at, inside, red, green, blue, mass, epsilon, size, CHANNELS, NORMALISED)
         squares += tl.where(on_canvas, tl.sum(total, axis=0), 0.0)
     return 0.5 * tl.sum(squares, axis=0)
 

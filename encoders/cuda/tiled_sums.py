@@ -15,7 +15,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from encoders.cuda.fused_sums import DERIVED, SCALE, SLANT_X, SLANT_Y, UPRIGHT, difference, gather
+from encoders.cuda.fused_sums import DERIVED, SCALE, SLANT_X, SLANT_Y, UPRIGHT, gather
+from encoders.cuda.pixel_sums import add_weighted, write_residual
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
 
 _X, _Y, _LOG_A, _B, _LOG_C, _COLOUR = (tl.constexpr(row) for row in (X, Y, LOG_A, B, LOG_C, COLOUR))
@@ -107,7 +108,6 @@ def _add_group(
     STRIP: tl.constexpr,
 ):
     """Adds a group of Gaussians to the pixels of all lanes."""
-    offset = (tl.arange(0, STRIP).to(tl.float32) + 0.5)[None, :, None]
     for start in range(group * GROUP, group * GROUP + GROUP, TOGETHER):
         n = start + tl.arange(0, TOGETHER)
         slant_x = tl.load(derived + _SLANT_X * ROOM + n)[:, None, None]
@@ -115,15 +115,10 @@ def _add_group(
         upright = tl.load(derived + _UPRIGHT * ROOM + n)[:, None, None]
         dx = column[None, None, :] - tl.load(theta + _X * ROOM + n)[:, None, None]
         dy = row[None, None, :] - tl.load(theta + _Y * ROOM + n)[:, None, None]
-        v = upright * dy
-        u = slant_x * offset + (slant_x * dx + slant_y * dy)
-        weight = tl.exp2(-(v * v) - u * u)
-        red += tl.sum(weight * tl.load(theta + _COLOUR * ROOM + n)[:, None, None], axis=0)
-        if CHANNELS == 3:
-            green += tl.sum(weight * tl.load(theta + (_COLOUR + 1) * ROOM + n)[:, None, None], axis=0)
-            blue += tl.sum(weight * tl.load(theta + (_COLOUR + 2) * ROOM + n)[:, None, None], axis=0)
-        if NORMALISED:
-            mass += tl.sum(weight, axis=0)
+        along = slant_x * dx + slant_y * dy
+        red, green, blue, mass = add_weighted(
+            theta, n, slant_x, along, upright * dy, red, green, blue, mass, CHANNELS, NORMALISED, ROOM, STRIP
+        )
     return red, green, blue, mass
 
 
@@ -207,22 +202,7 @@ def render_tiles(
         column = first[None, :] + tl.arange(0, STRIP)[:, None]
         at = row[None, :] * STRIDE + column
         inside = column < WIDTH
-        scale = 1.0 / (mass + epsilon) if NORMALISED else 1.0
-        error = difference(red * scale, target, at, inside)
-        total = error * error
-        tl.store(planes + at, error * scale)
-        pull = error * scale * (red * scale)
-        if CHANNELS == 3:
-            error = difference(green * scale, target + size, at, inside)
-            total += error * error
-            tl.store(planes + size + at, error * scale)
-            pull += error * scale * (green * scale)
-            error = difference(blue * scale, target + 2 * size, at, inside)
-            total += error * error
-            tl.store(planes + 2 * size + at, error * scale)
-            pull += error * scale * (blue * scale)
-        if NORMALISED:
-            tl.store(planes + CHANNELS * size + at, -pull)
+        total = write_residual(target, planes, at, inside, red, green, blue, mass, epsilon, size, CHANNELS, NORMALISED)
         squares = tl.sum(tl.where(on_canvas, tl.sum(total, axis=0), 0.0), axis=0)
         tl.store(errors + image * tiles + tile, 0.5 * squares)
 
