@@ -231,7 +231,7 @@ def test_the_benchmark_refuses_politely_without_a_card(monkeypatch, tmp_path):
 def test_the_benchmark_counts_as_the_documentation_says(repository):
     from benchmarks.encode_gpu import instructions_per_step
 
-    text = (repository / "docs" / "gpu.md").read_text()
+    text = (repository / "docs" / "performance.md").read_text()
     for name, gaussians, size, channels in (("MNIST", 70, 28, 1), ("Sprites", 150, 32, 3), ("CIFAR-10", 200, 32, 3)):
         found = re.search(rf"\| {name}, K={gaussians} \| ([\d,]+) \|", text)
         assert found is not None
