@@ -47,6 +47,7 @@ TOKENS = 18
 """Tokens of the generator, about: Gaussians are packed until there are so few."""
 
 EVALUATIONS = 20
+SHOWN_SLOTS, SHOWN_IMAGES = 8, 400
 SEED_OF_IMAGES = 0
 
 
@@ -194,6 +195,32 @@ def table(work: Path, sets: Sequence[str]) -> str:
     return markdown(rows)
 
 
+def slots_plot(work: Path, name: str, path: Path) -> None:
+    """Where the same slots are in many images, a panel for each store and a colour for each slot."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    ways = [way for way in WAYS if not WAYS[way].of and store_path(work, name, way).exists()]
+    chosen = np.linspace(0, SETS[name] - 1, SHOWN_SLOTS).round().astype(int)
+    figure, panels = pyplot.subplots(1, len(ways), figsize=(3 * len(ways), 3.2), squeeze=False, layout="constrained")
+    for panel, way in zip(panels[0], ways, strict=True):
+        with open_store(store_path(work, name, way)) as store:
+            layout = store.header.splat_layout
+            rows = finished_rows(store)[:SHOWN_IMAGES]
+            splats = store.read(["splats"], [int(row) for row in rows])["splats"].astype(np.float32)
+        for number, slot in enumerate(chosen):
+            points = splats[:, slot]
+            panel.scatter(
+                points[:, layout.index("x")], points[:, layout.index("y")], s=3, color=f"C{number}", linewidths=0
+            )
+        panel.set(title=way, xlim=(-1.05, 1.05), ylim=(1.05, -1.05), xticks=[], yticks=[], aspect="equal")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
 def _spread(values: list[float], form: str) -> str:
     if not values:
         return ""
@@ -223,6 +250,7 @@ def main(
     images: Annotated[int, typer.Option(min=100, help="Images of each set.")] = FULL.images,
     train_steps: Annotated[int, typer.Option(min=1, help="Steps of each generator.")] = FULL.train_steps,
     quick: Annotated[bool, typer.Option("--quick", help="The set demo, a few steps: does it run?")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw slots of the first set's stores there, as a .png.")] = None,
     only_table: Annotated[bool, typer.Option("--table", help="Only print what is there.")] = False,
 ) -> None:
     """Encodes, trains, measures what is not there yet, and prints the table."""
@@ -245,6 +273,8 @@ def main(
                         _keep(result, measure_generator(work, name, way, seed, budget))
                         print(f"{result.stem}: {result.read_text()}", flush=True)
     print(table(work, names))
+    if plot is not None:
+        slots_plot(work, names[0], plot)
 
 
 if __name__ == "__main__":

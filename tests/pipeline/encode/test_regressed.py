@@ -187,3 +187,10 @@ def test_only_a_sample_is_fitted_first(small_sample: int, tmp_path: Path) -> Non
     out = tmp_path / "demo.zarr"
     assert encode(job(out, start="grid", codec="normalised")).fitted == IMAGES
     assert len(rows_of(tmp_path / "demo-refine" / "first.zarr")["state"]) == small_sample
+
+
+@pytest.mark.slow
+def test_dask_workers_read_the_regression_and_write_the_same_bytes(refined: Path, tmp_path: Path) -> None:
+    summary = encode(job(tmp_path / "demo.zarr", compute="dask", workers=2))
+    assert (summary.fitted, summary.failed) == (IMAGES, ())
+    assert_same_rows(refined, tmp_path / "demo.zarr")
