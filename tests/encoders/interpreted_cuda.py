@@ -188,7 +188,7 @@ def test_dark_gaussians_move_as_in_the_reference(start, channels):
 
     def fitted(encoder):
         with pytest.MonkeyPatch.context() as patch:
-            for module in ("encoders.autograd_fit", "encoders.fit_cuda"):
+            for module in ("encoders.autograd_fit", "encoders.cuda.slabs"):
                 patch.setattr(f"{module}.begin", lambda images, settings, recipe: frames.copy())
             return from_splats(encoder.fit(images).splats, 12, 12)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data_schemas.errors import JobError
-from data_schemas.splats import ADDITIVE, OVER
+from data_schemas.splats import ADDITIVE, NORMALISED, OVER
 from encoders import engine_choice
 from encoders.base import FitSettings
 from encoders.cuda import self_check
@@ -144,9 +144,9 @@ class TestSelfCheck:
         assert self.fault() is None
         assert self.fault(steps=7) is None
         assert card.calls == [(ADDITIVE, 1, "fused")]
-        assert self.fault(codec="normalised/1") is None
+        assert self.fault(codec=NORMALISED) is None
         assert self.fault(gaussians=3000) is None
-        assert card.calls[1:] == [("normalised/1", 1, "fused"), (ADDITIVE, 1, "tiled")]
+        assert card.calls[1:] == [(NORMALISED, 1, "fused"), (ADDITIVE, 1, "tiled")]
         card.name = "Card B"
         assert self.fault() is None
         assert len(card.calls) == 4
@@ -217,9 +217,10 @@ class TestSelfCheck:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("path", ["fused", "tiled"])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("codec", [ADDITIVE, "normalised/1"])
+@pytest.mark.parametrize(
+    ("codec", "channels", "path"),
+    [(ADDITIVE, 3, "fused"), (NORMALISED, 1, "fused"), (ADDITIVE, 1, "tiled"), (NORMALISED, 3, "tiled")],
+)
 def test_the_card_of_this_machine_is_right(codec, channels, path):
     found, failure = self_check.run_check(codec, channels, path)
     assert found is not None, failure
