@@ -22,6 +22,9 @@ from pipeline.sources.base import SourceImage
 
 logger = logging.getLogger("splatspace.encode")
 
+FEWEST_MEASURED = 16
+"""Images that one thread measures at least."""
+
 
 class BlockEncoder:
     """Fits the images of blocks with one engine, for one header.
@@ -32,7 +35,7 @@ class BlockEncoder:
     Args:
         header: of the store.
         encoder: the engine.
-        workers: threads for decoding.
+        workers: threads that measure.
         copy_of: finds a row of identical content that is fitted already: takes a content hash, returns a block of
             one row or None.
     """
@@ -146,28 +149,39 @@ class BlockEncoder:
         steps: NDArray[np.int32],
     ) -> list[str]:
         """Rounds and measures a fitted batch and puts it in its rows; returns the problem of each image or ""."""
-        header = self.header
-        stored, problems = quantise(splats, header)
+        header, at = self.header, np.asarray(part)
+        rows.steps[at] = steps
+        rows.state[at] = RowState.DONE
+        rows.failure[at] = ""
+        if rows.image is not None:
+            rows.image[at] = pixels
+        if not header.gaussians:
+            return [""] * len(at)  # images only: nothing to decode or to measure
         view = {
             "layout": header.splat_layout,
             "codec": header.codec,
             "height": header.height,
             "width": header.width,
-            "workers": self.workers,
+            "workers": 1,
         }
-        decoded, dead = decode_with_dead(stored, **view)
-        decoded = to_uint8(decoded)
-        at = np.asarray(part)
-        rows.splats[at] = stored
-        rows.psnr[at] = psnr(decoded, pixels)
-        rows.ssim[at] = ssim(decoded, pixels)
-        rows.steps[at] = steps
-        rows.dead[at] = dead
-        rows.state[at] = RowState.DONE
-        rows.failure[at] = ""
-        if rows.image is not None:
-            rows.image[at] = pixels
-        return problems
+
+        def some(these: slice) -> list[str]:
+            here = at[these]
+            stored, problems = quantise(splats[these], header)
+            decoded, dead = decode_with_dead(stored, **view)
+            decoded = to_uint8(decoded)
+            rows.splats[here] = stored
+            rows.psnr[here] = psnr(decoded, pixels[these])
+            rows.ssim[here] = ssim(decoded, pixels[these])
+            rows.dead[here] = dead
+            return problems
+
+        size = max(FEWEST_MEASURED, -(-len(at) // self.workers))
+        slices = [slice(first, first + size) for first in range(0, len(at), size)]
+        if len(slices) == 1:
+            return some(slices[0])
+        with ThreadPoolExecutor(self.workers, "measure") as pool:
+            return [problem for problems in pool.map(some, slices) for problem in problems]
 
     def _copy(
         self,
@@ -242,7 +256,8 @@ class _Tally:
                 FailedImage(row=block.first_row + p, source_id=str(rows.source_id[p]), reason=self.failed[p])
                 for p in sorted(self.failed)
             ),
-            mean_error=float(np.sum(10.0 ** (-rows.psnr[done].astype(np.float64) / 10))),
+            # An image without a fit has no error.
+            mean_error=float(np.nansum(10.0 ** (-rows.psnr[done].astype(np.float64) / 10))),
             stopped=self.stopped,
             written=bool(renewed or decision.relabelled or newly_failed),
             wall_seconds=time.perf_counter() - block.started,

@@ -18,6 +18,7 @@ from pipeline.encode import EncodePlan, encode
 from pipeline.planning import BLOCK_BYTES, survey
 from pipeline.shards import BLOCKS_ON_A_CARD, blocks_per_shard, shards
 from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, job_for, pictures
+from tests.pipeline.encode.test_encode_run import assert_same_rows
 
 
 def asking_for(images: int) -> SamplingEncoder:
@@ -116,6 +117,15 @@ def test_what_goes_wrong_while_it_is_measured_ends_the_run(tmp_path: Path, monke
     source = ArrayImages(pictures(8, side=4))
     with pytest.raises(ArithmeticError, match="measured wrongly"):
         encode(job_for(tmp_path / "a.zarr", block_rows=8), source=source, encoder=asking_for(4))
+
+
+def test_rows_do_not_depend_on_how_many_threads_measure(tmp_path: Path) -> None:
+    source = ArrayImages(pictures(75, side=8))
+    for workers in (1, 4):
+        encoder = asking_for(70)
+        encode(job_for(tmp_path / f"{workers}.zarr", block_rows=128, workers=workers), source=source, encoder=encoder)
+        assert encoder.batches == [70, 5]
+    assert_same_rows(tmp_path / "1.zarr", tmp_path / "4.zarr")
 
 
 @pytest.mark.parametrize("engine", ["cpu", "reference"])
