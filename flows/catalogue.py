@@ -20,6 +20,9 @@ WATCHED_FOLDER = "data/incoming"
 GENERATED = ("mnist", "sprites", "cifar10")
 """Data sets whose splats generators learn."""
 
+PATCH_HEADS = ("kpn", "lut", "outer", "splats")
+"""Of the patch models, which learn the cats; the same as ``models.patch_presets.HEADS``, which imports torch."""
+
 CONCURRENCY = {"limit": 1, "collision_strategy": "ENQUEUE"}
 """A store has one run at a time: a second run of a deployment waits for the first."""
 
@@ -105,10 +108,16 @@ def _train(dataset: str, title: str) -> Deployment:
     return Deployment(f"train-splats-{dataset}", description, parameters)
 
 
-def _evaluate(dataset: str, title: str) -> Deployment:
-    parameters = {"run": f"out/runs/splats-{dataset}", "store": f"out/{dataset}.zarr"}
-    description = f"Measures the generator of train-splats-{dataset} against the originals of {title}."
-    return Deployment(f"evaluate-splats-{dataset}", description, parameters)
+def _train_cats(head: str) -> Deployment:
+    parameters = {"store": "out/cats.zarr", "out": f"out/runs/cats-{head}", "kind": "cats", "head": head}
+    description = f"Trains the patch model with head {head} on the pixels of cat faces; run again it goes on."
+    return Deployment(f"train-cats-{head}", description, parameters)
+
+
+def _evaluate(run: str, dataset: str) -> Deployment:
+    parameters = {"run": f"out/runs/{run}", "store": f"out/{dataset}.zarr"}
+    description = f"Measures the generator of train-{run} against the originals of {PRESETS[dataset].title}."
+    return Deployment(f"evaluate-{run}", description, parameters)
 
 
 def _ablate(dataset: str, title: str) -> Deployment:
@@ -137,7 +146,9 @@ DEPLOYMENTS: tuple[Deployment, ...] = (
     *(_report(name, PRESETS[name].title) for name in ("mnist", "sprites", "cifar10", "cats", "demo")),
     _report("folder", "the watched folder"),
     *(_train(name, PRESETS[name].title) for name in GENERATED),
-    *(_evaluate(name, PRESETS[name].title) for name in GENERATED),
+    *(_train_cats(head) for head in PATCH_HEADS),
+    *(_evaluate(f"splats-{name}", name) for name in GENERATED),
+    *(_evaluate(f"cats-{head}", "cats") for head in PATCH_HEADS),
     *(_ablate(name, PRESETS[name].title) for name in GENERATED),
 )
 

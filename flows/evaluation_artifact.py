@@ -6,21 +6,23 @@ from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 
-from flows.artifacts import artifact_key, escape, harmless, picture, places, small_sheet, table
-from flows.training_artifact import newest_samples
+from flows.artifacts import escape, harmless, picture, places, small_sheet, table
+from flows.training_artifact import newest_samples, training_key
+from models.checkpoint import read_config
 from pipeline.generation.evaluation_report.figures import Evaluation, Scores
 from pipeline.generation.evaluation_report.reading import JSON_FILE
+from pipeline.generation.train_state import MODEL_FILE
 
-_HEADER = ("images", "n", "FID", "KID", "precision", "recall", "density", "coverage", "sliced W2", "IS")
+_HEADER = ("images", "n", "FID", "KID", "precision", "recall", "coverage", "W2", "IS")
 
 
 def score_rows(found: Evaluation) -> list[list[str]]:
     """One row for each pair of sets that was compared: generated images, and the floors."""
-    named = [(f"generated, {line.evaluations} evaluations", line) for line in found.generated]
+    named = [(f"{line.evaluations} evaluations", line) for line in found.generated]
     named += [
-        ("the last against renderings", found.against_renderings),
-        ("floor: other originals", found.real_floor),
-        ("floor: renderings of the store", found.reconstruction_floor),
+        ("the same to renderings", found.against_renderings),
+        ("floor: originals", found.real_floor),
+        ("floor: renderings", found.reconstruction_floor),
     ]
     return [[name, *_cells(line)] for name, line in named]
 
@@ -30,12 +32,11 @@ def _cells(line: Scores) -> list[str]:
     return [
         f"{line.n:,}",
         f"{line.fid:.2f}",
-        f"{line.kid:.4f} +/- {line.kid_spread:.4f}",
-        f"{line.precision:.3f}",
-        f"{line.recall:.3f}",
-        f"{line.density:.3f}",
-        f"{line.coverage:.3f}",
-        f"{line.sliced_wasserstein:.4f}",
+        f"{line.kid:.3g} \u00b1 {line.kid_spread:.2g}",
+        f"{line.precision:.2f}",
+        f"{line.recall:.2f}",
+        f"{line.coverage:.2f}",
+        f"{line.sliced_wasserstein:.3f}",
         score,
     ]
 
@@ -63,7 +64,7 @@ def evaluation_markdown(found: Evaluation, *, run: Path, page: Path) -> str:
     ]
     sections = [
         f"# Evaluation of {escape(generator.name)} on {escape(reference.source)}",
-        "Lower is better for FID, KID and sliced W2. Numbers compare only with the same features, hash and n.",
+        "Lower is better for FID, KID and sliced Wasserstein (W2). Compare only in the same features, at equal n.",
         table(_HEADER, score_rows(found)),
         table(["figure", "value"], facts),
     ]
@@ -75,13 +76,13 @@ def evaluation_markdown(found: Evaluation, *, run: Path, page: Path) -> str:
 
 
 def publish_evaluation(found: Evaluation, run: Path, page: Path) -> None:
-    """Keeps an evaluation under the key ``evaluation-<kind>-<set>``. Never raises.
+    """Keeps an evaluation under the key ``evaluation-splats-<set>`` or the like. Never raises.
 
     Args:
         found: the figures.
         run: folder of the training.
         page: path of ``evaluation.html``.
     """
-    key = artifact_key(found.reference.source, f"evaluation-{found.generator.kind}")
-    with harmless(f"artifact {key}"):
+    with harmless("artifact of the evaluation"):
+        key = training_key(read_config(run / MODEL_FILE), "evaluation")
         create_markdown_artifact(evaluation_markdown(found, run=run, page=page), key=key, description="evaluation")

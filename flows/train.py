@@ -12,27 +12,29 @@ from typing import Annotated, Any, Literal
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from data_schemas.locations import location
 from flows.parameters import PathText
 from flows.progress_artifact import ProgressBar
 from flows.roots import require_inside_roots
 from flows.stop import run_stoppably
 from flows.training_artifact import publish_training
-from models.base import DataKind
 from models.covariance import CovarianceForm
 from models.normalisation import Normalisation
+from models.patch_presets import HeadName, RecipeName
 from models.registry import PresetName
-from pipeline.generation.jobs import OrderName, PrecisionName, TrainJob, resolve_train_job
+from pipeline.generation.jobs import OrderName, PrecisionName, TrainJob
 from pipeline.generation.train import train as run_training
 from pipeline.generation.train_records import TrainProgress, TrainSummary
-from pipeline.generation.train_state import MODEL_FILE, STATE_FILE, continued_job
+from pipeline.generation.train_request import KindName, requested_job
+from pipeline.generation.train_state import MODEL_FILE, STATE_FILE
 
 
 @flow(name="train", flow_run_name="{kind} of {store} to {out}", persist_result=False)
 def train(
     store: PathText,
     out: PathText,
-    kind: DataKind = "splats",
+    kind: KindName = "splats",
+    head: HeadName | None = None,
+    recipe: RecipeName | None = None,
     model: Annotated[str, Field(min_length=1)] | None = None,
     preset: PresetName | None = None,
     pack: Annotated[int, Field(ge=1)] | None = None,
@@ -41,6 +43,12 @@ def train(
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None,
     objective: Annotated[str, Field(min_length=1)] | None = None,
     render_loss: Annotated[float, Field(ge=0)] | None = None,
+    perceptual: Literal["none", "gradient", "dct", "lpips"] | None = None,
+    perceptual_weight: Annotated[float, Field(ge=0)] | None = None,
+    lpips_weights: PathText | None = None,
+    flip: Annotated[float, Field(ge=0, le=1)] | None = None,
+    distinct: bool | None = None,
+    held_out: Annotated[float, Field(ge=0, le=0.9)] | None = None,
     covariance: CovarianceForm | None = None,
     normalisation: Normalisation | None = None,
     classes: bool | None = None,
@@ -64,7 +72,9 @@ def train(
     Args:
         store: a .zarr or .h5 store of finished splats, or of images for pixels.
         out: folder of the run; relative to the folder in which the flow runs.
-        kind: what the generator makes, splats or pixels.
+        kind: what the generator makes, splats or pixels; cats are pixels made by a patch model.
+        head: of a patch model, needed there.
+        recipe: of a patch model, as published or modern (the default).
         model: a name of `splatspace models`; splatdit, or pixel-unet for pixels.
         preset: size of the model (small).
         pack: Gaussians per token of splatdit; about 50 tokens without it.
@@ -73,6 +83,12 @@ def train(
         learning_rate: its height (0.001).
         objective: flow-clean, flow-velocity, epsilon, ddpm-linear, ddpm-cosine or published.
         render_loss: weight of a loss on rendered predictions (0, none).
+        perceptual: a loss on how predicted pixels look (none; of cats by recipe).
+        perceptual_weight: its weight.
+        lpips_weights: folder with the weights of LPIPS.
+        flip: share of images that are mirrored.
+        distinct: learn each picture once (cats only).
+        held_out: share of images kept apart for evaluation (0; of cats 0.1).
         covariance: numbers that stand for a covariance (matrix_log).
         normalisation: how the numbers are scaled (by model).
         classes: condition on labels (where there are some).
@@ -103,6 +119,12 @@ def train(
         "learning_rate": learning_rate,
         "objective": objective,
         "render_loss": render_loss,
+        "perceptual": perceptual,
+        "perceptual_weight": perceptual_weight,
+        "lpips_weights": None if lpips_weights is None else Path(lpips_weights),
+        "flip": flip,
+        "distinct": distinct,
+        "held_out": held_out,
         "covariance": covariance,
         "normalisation": normalisation,
         "classes": classes,
@@ -116,15 +138,13 @@ def train(
         "every": every,
         "latents": latents,
     }
-    require_inside_roots(store=store, out=out)
+    require_inside_roots(store=store, out=out, lpips_weights=lpips_weights)
     logger = get_run_logger()
     run = Path(out)
     goes_on = resume and (run / STATE_FILE).exists()
     if goes_on:
-        job = continued_job(run, {"kind": kind, "store": location(store), **options})
         logger.info("%s holds a training: it goes on", run)
-    else:
-        job = resolve_train_job(kind, store, run, **options)
+    job = requested_job(kind, store, run, head=head, recipe=recipe, resume=goes_on, options=options)
     try:
         summary = _trained(job, resume=goes_on, trackers=tuple(track.split(",")) if track else ())
     finally:

@@ -13,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.artifacts import artifact_key, escape, harmless, picture, places, small_sheet, table
 from models.checkpoint import read_config
+from pipeline.generation.cats_job import head_of
 from pipeline.generation.logs import read_lines
 from pipeline.generation.loss_curve import loss_png
 from pipeline.generation.train_state import CARD_FILE, LOG_FILE, MODEL_FILE, SAMPLES_FOLDER
@@ -24,37 +25,38 @@ def newest_samples(run: Path) -> Path | None:
 
 
 def training_key(config: dict[str, Any], prefix: str = "train") -> str:
-    """``train-splats-<set>``: one history for each data set and each kind of generator."""
-    return artifact_key(config["store"]["source"]["name"], f"{prefix}-{config['data']['kind']}")
+    """``train-splats-<set>``, or ``train-<set>-kpn`` of a patch model: one history for each set and kind of generator.
+
+    Args:
+        config: of ``model.safetensors``.
+        prefix: what is shown of it.
+    """
+    name = config["store"]["source"]["name"]
+    patch_model = head_of(config["model"])
+    if patch_model is None:
+        return artifact_key(name, f"{prefix}-{config['data']['kind']}")
+    return f"{artifact_key(name, prefix)}-{patch_model[0]}"
 
 
 def training_rows(config: dict[str, Any], lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The figures that people read first.
+    """What people ask first; the card has the rest.
 
     Args:
         config: of ``model.safetensors``.
         lines: of the log.
     """
-    job, rows = config["job"], config["store"]
+    job = config["job"]
     last = lines[-1] if lines else {}
 
     def shown(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
 
     return [
-        ("images learnt from", f"{rows['images']:,}"),
-        ("rows not done, not used", f"{rows['unfinished']:,}"),
         ("steps", f"{config['step']:,} of {job['steps']:,}"),
-        ("images a step", f"{job['batch']:,}"),
         ("loss, mean of the last entry", shown(config["loss"], ".4f")),
         ("norm of the gradient", shown(last.get("gradient_norm"), ".3f")),
         ("images per second", shown(last.get("images_per_second"), ",.0f")),
-        ("parameters", f"{config['parameters']:,}"),
-        ("GFLOP per evaluation", f"{config['gflop']:.3f}"),
-        ("objective", str(config["objective"]["name"])),
-        ("order of Gaussians", str(rows["order"])),
-        ("precision, device", f"{config['precision']}, {config['device']}"),
-        ("seed", str(job["seed"])),
+        ("device", str(config["device"])),
     ]
 
 
@@ -81,15 +83,31 @@ def training_markdown(run: Path) -> str:
         ]
     card = run / CARD_FILE
     if card.exists():
-        sections += ["## Card", _quoted(card.read_text(encoding="utf-8"))]
+        sections += ["## Card", *card_sections(card.read_text(encoding="utf-8"))]
     sections += places([("run", run), ("model", run / MODEL_FILE), ("card", card), ("log", run / LOG_FILE)])
     return "\n\n".join(sections) + "\n"
 
 
-def _quoted(text: str) -> str:
-    """Text as it is, in a fence that nothing inside of it can close."""
-    fence = "`" * (2 + max((len(run) for run in re.findall("`+", text)), default=1))
-    return f"{fence}text\n{text.rstrip()}\n{fence}"
+def card_sections(text: str) -> list[str]:
+    """A card as sections of this page: its own tables and headings, and everything else as text.
+
+    What it quotes of a data set (name, licence, attribution) stays text, whatever it holds.
+    """
+    found: list[str] = []
+    for block in re.split(r"\n\s*\n", text.strip()):
+        lines = block.splitlines()
+        if lines[0].startswith("# "):
+            continue  # the title: the page has one
+        if lines[0].startswith("## "):
+            found.append(f"### {escape(lines[0].removeprefix('## '))}")
+        elif lines[0].startswith("```"):
+            found.append(escape(" ".join(lines[1:-1])))
+        elif all(line.startswith("| ") for line in lines if not line.startswith("|---")):
+            rows = [line.removeprefix("| ").removesuffix(" |").partition(" | ") for line in lines[2:]]
+            found.append(table(["fact", "value"], [[name, value] for name, _, value in rows]))
+        else:
+            found.append(escape(" ".join(lines)))
+    return found
 
 
 def publish_training(run: Path) -> None:

@@ -152,28 +152,10 @@ def train(
         "latents": latents,
     }
     # Imports that take seconds come after the command line has been read.
-    from data_schemas.locations import location
-    from models.patch_presets import model_name
-    from pipeline.generation.cats_job import resolve_cats_job
-    from pipeline.generation.jobs import resolve_train_job
     from pipeline.generation.train import train as run
-    from pipeline.generation.train_state import continued_job
+    from pipeline.generation.train_request import requested_job
 
-    if kind != "cats" and (head or recipe):
-        raise JobError(f"--head or --recipe with train {kind}", allowed="train cats", next_step="leave them out")
-    if resume:
-        if head is not None:
-            options["model"] = model_name(head, recipe or "modern")
-        given = {"kind": "pixels" if kind == "cats" else kind, "store": None if store is None else location(store)}
-        job = continued_job(out, {**given, **options})
-    elif store is None:
-        raise JobError("train without --store", allowed="a store", next_step="give --store NAME.zarr, or --resume")
-    elif kind != "cats":
-        job = resolve_train_job(kind, store, out, **options)
-    elif head is None:
-        raise JobError("train cats without --head", allowed="kpn, lut, outer, splats", next_step="give --head splats")
-    else:
-        job = resolve_cats_job(store, out, head=head, recipe=recipe or "modern", **options)
+    job = requested_job(kind, store, out, head=head, recipe=recipe, resume=resume, options=options)
     with stop_on_signal() as should_stop, _progress() as progress:
         summary = run(job, resume=resume, progress=progress, should_stop=should_stop, trackers=track or ())
     if not summary.rank:  # the other processes of a training say the same

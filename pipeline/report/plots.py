@@ -115,7 +115,15 @@ def _svg(figure: Figure, name: str) -> str:
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"|height="[\d.]+pt" width="[\d.]+pt"', "", text, count=1).strip()
 
 
-def curves_svg(x: Sequence[float], y: Sequence[float], *, floors: Mapping[str, float], x_name: str, y_name: str) -> str:
+def curves_svg(
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    floors: Mapping[str, float],
+    x_name: str,
+    y_name: str,
+    name: str = "evaluations",
+) -> str:
     """A measured curve, with levels to compare it with.
 
     Args:
@@ -124,24 +132,27 @@ def curves_svg(x: Sequence[float], y: Sequence[float], *, floors: Mapping[str, f
         floors: levels by name.
         x_name: of the axis.
         y_name: of the axis.
+        name: of the picture, its own within the page.
 
     Returns:
         An ``<svg>`` element.
     """
     figure, axes = _axes()
     axes.plot(x, y, color=_ACCENT, linewidth=1.8, marker="o", markersize=5)
+    # On the side away from the floors: below them where they lie above the curve.
+    side = -15 if floors and min(floors.values()) >= max(y) else 7
     for along, value in zip(x, y, strict=True):
-        axes.annotate(f"{value:.3g}", (along, value), (0, 7), textcoords="offset points", ha="center", color=_INK)
+        axes.annotate(f"{value:.3g}", (along, value), (0, side), textcoords="offset points", ha="center", color=_INK)
     greatest = max([*y, *floors.values(), 1e-9])
-    for number, (name, level) in enumerate(floors.items()):
+    for number, (floor, level) in enumerate(floors.items()):
         axes.axhline(level, color=_FAINT, linewidth=1, dashes=(4, 3) if number else (1, 2))
-        side, place = ("left", 0.01) if number else ("right", 0.99)
+        aligned, place = ("left", 0.01) if number else ("right", 0.99)
         axes.text(
             place,
             level,
-            f"{name} {level:.3g}",
+            f"{floor} {level:.3g}",
             transform=axes.get_yaxis_transform(),
-            ha=side,
+            ha=aligned,
             va="bottom",
             color=_FAINT,
             fontsize=8.5,
@@ -151,4 +162,4 @@ def curves_svg(x: Sequence[float], y: Sequence[float], *, floors: Mapping[str, f
     axes.margins(x=0.12)
     axes.set_xlabel(x_name)
     axes.set_ylabel(y_name)
-    return _svg(figure, "evaluations")
+    return _svg(figure, name)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.catalogue import BY_NAME, DEPLOYMENTS, GENERATED, prefect_yaml
+from flows.catalogue import BY_NAME, DEPLOYMENTS, GENERATED, PATCH_HEADS, prefect_yaml
+from models.patch_presets import HEADS
 
 SETS = ("mnist", "sprites", "cifar10", "cats", "demo", "folder")
 
@@ -17,8 +18,9 @@ SETS = ("mnist", "sprites", "cifar10", "cats", "demo", "folder")
 def test_the_promised_deployments_are_there_once() -> None:
     names = [deployment.name for deployment in DEPLOYMENTS]
     made = [f"{flow}-{name}" for flow in ("encode", "report") for name in SETS]
-    learnt = [f"{flow}-{name}" for flow in ("train-splats", "evaluate-splats", "ablate") for name in GENERATED]
-    assert names == made + learnt
+    runs = [*(f"splats-{name}" for name in GENERATED), *(f"cats-{head}" for head in HEADS)]
+    learnt = [f"{flow}-{run}" for flow in ("train", "evaluate") for run in runs]
+    assert names == made + learnt + [f"ablate-{name}" for name in GENERATED]
     assert list(BY_NAME) == names
     assert BY_NAME["encode-sprites"].full_name == "encode/encode-sprites"
     assert BY_NAME["report-cats"].tags == ["report", "cats"]
@@ -75,6 +77,11 @@ def test_a_generator_learns_from_the_store_of_its_set_and_is_evaluated_where_it_
         assert training.parameters["store"] == store
         assert evaluation.parameters == {"run": training.parameters["out"], "store": store}
         assert BY_NAME[f"ablate-{name}"].parameters["store"] == store
+    assert PATCH_HEADS == HEADS
+    for head in HEADS:
+        training, evaluation = BY_NAME[f"train-cats-{head}"], BY_NAME[f"evaluate-cats-{head}"]
+        assert training.parameters["store"] == BY_NAME["encode-cats"].parameters["out"]
+        assert evaluation.parameters == {"run": training.parameters["out"], "store": training.parameters["store"]}
 
 
 @pytest.mark.parametrize("module", ["torch", "numba", "numpy", "prefect", "zarr"])

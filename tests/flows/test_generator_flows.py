@@ -101,14 +101,15 @@ class TestTraining:
         page = pages("train-splats-arrays")[0]
         shown = MarkdownIt().enable("table").render(page)
         assert "<h1>Training of splatdit (tiny) on arrays</h1>" in shown
-        for name, value in (("images learnt from", "140"), ("steps", "4 of 4"), ("objective", "flow-clean")):
+        for name, value in (("images learnt from", "140"), ("steps", "4 of 4"), ("labels", "3")):
             assert f"<td>{name}</td>\n<td>{value}</td>" in shown
         assert f"<td>{(trained.run / 'model.safetensors').as_uri()}</td>" in shown
         curve, grid = pictures_in(page)
         assert curve.width > 400
         assert grid.size == Image.open(trained.run / "samples" / "0000004.png").size
         assert "Samples after step 4" in shown
-        assert "images learnt from | 140" in re.sub(r"<[^>]+>", "", shown), "the card"
+        assert "<h3>Data</h3>" in shown, "of the card"
+        assert "Licence: CC0." in shown
         assert (100.0, "step 4 of 4, loss") in [(share, words[:17]) for share, words in progress_of_all_runs()]
 
     def test_run_again_it_goes_on_and_more_steps_lengthen_it(self, store: Path, tmp_path: Path) -> None:
@@ -145,7 +146,14 @@ class TestTraining:
 
     def test_pixels_have_a_history_of_their_own(self, store: Path, tmp_path: Path) -> None:
         run_flow(store, tmp_path / "run", kind="pixels", steps=1)
-        assert "pixel-unet" in pages("train-pixels-arrays")[-1]
+        assert "pixel-unet" in MarkdownIt().render(pages("train-pixels-arrays")[-1])
+
+    def test_so_have_the_heads_of_patch_models(self, store: Path, tmp_path: Path) -> None:
+        summary = run_flow(store, tmp_path / "run", kind="cats", head="lut", steps=1)
+        assert summary.model == "cats-lut"
+        assert "cats-lut" in MarkdownIt().render(pages("train-arrays-lut")[-1])
+        with pytest.raises(JobError, match="--head or --recipe with train pixels"):
+            run_flow(store, tmp_path / "other", kind="pixels", head="lut")
 
     def test_it_stays_inside_the_roots(self, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SPLATSPACE_ROOTS", str(tmp_path))
@@ -169,8 +177,8 @@ class TestEvaluation:
         found = read_evaluation(trained.run / "evaluation")
         assert [scores.evaluations for scores in found.generated] == [1, 2, 3]
         shown = MarkdownIt().enable("table").render(pages("evaluation-splats-arrays")[-1])
-        assert f"<td>generated, 2 evaluations</td>\n<td>66</td>\n<td>{found.headline.fid:.2f}</td>" in shown
-        assert f"<td>floor: other originals</td>\n<td>66</td>\n<td>{found.real_floor.fid:.2f}</td>" in shown
+        assert f"<td>2 evaluations</td>\n<td>66</td>\n<td>{found.headline.fid:.2f}</td>" in shown
+        assert f"<td>floor: originals</td>\n<td>66</td>\n<td>{found.real_floor.fid:.2f}</td>" in shown
         assert f"<td>{page.as_uri()}</td>" in shown
         assert found.features.sha in shown
         assert len(pictures_in(pages("evaluation-splats-arrays")[-1])) == 1

@@ -47,7 +47,7 @@ def render_page(
         ablation_cells=ablation_cells,
         ablation_words=None if ablation is None else ablation_words(ablation),
         ablation_picture=None if ablation is None else picture_address(ablation_png(ablation)),
-        curve=Markup(evaluations_svg(found)),
+        curves=[Markup(evaluations_svg(found)), Markup(recall_svg(found))],
         samples=pictures.sample_sheet(),
         originals=pictures.original_sheet(),
         way=way,
@@ -69,4 +69,16 @@ def evaluations_svg(found: Evaluation) -> str:
         },
         x_name="evaluations of the network",
         y_name=f"FID[{found.features.label}]",
+    )
+
+
+def recall_svg(found: Evaluation) -> str:
+    """Recall against the number of evaluations, with both floors."""
+    return curves_svg(
+        [float(scores.evaluations or 0) for scores in found.generated],
+        [scores.recall for scores in found.generated],
+        floors={"other originals": found.real_floor.recall, "reconstructions": found.reconstruction_floor.recall},
+        x_name="evaluations of the network",
+        y_name="recall",
+        name="recall",
     )
