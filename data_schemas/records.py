@@ -163,6 +163,13 @@ class StoreHeader(BaseModel):
         """The columns of ``splats``."""
         return layout_named(self.layout)
 
+    @property
+    def refine(self) -> str | None:
+        """How starts of a second fit were made (``encode --refine``); None for a store that was fitted once."""
+        recipe = self.settings.get("recipe")
+        refined = recipe.get("refine") if isinstance(recipe, dict) else None
+        return str(refined["method"]) if isinstance(refined, dict) and "method" in refined else None
+
     def identity(self) -> dict[str, Any]:
         """The fields that two runs must share to write into one store."""
         keys = (

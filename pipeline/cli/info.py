@@ -30,7 +30,11 @@ def info(
     rows: list[tuple[str, str]] = [
         ("images", f"{found.rows:,}: {found.done:,} done, {found.failed:,} failed, {found.empty:,} not encoded yet"),
         ("PSNR", f"all {found.lossless:,} lossless" if found.psnr is None and found.lossless else quality),
-        ("codec", f"{header.codec}, {header.colours} colours, start {header.start or '-'}"),
+        (
+            "codec",
+            f"{header.codec}, {header.colours} colours, start {header.start or '-'}"
+            + (f", refined ({header.refine})" if header.refine else ""),
+        ),
         ("Gaussians", f"{header.gaussians} an image, {header.layout} layout: {' '.join(header.splat_layout.names)}"),
         ("image size", f"{header.height} x {header.width} x {header.channels} (height, width, channels)"),
         ("source pixels", "in the store" if header.images else "not in the store"),

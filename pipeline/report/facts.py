@@ -21,6 +21,8 @@ def encode_command(header: StoreHeader, path: Location) -> str | None:
     if header.settings.get("rounds", 1) > 1:
         words += ["--rounds", str(header.settings["rounds"])]
     words += ["--codec", header.codec.split("/")[0], "--colours", header.colours, "--start", header.start]
+    if header.refine:
+        words += ["--refine", header.refine]
     words += ["--dtype", header.dtype, "--engine", header.engine, "--seed", str(header.seed)]
     if not header.images:
         words.append("--no-images")

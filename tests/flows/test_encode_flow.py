@@ -108,6 +108,14 @@ def assert_same_rows(path: Path, expected: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server", "no_delay")
 class TestFlow:
+    def test_refine_fits_twice(self, tmp_path: Path) -> None:
+        out = tmp_path / "demo.zarr"
+        assert run_flow("demo", out, limit=60, gaussians=6, steps=4, workers=2, refine="regressed").fitted == 60
+        with open_store(out) as store:
+            assert store.header.refine == "regressed"
+        with open_store(tmp_path / "demo-refine" / "first.zarr") as store:
+            assert store.header.refine is None
+
     def test_it_writes_the_store_of_a_plain_run_and_its_report(
         self, tmp_path: Path, plain_rows: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:

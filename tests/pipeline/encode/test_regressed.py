@@ -21,6 +21,7 @@ from pipeline.job_encoder import read_regression
 from pipeline.jobs import EncodeJob, resolve_job
 from pipeline.predictability import measure_predictability
 from pipeline.regressed import RIDGES, learn_regression, with_regression
+from pipeline.report.facts import encode_command
 
 IMAGES = 60
 
@@ -58,6 +59,7 @@ def test_the_header_says_it_and_rows_of_other_settings_are_refused(refined: Path
         recipe = store.header.settings["recipe"]
         assert store.header.anchors is not None
     assert recipe["refine"]["digest"] == read_regression(regression_file).digest
+    assert "--start transport --refine regressed" in str(encode_command(store.header, refined))
     assert recipe["rate_centre"] == pytest.approx(0.05)
     with pytest.raises(StoreMismatchError, match="refine"):
         encode(job(refined, refine="none"))
@@ -68,6 +70,7 @@ def test_the_header_says_it_and_rows_of_other_settings_are_refused(refined: Path
         np.testing.assert_array_equal(values, before[name])
 
 
+@pytest.mark.slow
 def test_the_bytes_do_not_depend_on_the_format_the_workers_or_an_interruption(refined: Path, tmp_path: Path) -> None:
     encode(job(tmp_path / "demo.h5", workers=2))
     assert_same_rows(refined, tmp_path / "demo.h5")
