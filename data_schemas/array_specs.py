@@ -59,7 +59,7 @@ def array_specs(header: StoreHeader) -> dict[str, ArraySpec]:
         header: sizes, dtype and block length.
 
     Returns:
-        Name to ArraySpec; without ``image`` where the header says so.
+        Name to ArraySpec; without ``image`` where the header says so, without ``splats`` where there are no Gaussians.
     """
     block = header.block_rows
     text = _largest_divisor(block, _TEXT_CHUNK_ROWS)
@@ -85,7 +85,8 @@ def array_specs(header: StoreHeader) -> dict[str, ArraySpec]:
         ArraySpec("failure", ("image",), (), "str", "", "", "the reason where state is 2", text),
     )  # fmt: skip
     specs = {spec.name: spec for spec in table}
-    return {name: specs[name] for name in ARRAYS if name != "image" or header.images}
+    absent = {name for name, there in (("image", header.images), ("splats", header.gaussians)) if not there}
+    return {name: specs[name] for name in ARRAYS if name not in absent}
 
 
 def array_attributes(spec: ArraySpec, layout: Layout) -> dict[str, str]:
@@ -176,7 +177,7 @@ def storable_reason(reason: str) -> str:
 
 def _wide_chunk_rows(block_rows: int, row_bytes: int) -> int:
     """Rows per chunk of an array with many numbers a row: few enough that one row is cheap to fetch."""
-    return _largest_divisor(block_rows, max(1, min(_WIDE_CHUNK_ROWS, _CHUNK_BYTES // row_bytes)))
+    return _largest_divisor(block_rows, max(1, min(_WIDE_CHUNK_ROWS, _CHUNK_BYTES // max(1, row_bytes))))
 
 
 def _largest_divisor(block_rows: int, cap: int) -> int:

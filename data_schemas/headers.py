@@ -73,13 +73,16 @@ def check_header(header: StoreHeader) -> None:
     """Checks what the fields' own types cannot.
 
     Raises:
-        StoreMismatchError: unknown layout, channels that are not the layout's, or anchors that are not K.
+        StoreMismatchError: unknown layout, channels that are not the layout's, anchors that are not K, or neither
+            Gaussians nor images.
     """
     layout = layout_named(header.layout)
     if header.channels != layout.channels:
         raise StoreMismatchError(
             f"{header.channels} channels with layout {header.layout!r}", allowed=f"{layout.channels} channels"
         )
+    if not header.gaussians and not header.images:
+        raise StoreMismatchError("A store without Gaussians and without images", allowed="one of them, or both")
     if header.anchors is not None and len(header.anchors) != header.gaussians:
         raise StoreMismatchError(
             f"{len(header.anchors)} anchors for {header.gaussians} Gaussians",

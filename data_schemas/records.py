@@ -140,7 +140,7 @@ class StoreHeader(BaseModel):
     schema_version: int = SCHEMA_VERSION
     codec: CodecName
     layout: str
-    gaussians: int = Field(ge=1)
+    gaussians: int = Field(ge=0, description="K; 0: the store holds images only, and no array of splats")
     height: int = Field(ge=1)
     width: int = Field(ge=1)
     channels: int

@@ -111,7 +111,13 @@ class RowStore(ABC):
         names = [names] if isinstance(names, str) else list(names)
         for name in names:
             if name not in self._specs:
-                raise StoreError(f"{self.path} has no array {name!r}", allowed=", ".join(self._specs))
+                raise StoreError(
+                    f"{self.path} has no array {name!r}",
+                    allowed=", ".join(self._specs),
+                    next_step="it holds images only: encode them again with --gaussians 1 or more"
+                    if name == "splats"
+                    else "",
+                )
         numbers = row_numbers(rows, self._rows, self.path)
         return {name: self._read_rows(self._specs[name], numbers) for name in names}
 
@@ -124,6 +130,8 @@ class RowStore(ABC):
         """
         span = block_span(block, self._header.block_rows, self._rows, self.path)
         content: dict[str, Any] = {"image": None, **self.read(self.arrays, slice(span.start, span.stop))}
+        if "splats" not in content:
+            content["splats"] = RowBlock.empty(len(span), self._header).splats
         return RowBlock(**{name: content[name] for name in ARRAYS})
 
     def verify_checksums(self) -> list[int]:

@@ -28,7 +28,7 @@ class FitSettings:
     """What decides the splats of an image, whatever the engine.
 
     Attributes:
-        gaussians: K, exactly this many per image.
+        gaussians: K, exactly this many per image; 0 for images without a fit.
         steps: optimiser steps per image; with ``rounds``, those of the first round.
         target_psnr: stop an image at this PSNR in dB (None: never stop early).
         rounds: an image that misses ``target_psnr`` begins another round, twice as long as the last, until it has had
@@ -54,8 +54,8 @@ class FitSettings:
         Raises:
             JobError: a value outside its range.
         """
-        if not 1 <= self.gaussians <= MAX_GAUSSIANS:
-            raise JobError(f"{self.gaussians} Gaussians per image", allowed=f"1 to {MAX_GAUSSIANS}")
+        if not 0 <= self.gaussians <= MAX_GAUSSIANS:
+            raise JobError(f"{self.gaussians} Gaussians per image", allowed=f"0 to {MAX_GAUSSIANS}")
         if not 0 <= self.steps <= MAX_STEPS:
             raise JobError(f"{self.steps} optimiser steps", allowed=f"0 to {MAX_STEPS:,}")
         if self.target_psnr is not None and not (math.isfinite(self.target_psnr) and 0 < self.target_psnr <= 120):

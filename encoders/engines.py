@@ -8,6 +8,7 @@ from data_schemas.errors import JobError
 from data_schemas.splats import ADDITIVE, CODECS, NORMALISED, OVER, CodecName
 from encoders.base import Encoder, FitSettings
 from encoders.engine_choice import choose_engine
+from encoders.no_fit import NO_FIT, NoFit
 
 
 def _cpu(settings: FitSettings, workers: int | None) -> Encoder:
@@ -44,6 +45,7 @@ _ENGINES: dict[str, Callable[[FitSettings, int | None], Encoder]] = {
     "reference": _reference,
     "gsplat": _gsplat,
     "cuda": _cuda,
+    NO_FIT: lambda settings, _workers: NoFit(settings),
 }
 
 ENGINE_CODECS: dict[str, tuple[CodecName, ...]] = {
@@ -51,6 +53,7 @@ ENGINE_CODECS: dict[str, tuple[CodecName, ...]] = {
     "reference": CODECS,
     "gsplat": (OVER,),
     "cuda": (ADDITIVE, NORMALISED),
+    NO_FIT: CODECS,
 }
 """The codecs that each engine fits."""
 
@@ -78,7 +81,9 @@ def create_encoder(engine: str, settings: FitSettings, *, workers: int | None = 
     if engine not in ENGINES:
         raise JobError(f"Unknown engine {engine!r}", allowed=", ".join(ENGINES))
     if engine == "auto":
-        engine = choose_engine(settings).engine
+        engine = choose_engine(settings).engine if settings.gaussians else NO_FIT
+    if not settings.gaussians and engine != NO_FIT:
+        raise JobError(f"Engine {engine!r} with 0 Gaussians", allowed=NO_FIT, next_step="leave --engine out")
     if settings.codec not in ENGINE_CODECS[engine]:
         able = [name for name, codecs in ENGINE_CODECS.items() if settings.codec in codecs]
         raise JobError(

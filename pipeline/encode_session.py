@@ -200,7 +200,7 @@ class EncodeSession:
             content = (
                 {name: getattr(unwritten, name)[row % size : row % size + 1] for name in names}
                 if unwritten is not None
-                else self.store.read(names, [row])
+                else self.store.read([name for name in names if name in self.store.arrays], [row])
             )
         except StoreCorruptError:
             return None  # fitted again instead
@@ -208,6 +208,6 @@ class EncodeSession:
         if content["state"][0] != RowState.DONE or content["content_hash"][0].tobytes() != digest:
             return None
         found = RowBlock.empty(1, self.plan.header)
-        for name in names:
-            setattr(found, name, content[name])
+        for name, values in content.items():
+            setattr(found, name, values)
         return found

@@ -16,7 +16,7 @@ from encoders.base import MAX_GAUSSIANS, MAX_ROUNDS, MAX_STEPS, FitSettings
 from pipeline.compute_choice import LOCAL, check_compute
 from pipeline.presets import PRESETS, Split, gaussians_for, preset_for
 
-EngineName = Literal["auto", "cpu", "reference", "gsplat", "cuda"]
+EngineName = Literal["auto", "cpu", "reference", "gsplat", "cuda", "none"]
 
 RefineName = Literal["none", "regressed"]
 
@@ -46,7 +46,7 @@ class EncodeJob(BaseModel):
     split: Split = "all"
     size: int | None = Field(default=None, ge=1, le=16384, description="resize to this many pixels a side")
     limit: int | None = Field(default=None, ge=1, description="first images of the source only")
-    gaussians: int | None = Field(default=None, ge=1, le=MAX_GAUSSIANS, description="K, Gaussians per image")
+    gaussians: int | None = Field(default=None, ge=0, le=MAX_GAUSSIANS, description="K; 0: the images only")
     steps: int = Field(default=400, ge=0, le=MAX_STEPS)
     target_psnr: float | None = Field(default=None, gt=0, le=120, description="stop an image there, dB")
     rounds: int = Field(default=1, ge=1, le=MAX_ROUNDS, description="for images that miss the target")
@@ -69,7 +69,7 @@ class EncodeJob(BaseModel):
     def fit_settings(self, height: int, width: int) -> FitSettings:
         """What the engine needs to know, for images of this size."""
         return FitSettings(
-            gaussians=self.gaussians or gaussians_for(height, width),
+            gaussians=gaussians_for(height, width) if self.gaussians is None else self.gaussians,
             steps=self.steps,
             target_psnr=self.target_psnr,
             rounds=self.rounds,
@@ -141,6 +141,8 @@ def resolve_job(dataset: str, out: str | os.PathLike[str] | UPath, **options: An
         job = EncodeJob(dataset=dataset, out=path, **{**defaults, **given})
     except ValidationError as error:
         raise _as_job_error(error) from None
+    if job.gaussians == 0 and not job.images:
+        raise JobError("--gaussians 0 with --no-images", allowed="one of them", next_step="leave --no-images out")
     # What only holds together, such as rounds and a target, is checked before anything is fetched or opened.
     job.fit_settings(1, 1)
     return job if job.refine == "none" else _refined(job)

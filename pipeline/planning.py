@@ -126,9 +126,9 @@ def survey(
         dtype=job.dtype,
         images=job.images,
         colours=settings.colours,
-        start=settings.start,
+        start=settings.start if settings.gaussians else None,
         anchors=None
-        if settings.start == "adaptive"
+        if settings.start == "adaptive" or not settings.gaussians
         else tuple((float(x), float(y)) for x, y in anchors(settings.gaussians, height, width)),
         engine=encoder.name,
         settings=json.loads(json.dumps({**settings.as_dict(), "recipe": encoder.recipe()})),

@@ -22,6 +22,8 @@ from encoders.decode import decode
 
 logger = logging.getLogger("splatspace.verify")
 
+CHANGED_PIXELS = "the source pixels differ from their content hash"
+
 ROUNDING_LEVELS = 2e-3
 """How far two right decoders may differ before rounding to 8 bits, in levels (1/255) per unit of the greatest colour:
 some hundred float32 additions in another order."""
@@ -128,6 +130,9 @@ def _check_rows(store: SplatStore, rows: list[int], workers: int | None) -> tupl
     names = [name for name in ("state", "splats", "psnr", "content_hash", "image") if name in store.arrays]
     content = store.read(names, rows)
     at = np.flatnonzero(content["state"] == RowState.DONE)
+    if not header.gaussians:
+        altered = (p for p in at if not np.array_equal(content_hash(content["image"][p]), content["content_hash"][p]))
+        return {rows[p]: CHANGED_PIXELS for p in altered}, len(at), len(at)
     faults: dict[int, str] = {}
     sound: list[int] = []
     for position in at:
@@ -152,7 +157,7 @@ def _check_rows(store: SplatStore, rows: list[int], workers: int | None) -> tupl
         digest = content["content_hash"][position]
         # An imported row may come without its image, hence without hash and PSNR: there is nothing to compare.
         if digest.any() and not np.array_equal(content_hash(image), digest):
-            faults[rows[position]] = "the source pixels differ from their content hash"
+            faults[rows[position]] = CHANGED_PIXELS
             continue
         if np.isnan(recorded):
             if digest.any():

@@ -67,7 +67,7 @@ def detect_layout(path: Path) -> str:
 
 
 def _detect_in_file(file: h5py.File) -> str | None:
-    if "splats" in file and "state" in file:
+    if "state" in file and ("splats" in file or "image" in file):
         return HDF5
     try:
         published = child(file, "W")

@@ -35,7 +35,7 @@ def encode(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
     gaussians: Annotated[
         int | None,
-        typer.Option("--gaussians", "-k", min=1, help="K, Gaussians per image. Default: by data set or size."),
+        typer.Option("--gaussians", "-k", min=0, help="K per image, 0 for the images only. Default: by set or size."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Most optimiser steps per image. Default: 400.")] = None,
     target_psnr: Annotated[float | None, typer.Option(help="Stop an image that has reached so many dB.")] = None,
@@ -144,7 +144,7 @@ def encode(
     with stop_on_signal() as should_stop, encode_progress() as progress, download_progress() as downloading:
         summary = run(job, progress=progress, should_stop=should_stop, downloading=downloading)
     built = None
-    if report:
+    if report and job.gaussians != 0:
         from pipeline.report import build_report
 
         with open_store(summary.store, "r") as store:
@@ -175,6 +175,8 @@ def encode(
             say(f"credit: {summary.attribution}")
         if built is not None:
             say(f"report: {built.html_path}")
+        elif job.gaussians == 0:
+            say("report: none, the store holds images only")
     if summary.failed:
         names = [f"{image.source_id} ({image.reason})" for image in summary.failed]
         warn(f"Warning: {len(names):,} of {summary.images:,} images failed: {named(names)}")

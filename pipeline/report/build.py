@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 from upath import UPath
 
+from data_schemas.errors import ReportError
 from data_schemas.locations import Location, location
 from data_schemas.store import SplatStore
 from encoders.decode import decode
@@ -82,9 +83,14 @@ def build_report(
         decoder: decodes splats.
 
     Raises:
-        ReportError: the folder cannot be written.
+        ReportError: the folder cannot be written, or the store holds images only.
         StoreCorruptError: a row that the report reads fails its checksum.
     """
+    if not store.header.gaussians:
+        raise ReportError(
+            f"{store.path} holds images only: no fit was made that a report could measure",
+            next_step="encode the images again with --gaussians 1 or more",
+        )
     rows = read_rows(store)
     shown, panels_reason = make_panels(store, rows, store.header.source.label_names, each=panels, decoder=decoder)
     if predictability_images < 1:
