@@ -21,6 +21,7 @@ from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
 from encoders.vector import (
     LANES,
     ceil,
+    entry,
     exponential,
     floor,
     fused,
@@ -105,14 +106,14 @@ def room(derived, count, padded):
     """
     chains, spans, layout = 0, 0, 0
     for n in range(count):
-        vectors, rows = int(derived[VECTORS * padded + n]), int(derived[ROWS * padded + n])
+        vectors, rows = int(entry(derived, VECTORS * padded + n)), int(entry(derived, ROWS * padded + n))
         if vectors == 0 or rows == 0:
             continue
-        if derived[CHAIN * padded + n] > np.float32(0):
+        if entry(derived, CHAIN * padded + n) > np.float32(0):
             chains += 2 * LANES * vectors
         else:
             # A span is at most two reaches and two rounded columns long, and no longer than its box.
-            columns = min(float(vectors * LANES), 2.0 * derived[HALF * padded + n] + 2.0)
+            columns = min(float(vectors * LANES), 2.0 * entry(derived, HALF * padded + n) + 2.0)
             spans += rows * (int(columns) // LANES + 1) * LANES
             layout += (rows + LANES - 1) // LANES * LANES
     return chains, spans, layout
@@ -151,25 +152,25 @@ def forward(theta, derived, planes, chains, spans, layout, count, padded, height
     unbias = np.float32(np.exp(-BIAS))
     chain_at, span_at, layout_at, run = 0, 0, 0, len(layout) // 2
     for n in range(count):
-        vectors = int(derived[VECTORS * padded + n])
-        rows = int(derived[ROWS * padded + n])
+        vectors = int(entry(derived, VECTORS * padded + n))
+        rows = int(entry(derived, ROWS * padded + n))
         if vectors == 0 or rows == 0:
             continue
-        x, y, b = theta[X * padded + n], theta[Y * padded + n], theta[B * padded + n]
-        a, c = derived[FACTOR_A * padded + n], derived[FACTOR_C * padded + n]
-        top = int(derived[TOP * padded + n])
-        k0 = theta[COLOUR * padded + n]
-        k1 = theta[(COLOUR + 1) * padded + n] if channels > 1 else np.float32(1)
-        k2 = theta[(COLOUR + 2) * padded + n] if channels > 2 else np.float32(1)
-        if derived[CHAIN * padded + n] > np.float32(0):
-            left = int(derived[LEFT * padded + n])
+        x, y, b = entry(theta, X * padded + n), entry(theta, Y * padded + n), entry(theta, B * padded + n)
+        a, c = entry(derived, FACTOR_A * padded + n), entry(derived, FACTOR_C * padded + n)
+        top = int(entry(derived, TOP * padded + n))
+        k0 = entry(theta, COLOUR * padded + n)
+        k1 = entry(theta, (COLOUR + 1) * padded + n) if channels > 1 else np.float32(1)
+        k2 = entry(theta, (COLOUR + 2) * padded + n) if channels > 2 else np.float32(1)
+        if entry(derived, CHAIN * padded + n) > np.float32(0):
+            left = int(entry(derived, LEFT * padded + n))
             dy = np.float32(top) + np.float32(0.5) - y
             v = c * dy
             stiffness = b * b + c * c
             shift = np.float32(BIAS) - np.float32(0.5) * v * v
             slope = np.float32(0.5) * stiffness + c * v
             c0, c1, c2, c3 = splat(k0 * unbias), splat(k1 * unbias), splat(k2 * unbias), splat(unbias)
-            quotient = splat(derived[QUOTIENT * padded + n])
+            quotient = splat(entry(derived, QUOTIENT * padded + n))
             for vector in range(vectors):
                 start = left + vector * LANES
                 u = fused(splat(a), lanes() + splat(np.float32(start) + np.float32(0.5) - x), splat(b * dy))
@@ -191,15 +192,15 @@ def forward(theta, derived, planes, chains, spans, layout, count, padded, height
                     ratio = ratio * quotient
                     at += stride
         else:
-            slope = derived[SLOPE * padded + n]
+            slope = entry(derived, SLOPE * padded + n)
             dy = np.float32(top) + np.float32(0.5) - y
-            lay_spans(layout, layout_at, x - slope * dy, slope, derived[HALF * padded + n], rows, width)
+            lay_spans(layout, layout_at, x - slope * dy, slope, entry(derived, HALF * padded + n), rows, width)
             c0, c1, c2, c3 = splat(k0), splat(k1), splat(k2), splat(np.float32(1))
             for row in range(top, top + rows):
                 dy = np.float32(row) + np.float32(0.5) - y
                 v = c * dy
-                first = int(layout[layout_at + row - top])
-                for vector in range(int(layout[layout_at + run + row - top])):
+                first = int(entry(layout, layout_at + row - top))
+                for vector in range(int(entry(layout, layout_at + run + row - top))):
                     start = first + vector * LANES
                     u = fused(splat(a), lanes() + splat(np.float32(start) + np.float32(0.5) - x), splat(b * dy))
                     weight = exponential(splat(np.float32(-0.5)) * fused(u, u, splat(v * v)))
@@ -271,30 +272,30 @@ def backward(theta, derived, planes, chains, spans, layout, moments, count, padd
     zero = splat(0.0)
     chain_at, span_at, layout_at, run = 0, 0, 0, len(layout) // 2
     for n in range(count):
-        vectors = int(derived[VECTORS * padded + n])
-        rows = int(derived[ROWS * padded + n])
+        vectors = int(entry(derived, VECTORS * padded + n))
+        rows = int(entry(derived, ROWS * padded + n))
         if vectors == 0 or rows == 0:
             for moment in range(MOMENTS):
                 moments[moment * padded + n] = np.float32(0)
             continue
-        x, y = theta[X * padded + n], theta[Y * padded + n]
-        top = int(derived[TOP * padded + n])
+        x, y = entry(theta, X * padded + n), entry(theta, Y * padded + n)
+        top = int(entry(derived, TOP * padded + n))
         k0, k1, k2 = np.float32(1), np.float32(1), np.float32(1)
         if number > 1:
             # With one plane the colour is a common factor: multiplied in at the end.
-            k0 = theta[COLOUR * padded + n]
+            k0 = entry(theta, COLOUR * padded + n)
         if channels > 1:
-            k1 = theta[(COLOUR + 1) * padded + n]
+            k1 = entry(theta, (COLOUR + 1) * padded + n)
         if channels > 2:
-            k2 = theta[(COLOUR + 2) * padded + n]
+            k2 = entry(theta, (COLOUR + 2) * padded + n)
         c0, c1, c2 = splat(k0), splat(k1), splat(k2)
         gather0, gather1, gather2 = zero, zero, zero
         sum_x, sum_y, sum_xx, sum_xy, sum_yy = zero, zero, zero, zero, zero
         scale = np.float32(1)
-        if derived[CHAIN * padded + n] > np.float32(0):
+        if entry(derived, CHAIN * padded + n) > np.float32(0):
             scale = unbias
-            left = int(derived[LEFT * padded + n])
-            quotient = splat(derived[QUOTIENT * padded + n])
+            left = int(entry(derived, LEFT * padded + n))
+            quotient = splat(entry(derived, QUOTIENT * padded + n))
             below = np.float32(top + rows) + np.float32(0.5) - y
             for vector in range(vectors):
                 start = left + vector * LANES
@@ -347,8 +348,8 @@ def backward(theta, derived, planes, chains, spans, layout, moments, count, padd
             for row in range(top, top + rows):
                 dy = np.float32(row) + np.float32(0.5) - y
                 height_y = splat(dy)
-                begin = int(layout[layout_at + row - top])
-                for vector in range(int(layout[layout_at + run + row - top])):
+                begin = int(entry(layout, layout_at + row - top))
+                for vector in range(int(entry(layout, layout_at + run + row - top))):
                     start = begin + vector * LANES
                     weight = load(spans, span_at)
                     span_at += LANES
@@ -381,6 +382,6 @@ def backward(theta, derived, planes, chains, spans, layout, moments, count, padd
             layout_at += (rows + LANES - 1) // LANES * LANES
         scatter_totals(moments, n, padded, scale, sum_x, sum_y, sum_xx, sum_xy, sum_yy, gather0, gather1, gather2)
         if number == 1:
-            colour = theta[COLOUR * padded + n]
+            colour = entry(theta, COLOUR * padded + n)
             for moment in range(5):
                 moments[moment * padded + n] *= colour

@@ -115,6 +115,20 @@ def load(typingctx, array, index):
 
 
 @_operation
+def entry(typingctx, array, index):
+    """One number of a flat contiguous float32 array; the index is not below 0, which plain indexing would check."""
+    if not (_is_flat_float32(array) and isinstance(index, types.Integer)):
+        return None
+
+    def codegen(context, builder, sig, args):
+        offset = context.cast(builder, args[1], sig.args[1], types.intp)
+        pointer = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return builder.load(builder.gep(pointer, [offset]), align=4, typ=_FLOAT)
+
+    return types.float32(array, index), codegen
+
+
+@_operation
 def store(typingctx, array, index, value):
     """Writes eight consecutive numbers of a flat contiguous float32 array."""
     if not (_is_flat_float32(array) and isinstance(index, types.Integer)):

@@ -51,6 +51,19 @@ def test_operations_are_those_of_numpy():
 
 
 @numba.njit(error_model="numpy")
+def _entries(values, result):
+    for at in range(len(values)):
+        result[at] = vector.entry(values, len(values) - 1 - at)
+
+
+def test_entries_are_single_numbers():
+    values = np.random.default_rng(0).normal(size=13).astype(np.float32)
+    result = np.empty_like(values)
+    _entries(values, result)
+    np.testing.assert_array_equal(result, values[::-1])
+
+
+@numba.njit(error_model="numpy")
 def _exponentials(values, result):
     for at in range(0, len(values), LANES):
         vector.store(result, at, vector.exponential(vector.load(values, at)))
