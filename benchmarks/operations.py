@@ -41,6 +41,35 @@ def _vectors(theta, derived, count, padded, height, width):
     return chain_rows, columns, spans
 
 
+def boxes_of(frame: NDArray[np.float32], height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The tables of one image as the fit lays them out.
+
+    Args:
+        frame: float32 [gaussian, 5 + channel], pixel-frame parameters.
+        height: rows of the image.
+        width: columns of the image.
+
+    Returns:
+        Parameters and derived quantities, both float32 and flat, gaussians last and padded to full vectors.
+    """
+    count, parameters = frame.shape
+    padded = -(-count // LANES) * LANES
+    theta = np.zeros((parameters, padded), np.float32)
+    theta[X] = -1e4
+    theta[:, :count] = frame.T
+    derived = np.zeros(fit_sums.DERIVED * padded, np.float32)
+    fit_sums.derive(theta.ravel(), derived, padded, height, width, np.float32(fit_sums.CUT))
+    return theta.ravel(), derived
+
+
+def vectors_of(frame: NDArray[np.float32], height: int, width: int) -> float:
+    """Mean number of vectors that a pass sums for a Gaussian of this image (arguments as above)."""
+    theta, derived = boxes_of(frame, height, width)
+    padded = len(derived) // fit_sums.DERIVED
+    chain_rows, _, spans = _vectors(theta, derived, len(frame), padded, height, width)
+    return (chain_rows + spans) / len(frame)
+
+
 def operations_per_step(frames: NDArray[np.float32], height: int, width: int, *, normalised: bool = False) -> float:
     """Mean floating-point operations of one step of ``fit_images``.
 
@@ -56,12 +85,8 @@ def operations_per_step(frames: NDArray[np.float32], height: int, width: int, *,
     padded = -(-count // LANES) * LANES
     summed = 0.0
     for frame in frames:
-        table = np.zeros((parameters, padded), np.float32)
-        table[X] = -1e4
-        table[:, :count] = frame.T
-        derived = np.zeros(fit_sums.DERIVED * padded, np.float32)
-        fit_sums.derive(table.ravel(), derived, padded, height, width, np.float32(fit_sums.CUT))
-        chain_rows, columns, spans = _vectors(table.ravel(), derived, count, padded, height, width)
+        theta, derived = boxes_of(frame, height, width)
+        chain_rows, columns, spans = _vectors(theta, derived, count, padded, height, width)
         # Forward and backward repeat the two multiplications of the chain; one plane needs no product per colour.
         gather = 2 if planes == 1 else 4 * channels + (planes > channels) + 1
         chain = (2 * planes + 2) + (gather + 2 + 2)
@@ -91,9 +116,9 @@ def peak_of_eight_lanes() -> float:
     _fused_loop(10)
     rounds, best = 4_000_000, 0.0
     for _ in range(9):
-        before = time.perf_counter()
+        before = time.thread_time()
         _fused_loop(rounds)
-        best = max(best, rounds * 10 * 2 * LANES / (time.perf_counter() - before) / 1e9)
+        best = max(best, rounds * 10 * 2 * LANES / (time.thread_time() - before) / 1e9)
     return best
 
 
@@ -103,7 +128,7 @@ def peak_of_matrix_product() -> float:
     first = np.random.default_rng(0).random((side, side), dtype=np.float32)
     with threadpool_limits(1):
         for _ in range(9):
-            before = time.perf_counter()
+            before = time.thread_time()
             np.matmul(first, first)
-            best = max(best, 2 * side**3 / (time.perf_counter() - before) / 1e9)
+            best = max(best, 2 * side**3 / (time.thread_time() - before) / 1e9)
     return best
