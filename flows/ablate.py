@@ -40,6 +40,7 @@ def ablate(
     preset: PresetName | None = None,
     steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None,
     batch: Annotated[int, Field(ge=1, le=1_000_000)] | None = None,
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None,
     limit: Annotated[int, Field(ge=1)] | None = None,
     seeds: Annotated[int, Field(ge=1, le=100)] | None = None,
     images: Annotated[int, Field(ge=1)] | None = None,
@@ -58,6 +59,7 @@ def ablate(
         preset: its size (tiny).
         steps: optimiser steps of each training (2,000).
         batch: images of a step (64).
+        learning_rate: its height, as train has it without.
         limit: only the first finished images of the store.
         seeds: trainings of each point (1).
         images: of each set that is compared; without it 1,000, at most half of the store.
@@ -81,6 +83,7 @@ def ablate(
         preset=preset,
         steps=steps,
         batch=batch,
+        learning_rate=learning_rate,
         limit=limit,
         seeds=seeds,
         images=images,

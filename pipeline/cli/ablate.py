@@ -37,6 +37,9 @@ def ablate(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of each training. Default: 2000.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per step. Default: 64.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Height of the learning rate. Default: as train has it.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many finished images.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of each point. Default: 1.")] = None,
     images: Annotated[
@@ -69,6 +72,7 @@ def ablate(
         preset=preset,
         steps=steps,
         batch=batch,
+        learning_rate=learning_rate,
         limit=limit,
         seeds=seeds,
         images=images,

@@ -54,6 +54,7 @@ class AblateJob(BaseModel):
     preset: Literal["tiny", "small", "medium", "full"] = "tiny"
     steps: int = Field(default=2000, ge=1, le=100_000_000)
     batch: int = Field(default=64, ge=1, le=1_000_000)
+    learning_rate: float | None = Field(default=None, gt=0, le=1, description="None: as train has it")
     limit: int | None = Field(default=None, ge=1, description="first finished images of the store only")
     seeds: int = Field(default=1, ge=1, le=100, description="trainings of each point")
     device: str = "auto"
@@ -253,6 +254,7 @@ def train_job(job: AblateJob, point: Point, store: str | os.PathLike[str] | UPat
         preset=job.preset,
         steps=job.steps,
         batch=job.batch,
+        learning_rate=job.learning_rate,
         limit=job.limit,
         seed=point.seed,
         device=job.device,

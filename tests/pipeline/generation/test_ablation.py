@@ -51,7 +51,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job_of(store: Path, out: Path, *axes: str, **options: Any) -> AblateJob:
     few: dict[str, Any] = {
-        "steps": 2, "batch": 4, "limit": 140, "images": 66, "evaluations": 2, "device": "cpu", "workers": 1,
+        "steps": 2, "batch": 4, "learning_rate": 0.002, "limit": 140, "images": 66, "evaluations": 2, "device": "cpu",
+        "workers": 1,
     }  # fmt: skip
     return resolve_ablate_job(store, out, axes=axes, **{**few, **options})
 
@@ -129,6 +130,7 @@ def test_every_choice_has_a_row_beside_the_base(done: tuple[AblateJob, Ablation]
     assert all(row.fid is not None and row.fid not in base for row in changed)
     config = read_config(job.out / "points" / "covariance=raw" / "seed-0" / "run" / "model.safetensors")
     assert config["representation"]["covariance"] == "raw"
+    assert config["job"]["learning_rate"] == 0.002
     pack, other = found.of("pack")
     assert pack.gflop is not None
     assert other.gflop is not None
