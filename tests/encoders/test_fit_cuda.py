@@ -188,7 +188,7 @@ class TestCudaEngine(EncoderContract):
         )
         assert cuda == pytest.approx(cpu, abs=0.3)
 
-    @pytest.mark.parametrize(("gaussians", "size"), [(150, 32), (1024, 64), (33, 45)])
+    @pytest.mark.parametrize(("gaussians", "size"), [(150, 32), (1024, 64), (33, 45), (3000, 200)])
     def test_the_same_bytes_again_and_in_other_batches(self, gaussians, size):
         images = smooth_images(40, size)
         settings = FitSettings(gaussians=gaussians, steps=60)
