@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from data_schemas.errors import JobError, SamplingError
 from models.objectives import Objective, Prediction
-from models.schedules import LARGEST_BETA
+from models.schedules import LARGEST_BETA, StraightPath
 
 SamplerName = Literal["dpmpp-2m", "heun", "euler", "ddim", "ancestral"]
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)
@@ -140,6 +140,8 @@ def sample(
     known: Tensor | None = None,
     keep: Tensor | None = None,
     start: Tensor | None = None,
+    sketch: Tensor | None = None,
+    signal: float = 0.0,
     device: torch.device | None = None,
     trajectory: Trajectory | None = None,
 ) -> Tensor:
@@ -161,6 +163,8 @@ def sample(
         known: features of the shape of the batch, of which ``keep`` is kept exactly.
         keep: bool [image, gaussian, group], or for pixels [image, 1, row, column].
         start: noise to start from, of the shape of the batch, instead of the generators' first numbers.
+        sketch: clean features of the shape of the batch to begin with instead of pure noise, on the straight path.
+        signal: share of the sketch, from 0 to below 1; the rest is noise, and sampling begins at that time.
         device: where to compute; None takes the network's.
         trajectory: called after each step's evaluation.
 
@@ -174,7 +178,11 @@ def sample(
     chosen = sampler or objective.settings.sampler
     steps = steps_of(chosen, objective.settings.evaluations if evaluations is None else evaluations)
     times = objective.sampling_path.times(steps)
-    _check(tuple(shape), generators, known, keep, start)
+    _check(tuple(shape), generators, known, keep, start, sketch)
+    if sketch is not None:
+        if not isinstance(objective.sampling_path, StraightPath) or not 0 <= signal < 1:
+            raise JobError(f"A sketch with signal {signal:g}", allowed="the straight path, 0 up to below 1")
+        times = [signal + (1 - signal) * time for time in times]
     device = device or next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     noise = _noise(shape, generators, device) if start is None else start.float().to(device)
     run = _Run(
@@ -191,7 +199,8 @@ def sample(
     model.eval()
     try:
         with torch.no_grad():
-            result = _walk(run, [_point(objective, time) for time in times], chosen, generators, trajectory)
+            first = noise if sketch is None else signal * sketch.float().to(device) + (1 - signal) * noise
+            result = _walk(run, first, [_point(objective, time) for time in times], chosen, generators, trajectory)
     finally:
         model.train(training)
     bad = torch.nonzero(~torch.isfinite(result).flatten(1).all(dim=1)).flatten().tolist()
@@ -209,12 +218,13 @@ def _check(
     known: Tensor | None,
     keep: Tensor | None,
     start: Tensor | None,
+    sketch: Tensor | None,
 ) -> None:
     if len(generators) != shape[0]:
         raise SamplingError(f"{len(generators)} generators for {shape[0]} samples", allowed="one per sample")
     if (known is None) != (keep is None):
         raise SamplingError("Only one of known and keep", allowed="both or neither")
-    for name, value in (("known", known), ("start", start)):
+    for name, value in (("known", known), ("start", start), ("sketch", sketch)):
         if value is not None and tuple(value.shape) != shape:
             raise SamplingError(f"{name} of shape {tuple(value.shape)}", allowed=str(shape))
 
@@ -231,9 +241,13 @@ def _point(objective: Objective, time: float) -> _Point:
 
 
 def _walk(
-    run: _Run, points: list[_Point], sampler: str, generators: Sequence[torch.Generator], trajectory: Trajectory | None
+    run: _Run,
+    noisy: Tensor,
+    points: list[_Point],
+    sampler: str,
+    generators: Sequence[torch.Generator],
+    trajectory: Trajectory | None,
 ) -> Tensor:
-    noisy = run.start
     earlier: tuple[Tensor, _Point] | None = None
     for number, (here, there) in enumerate(itertools.pairwise(points)):
         noisy = run.held(noisy, here)

@@ -19,6 +19,8 @@ EXAMPLES = (
     "splatspace sample runs/sprites -n 1 --out ways --gif --beside runs/pixels",
     "splatspace sample runs/sprites -n 16 --out filled --inpaint sprites.zarr:12 --box 0,0,16,32",
     "splatspace sample runs/sprites -n 16 --out painted --recolour sprites.zarr:12",
+    "splatspace sample runs/cats -n 16 --out cats --anatomy --size 512",
+    "splatspace sample runs/cats -n 8 --out drawn --sketch sketch.png --signal 0.25",
 )
 
 
@@ -51,6 +53,13 @@ def sample(
     recolour: Annotated[
         str | None, typer.Option(metavar="STORE:IMAGE", help="Keep this image's geometry, draw its colours anew.")
     ] = None,
+    sketch: Annotated[
+        Path | None, typer.Option(help="Begin with this picture instead of pure noise; generators of pixels.")
+    ] = None,
+    signal: Annotated[float, typer.Option(help="Share of the sketch in what sampling begins with.")] = 0.25,
+    anatomy: Annotated[
+        bool, typer.Option("--anatomy", help="Pictures of how a patch model makes its images: roll-out, parts, zoom.")
+    ] = False,
     gif: Annotated[bool, typer.Option("--gif", help="Write forward.gif and sampling.gif of the first image.")] = False,
     beside: Annotated[
         Path | None, typer.Option(help="With --gif: a run of train pixels, shown beside the splats.")
@@ -90,6 +99,9 @@ def sample(
         seed=seed,
         batch=batch,
         known=known,
+        sketch=sketch,
+        signal=signal,
+        anatomy=anatomy,
         interpolate=ends,
         gif=gif,
         suffix=".h5" if hdf5 else ".zarr",
@@ -118,7 +130,7 @@ def sample(
     say(f"grid:  {result.grid}")
     if result.store is not None:
         say(f"store: {result.store}")
-    for path in (*([result.strip] if result.strip else []), *result.gifs):
+    for path in (*([result.strip] if result.strip else []), *result.gifs, *result.anatomy):
         say(f"also:  {path}")
 
 

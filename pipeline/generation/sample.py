@@ -19,15 +19,18 @@ from torch import Tensor
 from data_schemas.durable_files import explained, partial_name
 from data_schemas.errors import JobError, SamplingError, StoreError
 from models.objectives import Objective
+from models.patch_model import PatchModel
 from models.samplers import Trajectory, generators_for, steps_of
 from models.samplers import sample as sample_batch
 from pipeline.generation.animation import Drawing, require_beside, save_gifs
 from pipeline.generation.grids import grid_of, picture_of
 from pipeline.generation.interpolation import between
 from pipeline.generation.known_parts import Kept, kept_part
+from pipeline.generation.patch_anatomy import MOST_SHOWN, Watch, drawn_at, patch_model, save_anatomy, splat_head
 from pipeline.generation.run import Run
 from pipeline.generation.sample_job import SampleJob, SampleResult
 from pipeline.generation.sample_store import write_samples
+from pipeline.generation.sketch import sketch_features
 from pipeline.render_store import save_png
 
 logger = logging.getLogger("splatspace.sample")
@@ -45,6 +48,7 @@ class _Request:
     job: SampleJob
     labels: NDArray[np.int64]
     kept: Kept | None
+    sketch: Tensor | None
 
     def draw(self, first: int, count: int, trajectory: Trajectory | None = None) -> Tensor:
         """Clean features of some consecutive images."""
@@ -64,6 +68,8 @@ class _Request:
             guidance=self.job.guidance,
             known=known,
             keep=keep,
+            sketch=None if self.sketch is None else self.sketch.expand(count, *self.sketch.shape[1:]),
+            signal=self.job.signal,
             trajectory=trajectory,
         )
 
@@ -113,8 +119,12 @@ def sample(
             raise JobError("--beside without --gif", allowed="both", next_step="add --gif")
         require_beside(run, beside)
     kept = None if job.known is None else kept_part(run, job.known)
-    request = _Request(run, job, labels_for(run, job, kept), kept)
-    run.rendered(np.zeros((0, *_stored_shape(run)), np.float32), job.size)  # refuses a size before hours of sampling
+    sketch = None if job.sketch is None else sketch_features(run, job.sketch)
+    request = _Request(run, job, labels_for(run, job, kept), kept, sketch)
+    if job.anatomy:
+        patch_model(run)
+    if splat_head(run) is None:
+        run.rendered(np.zeros((0, *_stored_shape(run)), np.float32), job.size)  # refuses a size before long sampling
     if job.interpolate is not None:
         _ = run.splats
     evaluations = job.evaluations or run.objective.settings.evaluations
@@ -152,9 +162,15 @@ def _written(
     notes = list(request.kept.notes) if request.kept is not None else []
     began = time.perf_counter()
     parts: list[Tensor] = []
+    drawn_larger = job.size is not None and splat_head(run) is not None
+    watch = (
+        Watch(request.labels, count=job.number if drawn_larger else MOST_SHOWN)
+        if isinstance(run.model, PatchModel)
+        else None
+    )
     for first in range(0, job.number, job.batch):
         count = min(job.batch, job.number - first)
-        parts.append(request.draw(first, count).cpu())
+        parts.append(request.draw(first, count, watch).cpu())
         if progress is not None:
             progress(count)
     seconds = time.perf_counter() - began
@@ -167,7 +183,12 @@ def _written(
     pictures = []
     digits = max(4, len(str(job.number - 1)))
     for first in range(0, job.number, ROWS_AT_ONCE):
-        for offset, pixels in enumerate(run.rendered(stored[first : first + ROWS_AT_ONCE], job.size)):
+        part = slice(first, first + ROWS_AT_ONCE)
+        if drawn_larger and watch is not None:
+            images = drawn_at(run, watch.last(part), job.size or 1)
+        else:
+            images = run.rendered(stored[part], job.size)
+        for offset, pixels in enumerate(images):
             path = folder / f"{first + offset:0{digits}d}.png"
             save_png(picture_of(pixels), path)
             pictures.append(path)
@@ -183,6 +204,7 @@ def _written(
         way = run.rendered(between(run, features[one], features[other]), job.size)
         strip = folder / STRIP_FILE
         save_png(grid_of(way, columns=len(way))[0], strip)
+    anatomy = save_anatomy(run, folder, watch) if job.anatomy and watch is not None else []
     if job.gif:
         drawing = Drawing(run, lambda trajectory: request.draw(0, 1, trajectory))
         other = None if beside is None else Drawing(beside, lambda trajectory: _beside(request, beside, trajectory))
@@ -196,6 +218,7 @@ def _written(
         labels=tuple(int(label) for label in request.labels),
         seconds=seconds,
         notes=tuple(notes),
+        anatomy=tuple(anatomy),
     )
 
 
@@ -228,6 +251,7 @@ def _moved(result: SampleResult, before: Path, after: Path) -> SampleResult:
         labels=result.labels,
         seconds=result.seconds,
         notes=result.notes,
+        anatomy=tuple(place(path) for path in result.anatomy),
     )
 
 

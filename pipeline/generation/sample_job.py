@@ -50,6 +50,9 @@ class SampleJob:
         seed: image i follows from it, from i and from its label.
         batch: images at once; the result does not depend on it up to rounding.
         known: a part of a stored image that is kept.
+        sketch: a picture to begin with instead of pure noise; of generators of pixels.
+        signal: share of the sketch in what sampling begins with.
+        anatomy: write pictures of how a patch model makes its images.
         interpolate: two of the images, between which pictures are made.
         gif: write the way from data to noise and back.
         suffix: format of the store.
@@ -68,6 +71,9 @@ class SampleJob:
     seed: int = 0
     batch: int = 64
     known: KnownPart | None = None
+    sketch: Path | None = None
+    signal: float = 0.25
+    anatomy: bool = False
     interpolate: tuple[int, int] | None = None
     gif: bool = False
     suffix: StoreSuffix = ".zarr"
@@ -82,6 +88,10 @@ class SampleJob:
             raise JobError(f"--seed {self.seed}", allowed="0 or more")
         if self.size is not None and not 1 <= self.size <= LARGEST_SIDE:
             raise JobError(f"--size {self.size}", allowed=f"1 to {LARGEST_SIDE} pixels")
+        if not 0 <= self.signal < 1:
+            raise JobError(f"--signal {self.signal:g}", allowed="0 up to below 1")
+        if self.sketch is not None and self.known is not None:
+            raise JobError("--sketch with a stored image of which a part is kept", allowed="one of them")
         if self.sampler is not None:
             steps_of(self.sampler, 1)
         if self.evaluations is not None:
@@ -107,6 +117,7 @@ class SampleResult:
         labels: class of each image, -1 for none.
         seconds: wall time of sampling, rendering left out.
         notes: what a user should know.
+        anatomy: pictures of how a patch model makes its images, if they were asked for.
     """
 
     pictures: tuple[Path, ...]
@@ -117,3 +128,4 @@ class SampleResult:
     labels: tuple[int, ...]
     seconds: float
     notes: tuple[str, ...]
+    anatomy: tuple[Path, ...] = ()

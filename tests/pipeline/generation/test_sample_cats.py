@@ -1,0 +1,150 @@
+"""Sampling from patch models: the last step, sketches, any size, and pictures of how images are made."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data_schemas.errors import JobError, SamplingError
+from models.base import DataSpec
+from models.objectives import build_objective
+from models.patch_presets import HEADS, model_name
+from models.pixel_representation import PixelRepresentation
+from models.registry import build_model
+from models.samplers import generators_for
+from models.samplers import sample as sample_batch
+from pipeline.generation.cats_job import RECIPE_DEFAULTS
+from pipeline.generation.run import Run
+from pipeline.generation.sample import sample
+from pipeline.generation.sample_job import SampleJob
+from tests.models.networks import awakened, noise
+
+SIDE = 16
+
+
+def _run(head: str, *, classes: int = 0) -> Run:
+    """A generator with weights drawn by chance."""
+    torch.manual_seed(0)
+    spec = DataSpec("pixels", groups=1, height=SIDE, width=SIDE, classes=classes)
+    name = next(model_name(known, "modern") for known in HEADS if known == head)
+    objective = build_objective("flow-clean", classes=classes, **RECIPE_DEFAULTS["modern"]["objective_changes"])
+    representation = PixelRepresentation(height=SIDE, width=SIDE, channels=3)
+    config = {"model": name, "job": {"order": "auto"}}
+    model = awakened(build_model(name, "tiny", spec))
+    return Run(Path("runs/cats"), model, objective, representation, spec, None, (), config)
+
+
+@pytest.fixture(scope="module")
+def splats() -> Run:
+    return _run("splats", classes=2)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp-2m"])
+@pytest.mark.parametrize("evaluations", [5, 9])
+def test_the_last_step_returns_the_prediction(splats: Run, sampler: str, evaluations: int) -> None:
+    seen: list[torch.Tensor] = []
+    made = sample_batch(
+        splats.objective,
+        splats.model,
+        (2, 3, SIDE, SIDE),
+        generators=generators_for(0, 2),
+        evaluations=evaluations,
+        sampler=sampler,
+        trajectory=lambda _number, _time, _noisy, clean: seen.append(clean),
+    )
+    assert torch.equal(made, seen[-1])
+
+
+def test_a_sketch_begins_at_the_time_of_its_signal(splats: Run) -> None:
+    sketch, seen = noise(2, 3, SIDE, SIDE, seed=5), []
+    sample_batch(
+        splats.objective,
+        splats.model,
+        (2, 3, SIDE, SIDE),
+        generators=generators_for(0, 2),
+        evaluations=4,
+        sampler="euler",
+        sketch=sketch,
+        signal=0.25,
+        trajectory=lambda _number, time, noisy, _clean: seen.append((time, noisy)),
+    )
+    assert [time for time, _ in seen] == [0.25, 0.4375, 0.625, 0.8125]
+    [first] = [torch.stack([torch.randn(3, SIDE, SIDE, generator=each) for each in generators_for(0, 2)])]
+    torch.testing.assert_close(seen[0][1], 0.25 * sketch + 0.75 * first)
+
+
+def test_a_sketch_of_a_diffusion_path_is_refused(splats: Run) -> None:
+    objective = build_objective("ddpm-cosine")
+    with pytest.raises(JobError, match=r"sketch with signal 0\.25"):
+        sample_batch(
+            objective,
+            splats.model,
+            (1, 3, SIDE, SIDE),
+            generators=generators_for(0, 1),
+            sketch=noise(1, 3, SIDE, SIDE),
+            signal=0.25,
+        )
+
+
+def test_sketches_are_read_and_lead_somewhere_else(splats: Run, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30), (255, 0, 0)).save(tmp_path / "red.png")
+    made = {}
+    for name, sketch in (("plain", None), ("drawn", tmp_path / "red.png")):
+        job = SampleJob(tmp_path / name, number=2, evaluations=3, sketch=sketch, signal=0.5)
+        made[name] = np.asarray(Image.open(sample(splats, job).pictures[0]))
+    assert (made["plain"] != made["drawn"]).any()
+    (tmp_path / "torn.png").write_bytes(b"no picture")
+    with pytest.raises(SamplingError, match=r"torn\.png cannot be read"):
+        sample(splats, SampleJob(tmp_path / "torn", number=1, sketch=tmp_path / "torn.png"))
+    with pytest.raises(JobError, match="--signal 1"):
+        SampleJob(tmp_path / "all", signal=1.0)
+
+
+@pytest.mark.parametrize("size", [16, 24, 37, 128])
+def test_splats_are_drawn_at_any_size(splats: Run, tmp_path: Path, size: int) -> None:
+    job = SampleJob(tmp_path / "large", number=3, evaluations=3, batch=2, size=size)
+    result = sample(splats, job)
+    pictures = [np.asarray(Image.open(path)).astype(float) for path in result.pictures]
+    assert [picture.shape for picture in pictures] == [(size, size, 3)] * 3
+    if size == 128:
+        plain = sample(splats, dataclasses.replace(job, out=tmp_path / "plain", size=None))
+        for large, path in zip(pictures, plain.pictures, strict=True):
+            small = np.asarray(Image.open(path)).astype(float)
+            averaged = large.reshape(SIDE, 8, SIDE, 8, 3).mean(axis=(1, 3))
+            assert np.corrcoef(averaged.ravel(), small.ravel())[0, 1] > 0.9
+            assert len(np.unique(large.reshape(-1, 3), axis=0)) > 4 * len(np.unique(small.reshape(-1, 3), axis=0))
+
+
+@pytest.mark.parametrize(
+    ("head", "wanted"),
+    [
+        ("kpn", {"roll-out", "drift"}),
+        ("lut", {"roll-out", "table", "gram"}),
+        ("outer", {"roll-out", "table", "gram"}),
+        ("splats", {"roll-out", "zoom-4x", "zoom-8x", "blobs", "ellipses"}),
+    ],
+)
+def test_every_head_shows_its_parts(head: str, wanted: set[str], tmp_path: Path) -> None:
+    result = sample(_run(head), SampleJob(tmp_path / "made", number=3, evaluations=5, batch=2, anatomy=True, gif=True))
+    assert {path.stem for path in result.anatomy} == wanted
+    for path in (*result.anatomy, *result.gifs):
+        assert np.asarray(Image.open(path).convert("L")).std() > 1, path.name
+    if head == "splats":
+        assert Image.open(tmp_path / "made" / "zoom-8x.png").size == (3 * 8 * SIDE, 8 * SIDE)
+
+
+def test_other_generators_have_no_parts(tmp_path: Path) -> None:
+    run = _run("lut")
+    torch.manual_seed(0)
+    other = dataclasses.replace(
+        run, model=build_model("pixel-dit", "tiny", run.spec).eval(), config={**run.config, "model": "pixel-dit"}
+    )
+    with pytest.raises(SamplingError, match="pixel-dit, which has no parts to show"):
+        sample(other, SampleJob(tmp_path / "made", number=1, anatomy=True))
+    with pytest.raises(JobError, match="--size 20 of a generator of pixels"):
+        sample(run, SampleJob(tmp_path / "made", number=1, size=20))
