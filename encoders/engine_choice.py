@@ -143,10 +143,15 @@ def _choose(settings: FitSettings, work: Work | None, machine: Machine) -> tuple
                 EngineChoice("cpu", f"some {seconds:.1f} s of work, less than a graphics card takes to start"),
                 logging.INFO,
             )
-    missing = machine.missing_for_cuda()
-    if missing is not None:
-        return EngineChoice("cpu", missing.got), logging.INFO
-    fault = machine.fault_of_kernels(settings, work)
+    try:
+        missing = machine.missing_for_cuda()
+        if missing is not None:
+            return EngineChoice("cpu", missing.got), logging.INFO
+        fault = machine.fault_of_kernels(settings, work)
+    # Drivers and the packages around them fail in many ways, and none of them is to keep the processor from fitting.
+    except Exception as error:
+        logger.debug("engine cuda could not be looked at", exc_info=True)
+        fault = f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no message')}"
     if fault is not None:
         return EngineChoice("cpu", f"the kernels of engine cuda are not used on this card: {fault}"), logging.WARNING
     return EngineChoice("cuda", "its kernels agree with engine cpu on this machine's graphics card"), logging.INFO

@@ -9,7 +9,6 @@ CUDA unusable, or the process dead. What it found is kept for this card, driver,
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 import math
@@ -131,8 +130,11 @@ def fault_on_this_card(settings: FitSettings, height: int, width: int, channels:
         found, failure = run_check(settings.codec, channels, path)
         if found is None:
             return failure
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_file(kept, json.dumps({**subject, **found}, indent=1).encode())
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_file(kept, json.dumps({**subject, **found}, indent=1).encode())
+        except OSError as error:
+            logger.debug("the outcome of the check is not kept in %s: %s", kept, error)
     fault = fault_of(found)
     return None if fault is None else f"{fault} (kept in {kept}: delete it to check again)"
 
@@ -181,6 +183,9 @@ def _remembered(kept: Path) -> dict[str, Any] | None:
 
 def _machine(card: str) -> dict[str, str]:
     """What the outcome of a check may depend on beside what is fitted."""
+    import torch
+    import triton
+
     driver = "unknown"
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -192,8 +197,8 @@ def _machine(card: str) -> dict[str, str]:
     return {
         "card": card,
         "driver": driver,
-        "torch": importlib.metadata.version("torch"),
-        "triton": importlib.metadata.version("triton"),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
         "sources": digest.hexdigest(),
     }
 

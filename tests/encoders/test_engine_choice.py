@@ -73,6 +73,19 @@ def test_kernels_that_are_wrong_are_said_and_not_used(caplog):
     assert "not used on this card" in caplog.text
 
 
+@pytest.mark.parametrize("question", ["cuda", "check"])
+def test_whatever_fails_on_the_way_leaves_the_processor(question, caplog):
+    def broken(*_):
+        raise RuntimeError("CUDA unknown error\nthis may be due to an incorrectly set up environment")
+
+    answers = {"cuda": Machine(lambda: True, never, broken, never), "check": machine(check=broken)}
+    with caplog.at_level("WARNING", "splatspace"):
+        choice = choose_engine(SETTINGS, MUCH, machine=answers[question])
+    assert choice.engine == "cpu"
+    assert choice.reason.endswith("RuntimeError: CUDA unknown error")
+    assert "CUDA unknown error" in caplog.text
+
+
 @pytest.mark.parametrize(("missing", "engine"), [(None, "gsplat"), ("Engine 'gsplat' needs nvcc", "reference")])
 def test_codec_over_has_engines_of_its_own(missing, engine, caplog):
     settings = FitSettings(200, codec=OVER)
@@ -164,6 +177,12 @@ class TestSelfCheck:
         card.found = None
         assert "out of memory" in self.said()
         card.found = {"cpu": 30.0, "cuda": 30.0}
+        assert self.fault() is None
+        assert len(card.calls) == 2
+
+    def test_without_a_place_to_remember_it_is_checked_each_time(self, card):
+        (card.folder / "engine-checks").write_text("a file, where a folder should be")
+        assert self.fault() is None
         assert self.fault() is None
         assert len(card.calls) == 2
 
