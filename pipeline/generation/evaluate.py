@@ -17,6 +17,7 @@ from data_schemas.store import SplatStore
 from data_schemas.stores import open_store
 from models.samplers import steps_of
 from pipeline.generation.ablation_report import read_ablation
+from pipeline.generation.data_split import DataSplit, split_rows
 from pipeline.generation.draws import Drawn, Settings, draw, roll_out
 from pipeline.generation.evaluate_job import EvaluateJob
 from pipeline.generation.evaluation_report.facts import reference_facts, training_facts
@@ -45,6 +46,7 @@ from pipeline.generation.metrics import (
 )
 from pipeline.generation.real_images import finished_rows, labels, originals, renderings
 from pipeline.generation.run import Run, load_run
+from pipeline.generation.seams import seam_figures
 from pipeline.report.writing import write_whole
 
 logger = logging.getLogger("splatspace.evaluate")
@@ -109,7 +111,7 @@ def evaluate(
         run.require_same_data(store.header, store.path)
         rows = finished_rows(store)[: job.rows]
         extractor = extractor or build_extractor(job.features, store, weights=job.weights)
-        sets = _chosen_sets(job, rows, extractor, len(store))
+        sets = _chosen_sets(job, _kept_apart(run, store, rows, extractor), extractor, len(store))
         found, pictures = _measure(job, run, store, sets, extractor, len(rows), progress)
     write_whole(job.out / PAGE_FILE, render_page(found, pictures, others, ablation).encode())
     write_whole(job.out / JSON_FILE, (found.model_dump_json(indent=2) + "\n").encode())
@@ -117,7 +119,26 @@ def evaluate(
     return found
 
 
-def _chosen_sets(job: EvaluateJob, rows: NDArray[np.int64], extractor: FeatureExtractor, total: int) -> _Sets:
+def _kept_apart(run: Run, store: SplatStore, rows: NDArray[np.int64], extractor: FeatureExtractor) -> DataSplit:
+    """The rows that the generator has not seen, and those that it learnt from; all as unseen where there is no such."""
+    trained = run.config["job"]
+    hashes = store.read(["content_hash"], rows.tolist())["content_hash"]
+    distinct, held_out = bool(trained.get("distinct", False)), float(trained.get("held_out", 0.0))
+    split = split_rows(rows, hashes, distinct=distinct, held_out=held_out)
+    needed = 2 * images_needed(extractor.dimension)
+    if held_out and len(split.held_out) >= needed:
+        return split
+    if held_out:
+        logger.warning(
+            "%d images were kept apart in training, and %d are needed: images that it learnt from are taken, too",
+            len(split.held_out),
+            needed,
+        )
+    return DataSplit(rows[:0], np.sort(np.concatenate([split.training, split.held_out])), split.repeats)
+
+
+def _chosen_sets(job: EvaluateJob, split: DataSplit, extractor: FeatureExtractor, total: int) -> _Sets:
+    rows = split.held_out
     half = len(rows) // 2
     count = min(DEFAULT_IMAGES, half) if job.images is None else job.images
     needed = images_needed(extractor.dimension)
@@ -134,7 +155,10 @@ def _chosen_sets(job: EvaluateJob, rows: NDArray[np.int64], extractor: FeatureEx
             next_step=f"ask for --images {needed} or more",
         )
     order = np.random.default_rng(job.seed).permutation(rows)
-    searched = np.concatenate([order[:count], order[2 * count :]])[: max(job.references, 1)]
+    searched = np.random.default_rng(job.seed).permutation(split.training)
+    if not len(searched):
+        searched = np.concatenate([order[:count], order[2 * count :]])
+    searched = searched[: max(job.references, 1)]
     return _Sets(order[:count], order[count : 2 * count], searched)
 
 
@@ -202,6 +226,7 @@ def _measure(
         reconstruction_floor=_scores("renderings", "originals", reference, rendered_features, job.seed),
         score_reason="" if scored[-1].inception_score is not None else _score_reason(extractor, count),
         neighbours=neighbours,
+        seams=seam_figures(run, settings, wanted, headline.images, real),
         cost=_cost(run, settings, headline, conditional),
     )
     pictures = Pictures(run=run, samples=headline.images, originals=real, way=way, neighbours=nearest_rows)

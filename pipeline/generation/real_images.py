@@ -41,12 +41,14 @@ def originals(store: SplatStore, rows: NDArray[np.int64]) -> Tensor:
 
 
 def renderings(store: SplatStore, rows: NDArray[np.int64]) -> Tensor:
-    """The stored splats of some rows, decoded at the size of the originals.
+    """The stored splats of some rows, decoded at the size of the originals; where there are none, the originals.
 
     Returns:
         uint8 [image, channel, row, column].
     """
     header = store.header
+    if not header.gaussians:
+        return originals(store, rows)
     parts = [
         to_uint8(
             decode(

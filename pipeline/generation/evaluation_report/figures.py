@@ -83,6 +83,15 @@ class NeighbourFigures(_Record):
     shown: tuple[Neighbour, ...] = ()
 
 
+class SeamFigures(_Record):
+    """Mean step across borders of patches over the mean step inside, of patch models; about 1 where none is seen."""
+
+    patch: int = Field(description="pixels of a side")
+    generated: float | None
+    originals: float | None = Field(description="of real images on the same grid")
+    enlarged: float | None = Field(description="of generated images drawn four times as large, where the head can")
+
+
 class GeneratorFacts(_Record):
     """What was evaluated."""
 
@@ -127,6 +136,7 @@ class Evaluation(_Record):
     reconstruction_floor: Scores = Field(description="renderings of the store against their originals")
     score_reason: str = Field(default="", description="why there is no inception score")
     neighbours: NeighbourFigures
+    seams: SeamFigures | None = Field(default=None, description="of patch models only")
     cost: SamplingCost
 
     @property
