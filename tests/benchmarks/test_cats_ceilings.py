@@ -1,0 +1,39 @@
+"""The benchmark of the heads' ceilings: fits come nearer with more steps, and its table has a line for each head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.cats import fits, fitted, main
+from data_schemas.errors import SplatSpaceError
+
+
+@pytest.fixture(scope="module")
+def target() -> torch.Tensor:
+    """A smooth picture."""
+    y, x = torch.meshgrid(torch.linspace(-3, 3, 64), torch.linspace(-3, 3, 64), indexing="ij")
+    return torch.stack([torch.sin(x + y), torch.cos(x * y), torch.sin(y)]).unsqueeze(0) * 0.8
+
+
+@pytest.mark.slow
+def test_every_head_comes_nearer_with_more_steps(target: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    few = [fitted(fit, target, 2) for fit in fits(target)]
+    more = [fitted(fit, target, 20) for fit in fits(target)]
+    assert len({ceiling.head for ceiling in few}) == len(few) == 11
+    for before, after in zip(few, more, strict=True):
+        assert after.psnr > before.psnr, after.head
+        assert (after.seams is not None) == after.head.startswith("splats")
+    by_name = {ceiling.head: ceiling for ceiling in more}
+    shared, alone = by_name["splats flat 3x3 (modern)"].seams, by_name["splats flat patch"].seams
+    assert shared is not None
+    assert alone is not None
+    assert shared < 1.15 < alone
+
+
+def test_images_that_are_not_there_are_said(tmp_path: Path) -> None:
+    with pytest.raises(SplatSpaceError):
+        main(["--data-dir", str(tmp_path), "--images", "1", "--steps", "1"])
