@@ -103,10 +103,9 @@ def ablate(job: AblateJob, *, progress: Progress = _nothing, should_stop: Callab
         for number, point in enumerate(points):
 
             def report(share: float, words: str, number: int = number, name: str = point.name) -> None:
-                if should_stop():
-                    raise StoppedError(f"Stopped in {name}", next_step="run the same command again to continue")
                 progress((number + share) / len(points), f"{name} ({number + 1} of {len(points)}): {words}")
 
+            _require_going_on(point, should_stop)
             report(0.0, "begins")
             found.append(_point(job, point, store, extractor, report, should_stop))
         images = len(finished_rows(store)[: job.limit])
@@ -117,6 +116,12 @@ def ablate(job: AblateJob, *, progress: Progress = _nothing, should_stop: Callab
         write_file(job.out / JSON_FILE, (result.model_dump_json(indent=2) + "\n").encode())
     progress(1.0, "done")
     return result
+
+
+def _require_going_on(point: Point, should_stop: Callable[[], bool]) -> None:
+    """Leaves where nothing is lost by it; a training is asked by itself, and saves its state first."""
+    if should_stop():
+        raise StoppedError(f"Stopped in {point.name}", next_step="run the same command again to continue")
 
 
 def _filled(job: AblateJob, defaults: dict[AxisName, tuple[Value, ...]]) -> dict[AxisName, tuple[Value, ...]]:
@@ -166,7 +171,10 @@ def _require_same_base(job: AblateJob, store: SplatStore) -> None:
             job.out.mkdir(parents=True, exist_ok=True)
             write_file(path, (json.dumps(content, indent=2) + "\n").encode())
         return
-    before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise JobError(f"{path} cannot be read ({error})", next_step="give another --out") from error
     differing = [name for name in content if content[name] != before.get(name)]
     if differing:
         raise JobError(
@@ -215,6 +223,7 @@ def _point(
             train(current, resume=resume, progress=trained, should_stop=should_stop)
 
         def sampled(done: int, total: int) -> None:
+            _require_going_on(point, should_stop)
             report(1 - EVALUATED_SHARE * (1 - done / max(total, 1)), f"{done:,} of {total:,} images sampled")
 
         evaluation = evaluate(

@@ -81,7 +81,7 @@ def require_trackers(names: Sequence[str]) -> tuple[TrackerName, ...]:
     """
     found: list[TrackerName] = []
     for text in names:
-        name = next((known for known in TRACKERS if known == text), None)
+        name: TrackerName | None = next((known for known in TRACKERS if known == text), None)
         if name is None:
             raise JobError(f"--track {text}", allowed=", ".join(TRACKERS))
         _module(name)

@@ -195,8 +195,9 @@ def test_an_interrupted_one_goes_on_in_the_middle_of_a_training(
         asked += (job.out / "points" / "pack=3" / "seed-0" / "run" / "state.json").exists()
         return asked > 0
 
-    with pytest.raises(StoppedError):
+    with pytest.raises(StoppedError, match="step 1 of 2"):
         ablate(job, should_stop=in_the_second_training)
+    assert json.loads((job.out / "points" / "pack=3" / "seed-0" / "run" / "state.json").read_text())["step"] == 1
     assert (job.out / "points" / "base" / "seed-0" / "evaluation" / "evaluation.json").exists()
     shares: list[float] = []
     rows = ablate(job, progress=lambda share, _words: shares.append(share)).rows
@@ -239,6 +240,12 @@ def test_another_base_needs_another_folder(done: tuple[AblateJob, Ablation], sto
     job, _ = done
     with pytest.raises(JobError, match=r"holds an ablation with another steps.*steps 2"):
         ablate(job_of(store, job.out, "ema=no", steps=3))
+
+
+def test_a_folder_whose_record_is_damaged_is_refused(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "base.json").write_text("{")
+    with pytest.raises(JobError, match=r"base\.json cannot be read"):
+        ablate(job_of(store, tmp_path, "ema=no"))
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is(store: Path, tmp_path: Path) -> None:
