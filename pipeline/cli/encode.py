@@ -158,7 +158,7 @@ def encode(
 
             stdout().print(report_table(built.report))
         counts = {
-            "fitted": summary.fitted,
+            "stored" if job.gaussians == 0 else "fitted": summary.fitted,
             "copied from identical images": summary.reused,
             "kept": summary.kept,
             "changed": summary.changed,
