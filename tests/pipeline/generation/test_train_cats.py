@@ -13,7 +13,7 @@ import torch
 from data_schemas.errors import JobError, StoppedError, TrainingError
 from data_schemas.stores import open_store
 from models.checkpoint import load_checkpoint
-from models.patch_presets import HEADS, RECIPES
+from models.patch_presets import HEADS, RECIPES, HeadName, RecipeName, model_name
 from pipeline.generation.cats_job import RECIPE_DEFAULTS, head_of, resolve_cats_job
 from pipeline.generation.data_split import split_rows
 from pipeline.generation.jobs import TrainJob, resolve_train_job
@@ -45,14 +45,17 @@ def _weights(run_folder: Path, name: str = "model.safetensors") -> dict[str, tor
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("head", HEADS)
-def test_every_head_and_recipe_trains_and_can_be_read_back(store: Path, tmp_path: Path, head: str, recipe: str) -> None:
+def test_every_head_and_recipe_trains_and_can_be_read_back(
+    store: Path, tmp_path: Path, head: HeadName, recipe: RecipeName
+) -> None:
     summary = train(_job(store, tmp_path / "run", head=head, recipe=recipe, steps=2, every=2))
     loaded = load_run(tmp_path / "run", device="cpu")
     assert summary.model == loaded.config["model"]
+    assert summary.model == model_name(head, recipe)
     assert head_of(summary.model) == (head, recipe)
     assert loaded.objective.classes == (0 if recipe == "published" else 3)
     settings = loaded.objective.settings
-    wanted = RECIPE_DEFAULTS["published" if recipe == "published" else "modern"]["objective_changes"]
+    wanted = RECIPE_DEFAULTS[recipe]["objective_changes"]
     assert all(getattr(settings, name) == value for name, value in wanted.items())
     assert (tmp_path / "run" / "samples" / "0000002.png").exists()
 
