@@ -116,7 +116,7 @@ def test_unknown_engines_are_refused():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("gaussians", 0),
+        ("gaussians", -1),
         ("gaussians", 100_001),
         ("steps", -1),
         ("target_psnr", float("nan")),

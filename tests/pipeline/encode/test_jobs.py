@@ -57,7 +57,7 @@ def test_a_store_has_a_suffix(out: str) -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"gaussians": 0}, "--gaussians 0"),
+        ({"gaussians": -1}, "--gaussians -1"),
         ({"gaussians": 10**6}, "--gaussians 1000000"),
         ({"steps": -1}, "--steps -1"),
         ({"target_psnr": -3.0}, "--target-psnr -3.0"),
