@@ -78,7 +78,7 @@ def encode(
         size: resize the images to this many pixels a side.
         limit: only the first images of the data set.
         gaussians: K, Gaussians per image.
-        steps: most optimiser steps per image.
+        steps: most optimiser steps per image, in the first round.
         target_psnr: stop an image at this PSNR, in dB.
         rounds: an image that misses target_psnr goes on, each round twice as long as the last.
         colours: bounded (each in 0 to 1) or signed.

@@ -37,7 +37,9 @@ def encode(
         int | None,
         typer.Option("--gaussians", "-k", min=0, help="K per image, 0 for the images only. Default: by set or size."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=0, help="Most optimiser steps per image. Default: 400.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="Most optimiser steps per image, in the first round. Default: 400.")
+    ] = None,
     target_psnr: Annotated[float | None, typer.Option(help="Stop an image that has reached so many dB.")] = None,
     rounds: Annotated[
         int | None,
