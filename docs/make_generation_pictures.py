@@ -1,0 +1,80 @@
+"""Makes the pictures of docs/sample.md from the runs that ``benchmarks.generation`` left.
+
+    python docs/make_generation_pictures.py runs/generation
+
+MNIST: a sheet of all classes with guidance, and digits whose lower half is drawn anew. Sprites: one sample at sixteen
+times the size beside its ellipses, the same as SVG, and a stored character in new colours.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data_schemas.stores import open_store
+from encoders.decode import decode, to_uint8
+from pipeline.generation.export import export_image
+from pipeline.generation.grids import picture_of, side_by_side
+from pipeline.generation.run import Run, load_run
+from pipeline.generation.sample import sample
+from pipeline.generation.sample_job import KnownPart, SampleJob
+from pipeline.report.ellipses import draw_ellipses
+
+IMAGES = Path(__file__).parent / "images"
+SMALL, TILE, LARGE = 32, 128, 448
+DIGIT, CHARACTER = 7, 40
+ANEW = 6
+SHOWN = 2
+
+
+def stored(store: Path, image: int, side: int) -> Image.Image:
+    """A stored image, decoded at another size."""
+    with open_store(store, "r") as opened:
+        header = opened.header
+        splats = opened.read(["splats"], [image])["splats"]
+    pixels = decode(splats, layout=header.splat_layout, codec=header.codec, height=side, width=side)
+    return picture_of(to_uint8(pixels)[0])
+
+
+def part_anew(run: Run, store: Path, image: int, work: Path, box: tuple[int, int, int, int] | None) -> Image.Image:
+    """The stored image, then samples that keep a part of it."""
+    known = KnownPart(str(store), str(image), box)
+    side = SMALL if box is None else TILE
+    made = sample(run, SampleJob(out=work, number=ANEW, size=side, known=known, guidance=2.0 if box else 1.0))
+    tiles = [stored(store, image, side), *(Image.open(path) for path in made.pictures)]
+    return side_by_side([tile.resize((TILE, TILE), Image.Resampling.NEAREST) for tile in tiles])
+
+
+def main(runs: Path) -> None:
+    """Draws everything into docs/images."""
+    torch.set_num_threads(1)
+    mnist, sprites = runs / "mnist" / "mnist.zarr", runs / "sprites" / "sprites.zarr"
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        digits = load_run(runs / "mnist" / "splatdit-labels-0", device="cpu")
+        sheet = sample(digits, SampleJob(out=work / "classes", number=100, guidance=2.0))
+        Image.open(sheet.grid).save(IMAGES / "generated-classes.png", optimize=True)
+        half = (0, 14, 28, 28)
+        part_anew(digits, mnist, DIGIT, work / "inpainted", half).save(IMAGES / "inpainted.png", optimize=True)
+
+        characters = load_run(runs / "sprites" / "splatdit-0", device="cpu")
+        painted = part_anew(characters, sprites, CHARACTER, work / "painted", None)
+        painted.save(IMAGES / "recoloured.png", optimize=True)
+        made = sample(characters, SampleJob(out=work / "large", number=SHOWN + 1, size=LARGE))
+        assert made.store is not None  # a generator of splats writes one
+        with open_store(made.store, "r") as opened:
+            header, splats = opened.header, opened.read(["splats"], [SHOWN])["splats"][0].astype(np.float32)
+        ellipses = draw_ellipses(splats, header.splat_layout, header.height, header.width, LARGE)
+        near = picture_of(characters.rendered(splats[None])[0]).resize((LARGE, LARGE), Image.Resampling.NEAREST)
+        views = [near, ellipses, Image.open(made.pictures[SHOWN])]
+        side_by_side(views).save(IMAGES / "generated-large.png", optimize=True)
+        export_image(str(made.store), str(SHOWN), IMAGES / "generated.svg")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
