@@ -3,7 +3,7 @@
     python docs/make_generation_pictures.py runs/generation
 
 MNIST: a sheet of all classes with guidance, and digits whose lower half is drawn anew, both by
-``mnist/splatdit-labels-0`` (the pictures here: by 600 steps, docs/results.md). Sprites: one sample at sixteen
+``mnist/splatdit-labels-0`` (the pictures here: by 600 steps, docs/results.md). Sprites: one sample at fourteen
 times the size beside its ellipses, the same as SVG, and a stored character in new colours.
 """
 
