@@ -178,16 +178,12 @@ def run_of(
             (run / leftover).unlink(missing_ok=True)
         summary = train(job)
         record = RunRecord(
-            steps=steps,
-            seconds=time.perf_counter() - began,
-            core_seconds=time.process_time() - used,
-            loss=summary.loss,
+            steps=steps, seconds=time.perf_counter() - began, core_seconds=time.process_time() - used, loss=summary.loss
         )
         write_file(record_path, (record.model_dump_json(indent=2) + "\n").encode())
     folder = run / "evaluation"
     if not (folder / JSON_FILE).exists():
         evaluations = QUICK_PUBLISHED_EVALUATIONS if quick else recipe.evaluations
-        logger.info("%s: evaluating %s with seed %d", name, contender, seed)
         evaluate(
             EvaluateJob(
                 run=run,
@@ -223,7 +219,10 @@ def _steps_in_time(
     recipe: Contender, settings: BenchmarkSet, store: Path, out: Path, measured: str, contender: str
 ) -> int:
     """Steps that take the processor time of another run, by the time between two lengths of a trial."""
-    allowed = RunRecord.model_validate_json((out / measured / RECORD_FILE).read_bytes()).core_seconds
+    path = out / measured / RECORD_FILE
+    if not path.exists():
+        raise SystemExit(f"{contender} is trained for the time of {measured}, which has not been run: run it first")
+    allowed = RunRecord.model_validate_json(path.read_bytes()).core_seconds
     taken = []
     for steps in (1, 1 + RATE_STEPS):
         trial = out / f"{contender}-trial-{steps}"
@@ -250,8 +249,7 @@ def main(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logger.setLevel(logging.INFO)
     torch.set_num_threads(1)
-    chosen = QUICK if quick else SETS
-    sets = {name: chosen[name] for name in only or chosen}
+    sets = {name: one for name, one in (QUICK if quick else SETS).items() if not only or name in only}
     numbers = [int(seed) for seed in seeds.split(",")]
     finished: dict[str, list[Finished]] = {}
     times: dict[str, dict[str, float]] = {}
