@@ -68,9 +68,9 @@ def _of(runs: Sequence[Finished], contender: str) -> list[Finished]:
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
-    """Mean, and the lowest and highest where there are several."""
-    mean = f"{np.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    """Mean, and the lowest and highest where they differ."""
+    mean, low, high = (f"{value:.{digits}f}" for value in (np.mean(values), min(values), max(values)))
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def _scores(run: Finished, evaluations: int | None) -> Scores | None:
