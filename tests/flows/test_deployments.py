@@ -101,7 +101,7 @@ def test_wrong_parameters_are_refused_before_the_run(wrong: dict[str, Any]) -> N
         (evaluate, {"min_recall": 2}),
         (ablate, {"seeds": 0}),
     ],
-    ids=str,
+    ids=lambda value: str(getattr(value, "name", value)),
 )
 def test_wrong_parameters_of_a_generator_are_refused_before_the_run(flow: Any, wrong: dict[str, Any]) -> None:
     needed = {"run": "run", "store": "a.zarr"} if flow is evaluate else {"store": "a.zarr", "out": "run"}
