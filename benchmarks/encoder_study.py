@@ -138,7 +138,7 @@ def measure_generator(work: Path, name: str, way: str, seed: int, budget: Budget
     out = work / "runs" / f"{name}-{way.replace(', ', '-')}-{seed}"
     job = resolve_train_job(
         "splats", path, out, preset="tiny", changes={"pack": max(1, round(SETS[name] / TOKENS))}, order=WAYS[way].order,
-        steps=budget.train_steps, every=budget.train_steps, classes=False, seed=seed, device="cpu",
+        steps=budget.train_steps, every=budget.train_steps, learning_rate=1e-3, classes=False, seed=seed, device="cpu",
     )  # fmt: skip
     if not (out / "model.safetensors").exists():
         summary = train(job)

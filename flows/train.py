@@ -80,7 +80,7 @@ def train(
         pack: Gaussians per token of splatdit; about 50 tokens without it.
         steps: optimiser steps (10,000). More than a training that is there had lengthen it.
         batch: images of a step (64).
-        learning_rate: its height (0.001).
+        learning_rate: its height; without, by model and preset.
         objective: flow-clean, flow-velocity, epsilon, ddpm-linear, ddpm-cosine or published.
         render_loss: weight of a loss on rendered predictions (0, none).
         perceptual: a loss on how predicted pixels look (none; of cats by recipe).

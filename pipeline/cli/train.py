@@ -57,7 +57,9 @@ def train(
         int | None, typer.Option(min=1, help="Optimiser steps; with --resume they may grow. Default: 10000.")
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per step, over all devices. Default: 64.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Height of the learning rate. Default: 0.001.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Height of the learning rate. Default: by model and preset.")
+    ] = None,
     objective: Annotated[
         str | None,
         typer.Option(help="flow-clean, flow-velocity, epsilon, ddpm-linear, ddpm-cosine or published."),

@@ -18,6 +18,7 @@ from encoders.render import render
 from models.checkpoint import load_checkpoint
 from models.objectives import Objective
 from models.registry import model_named
+from pipeline.generation.jobs import resolve_train_job
 from pipeline.generation.latents import TrainingRows, order_by_anchors, slots_for
 from pipeline.generation.loader import Loader
 from pipeline.generation.train import train
@@ -209,3 +210,12 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_checkpoint(
 def test_options_that_cannot_be(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(JobError, match=message):
         job_of(tmp_path / "a.zarr", tmp_path / "run", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [({"preset": "tiny"}, 3e-3), ({"preset": "small"}, 1e-3), ({"preset": "tiny", "model": "set"}, 1e-3),
+     ({"preset": "tiny", "learning_rate": 5e-4}, 5e-4)],
+)  # fmt: skip
+def test_the_learning_rate_follows_model_and_preset(tmp_path: Path, options: dict[str, Any], rate: float) -> None:
+    assert resolve_train_job("splats", tmp_path / "a.zarr", tmp_path / "run", **options).learning_rate == rate
