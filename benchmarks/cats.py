@@ -1,10 +1,12 @@
 """What the heads of the patch models can show at best: their free numbers are fitted to photographs, without a network.
 
     python -m benchmarks.cats --data-dir DATA --images 4 --steps 1500
+    python -m benchmarks.cats race --help
 
 For each head: mean PSNR of the fitted images; for splats also the seam ratio of the images drawn four times as large
 (mean step across borders of patches over mean step inside). Tables and coefficients are fitted to the images together,
-a table to all of them; the numbers of a predicted kernel to each noisy image at time 0.5, without drift.
+a table to all of them; the numbers of a predicted kernel to each noisy image at time 0.5, without drift. What networks
+make of these heads is the matter of ``race`` (benchmarks.cats_race).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.cats_race import main as race
 from models.head_lut import LutConfig, LutHead
 from models.head_outer import OuterConfig, OuterHead
 from models.head_splats import Neighbourhood, SplatHead, SplatHeadConfig
@@ -127,13 +131,11 @@ def outer(images: int, name: str, config: OuterConfig, *, published: bool) -> Fi
     head = OuterHead(_shape(published=published), config)
     tokens = (SIDE // PATCH) ** 2
     raw = (0.01 * torch.randn(images, tokens, config.entries)).requires_grad_()
-    factors = torch.randn(images, config.entries, 2 * CHANNELS * PATCH).requires_grad_()
+    start = torch.randn(images, config.entries, 2 * CHANNELS * PATCH)
+    factors = (start if published else head.factors_start.detach().expand_as(start).clone()).requires_grad_()
 
     def draw() -> Tensor:
-        parts = factors.unflatten(-1, (CHANNELS, 2, PATCH))
-        if not published:
-            parts = torch.nn.functional.rms_norm(parts, (PATCH,))
-        patterns = (parts[..., 0, :, None] * parts[..., 1, None, :]).flatten(2)
+        patterns = head.products(factors).flatten(2)
         return head.grid.joined((raw.tanh() if published else raw) @ patterns)
 
     return Fit(name, [raw, factors], draw, None, raw[0].numel() + factors[0].numel())
@@ -184,7 +186,8 @@ def fits(target: Tensor) -> list[Fit]:
         splats(count, "splats cosine patch (published)", splat_config("cosine", "patch"), published=True),
         splats(count, "splats gaussian patch", splat_config("gaussian", "patch")),
         splats(count, "splats flat patch", splat_config("flat", "patch")),
-        splats(count, "splats flat 3x3 (modern)", splat_config("flat", "3x3")),
+        splats(count, "splats gaussian 3x3 (modern)", splat_config("gaussian", "3x3")),
+        splats(count, "splats flat 3x3", splat_config("flat", "3x3")),
         lut(
             count,
             "lut 512 softmax (published)",
@@ -229,4 +232,7 @@ def main(arguments: list[str] | None = None) -> list[Ceiling]:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["race"]:
+        race(sys.argv[2:])
+    else:
+        main()

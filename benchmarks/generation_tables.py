@@ -227,12 +227,13 @@ def write_sheet(path: Path, first: Mapping[str, Finished]) -> None:
         drawn = draw(run, settings, labels, SHEET_IMAGES, lambda _done: None)
         grid, _ = grid_of(as_channels_last(drawn.images), columns=SHEET_COLUMNS, smallest=1)
         grid = grid.resize((grid.width * 2, grid.height * 2), Image.Resampling.NEAREST)
-        panels.append(_titled(grid, f"{name}, {evaluations} evaluations"))
+        panels.append(titled(grid, f"{name}, {evaluations} evaluations"))
     path.parent.mkdir(parents=True, exist_ok=True)
     side_by_side(panels, gap=8).save(path, optimize=True)
 
 
-def _titled(picture: Image.Image, title: str) -> Image.Image:
+def titled(picture: Image.Image, title: str) -> Image.Image:
+    """The picture under a line of text."""
     canvas = Image.new("RGB", (picture.width, picture.height + 18), "white")
     canvas.paste(picture.convert("RGB"), (0, 18))
     ImageDraw.Draw(canvas).text((4, 3), title, fill="black")

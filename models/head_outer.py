@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from data_schemas.errors import JobError
 from models.patch_head import HeadShape, PatchConfig, PatchHead, full_precision
+
+COLOUR_STEPS = 4
+"""Among how many waves along an edge the first differences of colour come: photographs have little of them."""
+
+FACTOR_START = 0.1
+"""How much static tokens change the starting patterns at first, beside waves of mean square 1."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +37,10 @@ class OuterConfig(PatchConfig):
 class OuterHead(PatchHead):
     """One static token per pattern; it leaves the trunk as a column and a row of pixels for every colour.
 
-    As published, coefficients are bounded by tanh and the columns and rows are taken as they come. Improved, columns
-    and rows have a mean square of 1, and coefficients are free and start at zero: of two factors that both start near
-    zero neither would learn anything.
+    As published, coefficients are bounded by tanh, and the patterns of all entries resemble each other at first.
+    Improved, coefficients are free and start at zero, and patterns start as the waves of a cosine transform, coarse
+    ones first: none resembles another, all have a mean square of 1, and together they can already show a photograph
+    roughly. Factors are not normed, which would cost each of them a degree of freedom.
 
     Args:
         shape: see there.
@@ -54,18 +62,21 @@ class OuterHead(PatchHead):
         if not shape.published:
             nn.init.zeros_(self.leave.weight)
             nn.init.zeros_(self.leave.bias)
-            # Static tokens resemble each other at first; their patterns must not.
-            self.factors_start = nn.Parameter(torch.randn(config.entries, 2 * shape.channels * shape.grid.patch))
+            nn.init.normal_(self.factors.weight, std=FACTOR_START / math.sqrt(shape.width))
+            nn.init.zeros_(self.factors.bias)
+            self.factors_start = nn.Parameter(cosine_factors(config.entries, shape.channels, shape.grid.patch))
 
     def patterns(self, static: Tensor) -> Tensor:
         """[batch, entry, width] -> float32 [batch, entry, channel, row, column]."""
         raw = self.factors(static).float()
         if not self.published:
             raw = raw + self.factors_start.float()
-        factors = raw.unflatten(-1, (self.channels, 2, self.grid.patch))
-        if not self.published:
-            factors = functional.rms_norm(factors, (self.grid.patch,))
-        return factors[..., 0, :, None] * factors[..., 1, None, :]
+        return self.products(raw)
+
+    def products(self, factors: Tensor) -> Tensor:
+        """[batch, entry, channel * (column, row) of a patch] -> [batch, entry, channel, row, column]."""
+        pairs = factors.unflatten(-1, (self.channels, 2, self.grid.patch))
+        return pairs[..., 0, :, None] * pairs[..., 1, None, :]
 
     def forward(self, tokens: Tensor, static: Tensor, noisy: Tensor, time: Tensor) -> Tensor:
         """See :meth:`models.patch_head.PatchHead.forward`."""
@@ -75,3 +86,34 @@ class OuterHead(PatchHead):
         patterns = self.patterns(static).flatten(2)
         with full_precision(noisy):
             return self.grid.joined(coefficients @ patterns)
+
+
+def cosine_factors(entries: int, channels: int, patch: int) -> Tensor:
+    """Columns and rows whose products are the waves of a cosine transform over a patch and its colours.
+
+    Args:
+        entries: patterns; random ones follow where there are more than waves.
+        channels: of the images.
+        patch: pixels of a side.
+
+    Returns:
+        float32 [entry, channel * (column, row) of a patch]; waves have a mean square of 1 and are orthogonal.
+    """
+    waves = [
+        (axis, down, right) for axis in range(channels) for down, right in itertools.product(range(patch), repeat=2)
+    ]
+    waves.sort(key=lambda wave: (wave[1] + wave[2] + COLOUR_STEPS * (wave[0] > 0), wave))
+    along, over = _cosines(patch), _cosines(channels)
+    factors = torch.randn(entries, channels, 2, patch)
+    for entry, (axis, down, right) in enumerate(waves[:entries]):
+        factors[entry, :, 0] = along[down]
+        factors[entry, :, 1] = over[axis][:, None] * along[right]
+    return factors.flatten(1)
+
+
+def _cosines(size: int) -> Tensor:
+    """The waves of a cosine transform, of mean square 1: [wave, place]."""
+    place = (torch.arange(size) + 0.5) * (math.pi / size)
+    waves = torch.cos(torch.arange(size)[:, None] * place) * math.sqrt(2)
+    waves[0] = 1.0
+    return waves

@@ -34,12 +34,13 @@ class SplatHeadConfig(PatchConfig):
 
     Attributes:
         splats: of a patch; 0: one for every four pixels (16 of 8x8), at least 4.
-        kernel: ``cosine`` (published), ``gaussian`` or ``flat`` (a splat shows its whole colour wherever it wins).
+        kernel: ``cosine`` (published), ``gaussian`` (a splat's colour falls off to grey; comes nearest to photographs)
+            or ``flat`` (a splat shows its whole colour wherever it wins).
         neighbourhood: a pixel sees the splats of its ``patch``, or of the ``3x3`` patches around it, without seams.
     """
 
     splats: int = 0
-    kernel: KernelName = "flat"
+    kernel: KernelName = "gaussian"
     neighbourhood: Neighbourhood = "3x3"
 
     def build_head(self, shape: HeadShape) -> SplatHead:
@@ -116,8 +117,11 @@ class SplatHead(PatchHead):
         with full_precision(splats.mean):
             chosen = as_blobs(splats) if blobs else splats
             kernel = "blob" if blobs else self.kernel
+            falls_to_grey = kernel == "gaussian"
+            if falls_to_grey:
+                chosen = chosen._replace(colour=2 * chosen.colour - 1)
             shown = blend(chosen, canvas or self.canvas, kernel, shared=self.shared, published=self.published)
-            return 2 * shown - 1
+            return shown if falls_to_grey else 2 * shown - 1
 
     def canvas_of(self, height: int, width: int) -> Canvas:
         """The pixels of an image of another size, on the device of the head."""

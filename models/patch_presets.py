@@ -75,7 +75,7 @@ def _families() -> dict[tuple[HeadName, RecipeName], PatchFamily]:
         ),
         ("outer", "modern"): PatchFamily(
             {name: OuterConfig(size, registers=4) for name, size in modern},
-            "patches as sums of 64 products drawn anew for each image, columns and rows of unit length",
+            "patches as sums of 64 products drawn anew for each image, which start as cosine waves",
         ),
         ("splats", "published"): PatchFamily(
             {name: SplatHeadConfig(size, kernel="cosine", neighbourhood="patch") for name, size in published},

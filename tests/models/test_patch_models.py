@@ -14,7 +14,7 @@ from data_schemas.errors import JobError
 from models.base import DataSpec
 from models.head_kpn import KpnHead
 from models.head_lut import LutHead, gram_matrix, gram_penalty
-from models.head_outer import OuterHead
+from models.head_outer import OuterHead, cosine_factors
 from models.head_splats import SplatHead
 from models.kernel_pyramid import COLOUR, FILTER_NUMBERS, GATE, enlarged, filtered, pyramid
 from models.patch_grid import PatchGrid
@@ -201,6 +201,34 @@ def test_patterns_of_an_image_are_products(name: str) -> None:
     assert float(torch.linalg.svdvals(patterns.detach())[..., 1:].max()) < 1e-4
     assert (patterns[0] - patterns[1]).abs().max() > 1e-4, "every image has its own"
     assert tokens.shape == (2, 16, 64)
+
+
+@pytest.mark.parametrize(("entries", "channels", "patch"), [(64, 3, 8), (64, 3, 4), (5, 1, 4)])
+def test_patterns_start_as_waves_that_do_not_resemble_each_other(entries: int, channels: int, patch: int) -> None:
+    waves = min(entries, channels * patch**2)
+    pairs = cosine_factors(entries, channels, patch).unflatten(-1, (channels, 2, patch))
+    patterns = (pairs[:, :, 0, :, None] * pairs[:, :, 1, None, :]).flatten(1)
+    assert len(patterns) == entries
+    gram = patterns[:waves] @ patterns[:waves].T / patterns.shape[1]
+    torch.testing.assert_close(gram, torch.eye(waves), atol=1e-5, rtol=0)
+    assert patterns[0].eq(1).all(), "the first is the mean of a patch"
+    if entries > waves:
+        similar = torch.corrcoef(patterns[waves:]).fill_diagonal_(0).abs()
+        assert float(similar.max()) < 0.9, "those beyond the waves differ, too"
+
+
+def test_patterns_of_a_new_network_are_nearly_waves_and_learn_at_once() -> None:
+    model = cast(PatchModel, _model("cats-outer"))
+    head = cast(OuterHead, model.head)
+    tokens, static = model.tokens(noise(2, 3, 16, 16), torch.tensor([0.2, 0.9]))
+    patterns = head.patterns(static)[:, :48].flatten(2)
+    gram = (patterns @ patterns.transpose(1, 2) / 48).detach()
+    assert float((gram - torch.eye(48)).abs().max()) < 0.5
+    image = head(tokens, static, noise(2, 3, 16, 16), torch.tensor([0.2, 0.9]))
+    assert float(image.detach().abs().max()) == 0
+    (image - noise(2, 3, 16, 16)).square().mean().backward()
+    assert head.leave.weight.grad is not None
+    assert float(head.leave.weight.grad.norm()) > 0
 
 
 @pytest.mark.parametrize("kernel", ["cosine", "gaussian", "flat"])
