@@ -4,7 +4,7 @@
 
 MNIST: a sheet of all classes with guidance, and digits whose lower half is drawn anew, both by
 ``mnist/splatdit-labels-0`` (the pictures here: by 600 steps, docs/results.md). Sprites: one sample at fourteen
-times the size beside its ellipses, the same as SVG, and a stored character in new colours.
+times the size beside its ellipses, the same as SVG, and another in new colours: none of the art itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipeline.report.ellipses import draw_ellipses
 
 IMAGES = Path(__file__).parent / "images"
 SMALL, TILE, LARGE = 32, 128, 448
-DIGIT, CHARACTER = 7, 40
+DIGIT, CHARACTER = 7, 0
 ANEW = 6
 SHOWN = 2
 
@@ -54,7 +54,7 @@ def part_anew(run: Run, store: Path, image: int, work: Path, box: tuple[int, int
 def main(runs: Path) -> None:
     """Draws everything into docs/images."""
     torch.set_num_threads(1)
-    mnist, sprites = runs / "mnist" / "mnist.zarr", runs / "sprites" / "sprites.zarr"
+    mnist = runs / "mnist" / "mnist.zarr"
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         digits = load_run(runs / "mnist" / "splatdit-labels-0", device="cpu")
@@ -64,10 +64,10 @@ def main(runs: Path) -> None:
         part_anew(digits, mnist, DIGIT, work / "inpainted", half).save(IMAGES / "inpainted.png", optimize=True)
 
         characters = load_run(runs / "sprites" / "splatdit-0", device="cpu")
-        painted = part_anew(characters, sprites, CHARACTER, work / "painted", None)
-        painted.save(IMAGES / "recoloured.png", optimize=True)
         made = sample(characters, SampleJob(out=work / "large", number=SHOWN + 1, size=LARGE))
         assert made.store is not None  # a generator of splats writes one
+        painted = part_anew(characters, made.store, CHARACTER, work / "painted", None)
+        painted.save(IMAGES / "recoloured.png", optimize=True)
         with open_store(made.store, "r") as opened:
             header, splats = opened.header, opened.read(["splats"], [SHOWN])["splats"][0].astype(np.float32)
         ellipses = draw_ellipses(splats, header.splat_layout, header.height, header.width, LARGE)
