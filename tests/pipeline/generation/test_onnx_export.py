@@ -1,0 +1,224 @@
+"""Generators of pixels as ONNX graphs: the same answers, the same pictures, in eight bits nearly so, or an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from data_schemas.errors import JobError, SamplingError
+from models.base import DataSpec
+from models.checkpoint import save_checkpoint
+from models.objectives import build_objective
+from models.patch_presets import HEADS, HeadName, RecipeName, model_name
+from models.pixel_representation import PixelRepresentation
+from models.registry import build_model
+from models.samplers import generators_for
+from models.samplers import sample as sample_batch
+from pipeline.cli import app
+from pipeline.generation import onnx_export
+from pipeline.generation.cats_job import RECIPE_DEFAULTS
+from pipeline.generation.onnx_export import graph_answers, onnx_graph, prediction_psnr, sampler_states
+from pipeline.generation.onnx_quantise import divided_nodes, quantised_graph
+from pipeline.generation.run import Run
+from tests.models.networks import awakened
+
+SIDE = 8
+
+
+def a_run(name: str, *, classes: int = 0, objective: str = "flow-clean", **changes: Any) -> Run:
+    """A generator with weights drawn by chance."""
+    torch.manual_seed(0)
+    spec = DataSpec("pixels", groups=1, height=SIDE, width=SIDE, classes=classes)
+    # Tracing each level of the pyramid of kernels takes seconds; smaller patches have fewer.
+    smaller = {"patch": 2} if "kpn" in name else {}
+    built = build_objective(objective, classes=classes, **changes)
+    representation = PixelRepresentation(height=SIDE, width=SIDE, channels=3)
+    config = {"model": name, "preset": "tiny", "job": {"order": "auto"}}
+    return Run(
+        Path("runs/cats"),
+        awakened(build_model(name, "tiny", spec, **smaller)),
+        built,
+        representation,
+        spec,
+        None,
+        (),
+        config,
+    )
+
+
+def cats(head: HeadName, recipe: RecipeName, *, classes: int = 0) -> Run:
+    changes = {**RECIPE_DEFAULTS[recipe]["objective_changes"], "evaluations": 5}
+    return a_run(model_name(head, recipe), classes=classes, **changes)
+
+
+@pytest.fixture(scope="module")
+def tables() -> tuple[Run, bytes]:
+    run = cats("lut", "modern", classes=2)
+    return run, onnx_graph(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["published", "modern"])
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_answers_alike_and_nearly_so_in_eight_bits(head: HeadName, recipe: RecipeName) -> None:
+    run = cats(head, recipe)
+    data = onnx_graph(run)
+    states = sampler_states(run, images=3, steps=3)
+    for answer, state in zip(graph_answers(data, states), states, strict=True):
+        np.testing.assert_allclose(answer, state.clean, atol=1e-4 * np.abs(state.clean).max())
+    small = quantised_graph(data, run)
+    assert len(small) < 0.75 * len(data)
+    assert 15 < prediction_psnr(run, graph_answers(small, states), states) < 100
+    chosen, kept = divided_nodes(onnx.load_model_from_string(data))
+    weights = {value.name: value for value in onnx.load_model_from_string(small).graph.initializer}
+    eight = [name for name, value in weights.items() if value.data_type == onnx.TensorProto.INT8]
+    assert len(eight) >= len(chosen) > 10
+    # The drift network, and no other part of any head, stays as it is.
+    assert bool(kept) == (head == "kpn")
+    assert all(value.data_type == onnx.TensorProto.FLOAT for name, value in weights.items() if "drift" in name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "objective"), [("pixel-dit", "ddpm-cosine"), ("pixel-unet", "flow-velocity")])
+def test_other_generators_of_pixels_answer_alike(name: str, objective: str) -> None:
+    run = a_run(name, objective=objective)
+    states = sampler_states(run, images=2, steps=3)
+    for answer, state in zip(graph_answers(onnx_graph(run), states), states, strict=True):
+        np.testing.assert_allclose(answer, state.clean, atol=1e-4 * np.abs(state.clean).max())
+
+
+@pytest.mark.slow
+def test_the_loop_of_the_documents_makes_the_same_pictures(
+    tables: tuple[Run, bytes], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, data = tables
+    (tmp_path / "cats.onnx").write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    text = (repository / "docs" / "cats.md").read_text()
+    [loop] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(loop, names)
+    noise, images = names["noise"], names["images"]
+    assert isinstance(noise, np.ndarray)
+    assert isinstance(images, np.ndarray)
+    clean = sample_batch(
+        run.objective,
+        run.model,
+        noise.shape,
+        generators=generators_for(0, len(noise)),
+        sampler="euler",
+        start=torch.from_numpy(noise),
+    )
+    wanted = run.rendered(run.stored(clean))
+    assert images.dtype == np.uint8
+    assert images.std() > 5
+    assert np.abs(images.astype(int) - wanted.astype(int)).max() <= 1
+
+
+@pytest.mark.slow
+def test_labels_and_any_batch(tables: tuple[Run, bytes]) -> None:
+    run, data = tables
+    session: Any = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    noisy = torch.randn(5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+    time, label = torch.linspace(0, 0.9, 5), torch.tensor([-1, 0, 1, 0, -1])
+    with torch.no_grad():
+        wanted = run.objective.clean(run.model, noisy, time, label).numpy()
+    feed = {"noisy": noisy.numpy(), "time": time.numpy(), "label": label.numpy()}
+    np.testing.assert_allclose(session.run(None, feed)[0], wanted, atol=1e-4)
+    alone = session.run(None, {name: value[1:2] for name, value in feed.items()})[0]
+    np.testing.assert_allclose(alone, wanted[1:2], atol=1e-4)
+    unlabelled = session.run(None, {**feed, "label": np.full(5, -1)})[0]
+    assert np.abs(unlabelled - wanted).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_the_file_says_all_and_names_no_machine(tables: tuple[Run, bytes], repository: Path) -> None:
+    run, data = tables
+    [entry] = onnx.load_model_from_string(data).metadata_props
+    facts = json.loads(entry.value)
+    assert facts["config"] == run.config
+    assert facts["shape"] == [3, SIDE, SIDE]
+    assert facts["classes"] == 2
+    assert facts["times"][-1] == facts["signal"][-1] == 1
+    assert facts["noise"][-1] == 0
+    assert len(facts["times"]) == 6
+    assert str(repository).encode() not in data
+    assert b".py" not in data
+
+
+def test_command(tmp_path: Path) -> None:
+    def splatspace(*arguments: object) -> tuple[int, str]:
+        result = CliRunner().invoke(app, ["export", *map(str, arguments)])
+        return result.exit_code, result.output
+
+    run, folder = cats("outer", "published"), tmp_path / "run"
+    folder.mkdir()
+    representation = {f"representation.{name}": value for name, value in run.representation.tensors().items()}
+    config = {
+        **run.config,
+        "data": run.spec.to_dict(),
+        "changes": {},
+        "representation": run.representation.config(),
+        "objective": run.objective.config(),
+        "label_names": [],
+        "colours": "rgb",
+        "codec": None,
+        "store": {"identity": {"start": "grid"}},
+    }
+    save_checkpoint(folder / "model.safetensors", run.model, config, representation)
+    code, printed = splatspace(folder, "--onnx", tmp_path / "new" / "a.onnx", "--int8", "--json")
+    assert code == 0, printed
+    facts = json.loads(printed)
+    assert facts["bytes"] == (tmp_path / "new" / "a.onnx").stat().st_size
+    assert facts["difference"] < 1e-4
+    assert facts["int8_psnr"] > 15
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.onnx"]
+    for wrong in (
+        [folder, "--onnx", tmp_path / "a.pt"],
+        [folder, "--int8", "--out", tmp_path / "a.svg"],
+        [folder, "--onnx", tmp_path / "a.onnx", "--image", 0],
+        [folder],
+    ):
+        assert splatspace(*wrong)[0] == 2
+    (tmp_path / "foreign.safetensors").write_bytes(b"no checkpoint")
+    assert splatspace(tmp_path / "foreign.safetensors", "--onnx", tmp_path / "a.onnx")[0] == 1
+    assert not (tmp_path / "a.onnx").exists()
+
+
+@pytest.mark.slow
+def test_splats_missing_packages_and_other_answers_are_refused(
+    tables: tuple[Run, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, data = tables
+    out = tmp_path / "a.onnx"
+    splats = dataclasses.replace(run, representation=object())
+    with pytest.raises(JobError, match="which generates splats"):
+        onnx_export.export_onnx(splats, out)
+    monkeypatch.setattr(onnx_export, "onnx_graph", lambda _run: data)
+    with torch.no_grad():
+        other = cats("lut", "modern", classes=2)
+        next(iter(other.model.parameters())).mul_(1.5)
+    with pytest.raises(SamplingError, match="answers otherwise"):
+        onnx_export.export_onnx(other, out)
+    real = importlib.import_module
+
+    def missing(name: str) -> object:
+        if name.startswith("onnx"):
+            raise ImportError(f"No module named {name!r}")
+        return real(name)
+
+    monkeypatch.setattr(onnx_export.importlib, "import_module", missing)
+    with pytest.raises(JobError, match=r"splatspace\[onnx\]"):
+        onnx_export.export_onnx(run, out)
+    assert not list(tmp_path.iterdir())
