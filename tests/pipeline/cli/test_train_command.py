@@ -70,7 +70,8 @@ def test_two_processes_train_together(store: Path, tmp_path: Path, repository: P
 @pytest.mark.slow
 def test_models_counts_every_model() -> None:
     content = json.loads(splatspace("models", "--json", "--gaussians", 150, "--size", 32).stdout)
-    assert set(content) == {"splatdit", "set", "set-induced", "published", "pixel-unet", "pixel-dit"}
+    patches = {f"cats-{head}{recipe}" for head in ("kpn", "lut", "outer", "splats") for recipe in ("", "-published")}
+    assert set(content) == {"splatdit", "set", "set-induced", "published", "pixel-unet", "pixel-dit"} | patches
     assert content["published"]["full"]["parameters"] == 51_486_472
     assert content["splatdit"]["full"]["gflop"] <= 3.8
     assert content["splatdit"]["small"]["gflop"] <= 0.65
