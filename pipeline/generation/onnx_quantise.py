@@ -71,11 +71,13 @@ def quantised_graph(data: bytes, run: Run) -> bytes:
 
 def divided_nodes(model: Any) -> tuple[list[str], list[str]]:
     """Names of the nodes with weights: those that compute in eight bits, and those that stay in full precision."""
-    weights = {value.name for value in model.graph.initializer}
+    # Products with more axes lay splats over pixels: places, not weights.
+    weights = {value.name: len(value.dims) for value in model.graph.initializer}
     chosen: list[str] = []
     kept: list[str] = []
     for node in model.graph.node:
-        if node.op_type in QUANTISED and len(node.input) > 1 and node.input[1] in weights:
+        axes = 4 if "Conv" in node.op_type else 2
+        if node.op_type in QUANTISED and len(node.input) > 1 and weights.get(node.input[1]) == axes:
             full = any(FULL_PRECISION in name for name in node.input)
             (kept if full else chosen).append(node.name)
     return chosen, kept
