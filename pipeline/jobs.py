@@ -14,6 +14,7 @@ from data_schemas.locations import LocationField, location
 from data_schemas.splats import ADDITIVE, NORMALISED, OVER, CodecName, ColourRange, SplatDtype, StartName
 from encoders.base import MAX_GAUSSIANS, MAX_ROUNDS, MAX_STEPS, FitSettings
 from pipeline.compute_choice import LOCAL, check_compute
+from pipeline.job_errors import job_error
 from pipeline.presets import PRESETS, Split, gaussians_for, preset_for
 
 EngineName = Literal["auto", "cpu", "reference", "gsplat", "cuda", "none"]
@@ -140,7 +141,7 @@ def resolve_job(dataset: str, out: str | os.PathLike[str] | UPath, **options: An
     try:
         job = EncodeJob(dataset=dataset, out=path, **{**defaults, **given})
     except ValidationError as error:
-        raise _as_job_error(error) from None
+        raise job_error(error, "encode") from None
     if job.gaussians == 0 and not job.images:
         raise JobError("--gaussians 0 with --no-images", allowed="one of them", next_step="leave --no-images out")
     # What only holds together, such as rounds and a target, is checked before anything is fetched or opened.
@@ -172,15 +173,3 @@ def _codec(name: str) -> CodecName:
     if name not in CODEC_NAMES:
         raise JobError(f"Codec {name!r}", allowed="additive, normalised, over", next_step="give --codec additive")
     return CODEC_NAMES[name]
-
-
-def _as_job_error(error: ValidationError) -> JobError:
-    """The first thing that pydantic found wrong, in the words of the command line."""
-    first = error.errors()[0]
-    field = str(first["loc"][0]) if first["loc"] else "job"
-    option = "--" + field.replace("_", "-")
-    return JobError(
-        f"{option} {first.get('input')!r}",
-        allowed=first["msg"].removeprefix("Input should be "),
-        next_step="see splatspace encode --help",
-    )

@@ -21,6 +21,7 @@ from models.objective_settings import OBJECTIVES
 from models.packing import default_pack
 from pipeline.generation.features import FeatureName
 from pipeline.generation.jobs import DEFAULT_MODEL, TrainJob, resolve_train_job
+from pipeline.job_errors import job_error
 
 AxisName = Literal[
     "gaussians", "start", "pack", "objective", "normalisation", "covariance", "evaluations", "render_loss", "ema"
@@ -281,12 +282,6 @@ def resolve_ablate_job(
     try:
         job = AblateJob(store=location(store), out=Path(out), axes=axes_of(axes), **given)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else "job"
-        raise JobError(
-            f"--{field} {first.get('input')!r}",
-            allowed=first["msg"].removeprefix("Input should be "),
-            next_step="see splatspace ablate --help",
-        ) from None
+        raise job_error(error, "ablate") from None
     train_job(job, Point(BASE, "", 0), job.store)
     return job

@@ -17,6 +17,7 @@ from models.normalisation import checked_normalisation
 from models.objective_settings import OBJECTIVES
 from models.registry import model_named
 from pipeline.generation.perceptual import PerceptualName
+from pipeline.job_errors import job_error
 
 OrderName = Literal["auto", "stored", "anchors"]
 PrecisionName = Literal["auto", "32", "bf16"]
@@ -122,13 +123,7 @@ def resolve_train_job(
     try:
         job = TrainJob(kind=kind, store=location(store), out=Path(out), **given)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else "job"
-        raise JobError(
-            f"--{field.replace('_', '-')} {first.get('input')!r}",
-            allowed=first["msg"].removeprefix("Input should be "),
-            next_step="see splatspace train --help",
-        ) from None
+        raise job_error(error, "train") from None
     if job.objective not in OBJECTIVES:
         raise JobError(f"Objective {job.objective!r}", allowed=", ".join(OBJECTIVES))
     if job.preset not in entry.presets:

@@ -6,7 +6,6 @@ of the sampler's path and how features become intensities. docs/cats.md has the 
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import warnings
@@ -27,6 +26,7 @@ from models.objectives import Objective
 from models.pixel_representation import PixelRepresentation
 from models.samplers import generators_for
 from models.samplers import sample as sample_batch
+from pipeline.extras import extra_module
 from pipeline.generation.run import Run
 
 ENTRY = "splatspace"
@@ -88,14 +88,7 @@ def onnx_module(name: str) -> Any:
     Raises:
         JobError: it is not installed.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise JobError(
-            f"ONNX needs the package {name.partition('.')[0]}, which cannot be imported ({error})",
-            allowed="sampling with splatspace sample, without it",
-            next_step="pip install 'splatspace[onnx]'",
-        ) from error
+    return extra_module(name, extra="onnx", wanted_by="ONNX", without="sampling with splatspace sample, without it")
 
 
 def export_onnx(run: Run, out: Path, *, int8: bool = False) -> OnnxExported:

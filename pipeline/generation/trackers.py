@@ -6,7 +6,6 @@ training runs is left out from there on, with a warning: the run's own log is th
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from PIL import Image
 
 from data_schemas.durable_files import explained, write_file
 from data_schemas.errors import JobError
+from pipeline.extras import extra_module
 
 logger = logging.getLogger("splatspace.train")
 
@@ -63,14 +63,12 @@ def _module(name: TrackerName) -> Any:
     Raises:
         JobError: it is not installed.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise JobError(
-            f"--track {name} needs the package {name}, which cannot be imported ({error})",
-            allowed="a training without it: log.jsonl and TensorBoard are always written",
-            next_step=f"pip install 'splatspace[{name}]'",
-        ) from error
+    return extra_module(
+        name,
+        extra=name,
+        wanted_by=f"--track {name}",
+        without="a training without it: log.jsonl and TensorBoard are always written",
+    )
 
 
 def require_trackers(names: Sequence[str]) -> tuple[TrackerName, ...]:

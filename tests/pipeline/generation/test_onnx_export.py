@@ -224,7 +224,7 @@ def test_splats_missing_packages_and_other_answers_are_refused(
             raise ImportError(f"No module named {name!r}")
         return real(name)
 
-    monkeypatch.setattr(onnx_export.importlib, "import_module", missing)
+    monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(JobError, match=r"splatspace\[onnx\]"):
         onnx_export.export_onnx(run, out)
     assert not list(tmp_path.iterdir())
