@@ -1,13 +1,15 @@
-"""The published recipe of each patch model against the modern one: equal images, equal steps, one machine, one run.
+"""The published recipe of each patch model against the modern one: equal images, equal compute, one machine, one run.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.cats race --data-dir DATA --out runs/cats --steps 600 --preset tiny
+    OMP_NUM_THREADS=1 python -m benchmarks.cats race --data-dir DATA --out runs/cats --processes 4
+    OMP_NUM_THREADS=1 python -m benchmarks.cats race --data-dir DATA --out runs/brief --steps 500 --preset tiny
     python -m benchmarks.cats race --data-dir DATA --out runs/cats64 --device cuda --full
 
-Encodes the first cats (32x32; 64x64 with ``--full``), trains every head with both recipes on them with every seed,
-evaluates all with the same features against the same images, which none of them has seen, and writes ``race.md``.
-``--minutes`` stands for as many steps as the dearer recipe of a head takes in that time; both take as many. Each
-picture is learnt once, however often the set repeats it. Finished trainings and evaluations in ``--out`` are kept, so
-an interrupted race goes on where it was.
+Encodes the cats (32x32; 64x64 with ``--full``), trains every head with both recipes on them with every seed, evaluates
+all with the same features against the same images, which none of them has seen, and writes ``race.md``. Each training
+gets as much processor time (10 minutes of 4 cores unless ``--minutes`` says otherwise), so the cheaper recipe of a head
+takes more steps, and sees the same batches in the same order as far as the dearer one gets. With ``--equal steps`` both
+take as many as the dearer one can, with ``--steps`` as many as it says. Each picture is learnt once, however often the
+set repeats it. Finished trainings and evaluations in ``--out`` are kept, so an interrupted race goes on where it was.
 
 A recipe is the whole of its network, loss, noise levels, rates, weights and sampler (docs/cats.md). LPIPS, which the
 published one is trained with, joins only where its weights are there (``--lpips-weights``).
@@ -18,10 +20,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from pydantic import BaseModel
@@ -48,6 +52,8 @@ RECORD_FILE = "race.json"
 RATE_STEPS = 8
 """Steps from which the speed of a training is taken."""
 
+Equal = Literal["compute", "steps"]
+
 
 @dataclass(frozen=True)
 class Race:
@@ -61,7 +67,8 @@ class Race:
         limit: images to encode; None for all.
         preset: of the models.
         steps: of every training; None: as many as fit into ``minutes``.
-        minutes: of every training.
+        minutes: of every training: of one core's time, on an accelerator of the clock.
+        equal: what both recipes of a head have as much of, where ``steps`` is None.
         batch: images per step.
         held_out: share of the pictures that nothing learns from.
         samples: of each evaluation; as many originals are compared.
@@ -75,13 +82,14 @@ class Race:
     data_dir: Path | None
     source: str = "cats"
     size: int = 32
-    limit: int | None = 4000
+    limit: int | None = None
     preset: str = "small"
     steps: int | None = None
-    minutes: float = 10.0
+    minutes: float = 40.0
+    equal: Equal = "compute"
     batch: int = 64
     held_out: float = 0.2
-    samples: int = 300
+    samples: int = 500
     evaluations: int | None = None
     features: FeatureName = "selfsup"
     device: str = "cpu"
@@ -162,16 +170,22 @@ def _trained(race: Race, store: Path, run: Path, head: HeadName, recipe: RecipeN
     return path
 
 
-def steps_of_head(race: Race, store: Path, head: HeadName) -> int:
-    """Steps of both recipes: as given, or as many as the dearer one takes in the time; kept beside the runs."""
+def steps_of(race: Race, store: Path, head: HeadName, recipe: RecipeName) -> int:
+    """Steps of a training: as given, or as many as the time allows; kept beside the runs."""
     if race.steps is not None:
         return race.steps
+    fitting = _fitting_steps(race, store, head)
+    return min(fitting.values()) if race.equal == "steps" else fitting[recipe]
+
+
+def _fitting_steps(race: Race, store: Path, head: HeadName) -> dict[str, int]:
+    """How many steps each recipe takes in the time."""
     path = race.out / f"{head}-steps.json"
     if path.exists():
         kept = json.loads(path.read_text())
         if kept["minutes"] == race.minutes:
-            return int(kept["steps"])
-    fitting = []
+            return kept["steps"]
+    fitting: dict[str, int] = {}
     for recipe in RECIPES:
         taken = []
         for steps in (1, 1 + RATE_STEPS):
@@ -179,15 +193,15 @@ def steps_of_head(race: Race, store: Path, head: HeadName) -> int:
             record = _trained(race, store, run, head, recipe, steps, 0)
             taken.append(RaceRecord.model_validate_json(record.read_bytes()).core_seconds)
         each = max(1e-4, (taken[1] - taken[0]) / RATE_STEPS)
-        fitting.append(max(1, round((60 * race.minutes - taken[0]) / each)))
-    write_file(path, (json.dumps({"minutes": race.minutes, "steps": min(fitting)}) + "\n").encode())
-    return min(fitting)
+        fitting[recipe] = max(1, round((60 * race.minutes - taken[0]) / each))
+    write_file(path, (json.dumps({"minutes": race.minutes, "steps": fitting}) + "\n").encode())
+    return fitting
 
 
 def run_of(race: Race, store: Path, head: HeadName, recipe: RecipeName, seed: int) -> None:
     """Trains and evaluates, as far as that is not done."""
     run = race.out / f"{head}-{recipe}-{seed}"
-    steps = steps_of_head(race, store, head)
+    steps = steps_of(race, store, head, recipe)
     logger.info("%s, %s, seed %d: %d steps", head, recipe, seed, steps)
     _trained(race, store, run, head, recipe, steps, seed)
     folder = run / "evaluation"
@@ -202,6 +216,16 @@ def run_of(race: Race, store: Path, head: HeadName, recipe: RecipeName, seed: in
             features=race.features,
         )
         evaluate(job, device=race.device)
+
+
+def head_of_race(race: Race, store: Path, head: HeadName, seed: int) -> None:
+    """Both recipes of a head, one after the other, as far as they are not done."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logger.setLevel(logging.INFO)
+    if race.device == "cpu":
+        torch.set_num_threads(1)
+    for recipe in RECIPES:
+        run_of(race, store, head, recipe, seed)
 
 
 def finished(out: Path) -> list[Finished]:
@@ -226,8 +250,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data-dir", type=Path, help="folder that holds the cats; fetched without it")
     parser.add_argument("--heads", default=",".join(HEADS), help="as splats,lut")
     parser.add_argument("--seeds", default="0", help="as 0,1")
-    parser.add_argument("--minutes", type=float, help="of each training; 10 unless steps are given")
-    parser.add_argument("--steps", type=int, help="of each training")
+    parser.add_argument(
+        "--minutes", type=float, help="of each training: of one core's time (40), on an accelerator of the clock"
+    )
+    parser.add_argument("--equal", choices=get_args(Equal), help="what both recipes have as much of: compute, steps")
+    parser.add_argument("--steps", type=int, help="of each training, instead of minutes")
+    parser.add_argument("--processes", type=int, default=1, help="heads at a time; kpn takes longest to sample")
     parser.add_argument("--preset", help="tiny, small, medium or full")
     parser.add_argument("--images", type=int, help="first images of the set")
     parser.add_argument("--samples", type=int, help="of each evaluation, and as many originals")
@@ -252,6 +280,7 @@ def _race(options: argparse.Namespace) -> Race:
     given = {
         "minutes": options.minutes,
         "steps": options.steps,
+        "equal": options.equal,
         "preset": options.preset,
         "limit": options.images,
         "samples": options.samples,
@@ -268,21 +297,24 @@ def _race(options: argparse.Namespace) -> Race:
 def main(arguments: list[str] | None = None) -> None:
     """Prints the table and writes it to ``OUT/race.md``."""
     options = _options(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    logger.setLevel(logging.INFO)
     race = _race(options)
-    if race.device == "cpu":
-        torch.set_num_threads(1)
     wanted: set[str] = set(options.heads.split(","))
     unknown = sorted(wanted.difference(HEADS))
     if unknown:
         raise SystemExit(f"--heads {', '.join(unknown)}: there are {', '.join(HEADS)}")
     if not options.table_only:
         store = store_of(race)
-        for seed in (int(seed) for seed in options.seeds.split(",")):
-            for head in filter(wanted.__contains__, HEADS):
-                for recipe in RECIPES:
-                    run_of(race, store, head, recipe, seed)
+        heads: list[HeadName] = [head for head in HEADS if head in wanted]
+        seeds = [int(seed) for seed in options.seeds.split(",")]
+        if options.processes > 1:
+            with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
+                running = [pool.submit(head_of_race, race, store, head, seed) for seed in seeds for head in heads]
+                for each in running:
+                    each.result()
+        else:
+            for seed in seeds:
+                for head in heads:
+                    head_of_race(race, store, head, seed)
     done = finished(race.out)
     text = table(done)
     write_file(race.out / "race.md", text.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -81,11 +82,21 @@ def _with(run: Finished, *, kid: float, ratio: float) -> Finished:
 
 
 @pytest.mark.slow
-def test_minutes_become_steps_that_both_recipes_take(tmp_path: Path) -> None:
-    main(["--quick", "--out", str(tmp_path), "--heads", "lut", "--minutes", "0.01"])
-    assert (tmp_path / "lut-steps.json").exists()
-    published, modern = finished(tmp_path)
-    assert published.steps == modern.steps >= 1
+@pytest.mark.parametrize("equal", ["compute", "steps"])
+def test_minutes_become_steps(tmp_path: Path, equal: str) -> None:
+    (tmp_path / "lut-steps.json").write_text('{"minutes": 0.02, "steps": {"published": 3, "modern": 2}}\n')
+    main(["--quick", "--out", str(tmp_path), "--heads", "lut", "--minutes", "0.02", "--equal", equal])
+    assert [run.steps for run in finished(tmp_path)] == ([3, 2] if equal == "compute" else [2, 2])
+
+
+@pytest.mark.slow
+def test_the_speed_of_each_recipe_is_measured_and_heads_may_run_at_once(tmp_path: Path) -> None:
+    main(["--quick", "--out", str(tmp_path), "--heads", "lut,splats", "--minutes", "0.01", "--processes", "2"])
+    assert len(finished(tmp_path)) == 4
+    for head in ("lut", "splats"):
+        kept = json.loads((tmp_path / f"{head}-steps.json").read_text())
+        assert kept["minutes"] == 0.01
+        assert kept["steps"] == {run.recipe: run.steps for run in finished(tmp_path) if run.head == head}
 
 
 def test_an_unknown_head_and_an_empty_folder_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
