@@ -21,8 +21,8 @@ from pipeline.block_work import BlockEncoder
 from pipeline.content_index import ContentIndex
 from pipeline.encode_records import BlockSummary, EncodePlan
 from pipeline.job_encoder import encoder_for
+from pipeline.job_source import source_of
 from pipeline.row_matching import RowMatch, match_rows
-from pipeline.sources import open_source
 from pipeline.sources.base import ImageSource, SourceImage
 
 logger = logging.getLogger("splatspace.encode")
@@ -54,9 +54,7 @@ class EncodeSession:
         self.plan = plan
         job, header = plan.job, plan.header
         if source is None:
-            source = open_source(
-                job.dataset, data_dir=job.data_dir, split=job.split, size=job.size, download=job.download
-            )
+            source = source_of(job)
         self.source = source
         if encoder is None:
             encoder = encoder_for(job, job.fit_settings(header.height, header.width), workers=job.workers)

@@ -26,9 +26,9 @@ from pipeline.download import Progress
 from pipeline.encode_records import EncodePlan
 from pipeline.engine_for_store import engine_for
 from pipeline.job_encoder import encoder_for
+from pipeline.job_source import source_of
 from pipeline.jobs import EncodeJob
 from pipeline.row_matching import NameIndex, RowMatch, match_rows
-from pipeline.sources import open_source
 from pipeline.sources.base import ImageSource
 from pipeline.store_versions import version_for
 
@@ -94,14 +94,7 @@ def survey(
     """
     started = datetime.now(UTC)
     if source is None:
-        source = open_source(
-            job.dataset,
-            data_dir=job.data_dir,
-            split=job.split,
-            size=job.size,
-            download=job.download,
-            progress=downloading,
-        )
+        source = source_of(job, downloading=downloading)
     height, width, channels = source.image_shape
     settings = job.fit_settings(height, width)
     names = source.identifiers()

@@ -38,9 +38,9 @@ from pipeline.download import Progress
 from pipeline.encode import encode
 from pipeline.encode_records import EncodeProgress
 from pipeline.job_encoder import read_regression
+from pipeline.job_source import source_of
 from pipeline.jobs import EncodeJob
 from pipeline.planning import survey
-from pipeline.sources import open_source
 from pipeline.sources.base import ImageSource
 from pipeline.sources.drawn import DrawnSource
 
@@ -94,14 +94,7 @@ def with_regression(
     if job.refine == "none" or job.regression is not None:
         return job
     if source is None:
-        source = open_source(
-            job.dataset,
-            data_dir=job.data_dir,
-            split=job.split,
-            size=job.size,
-            download=job.download,
-            progress=downloading,
-        )
+        source = source_of(job, downloading=downloading)
     sample = DrawnSource(source, MOST_LEARNT, seed=job.seed, among=job.limit)
     if len(sample) < FEWEST_LEARNT:
         raise _too_few(len(sample), str(job.dataset))

@@ -125,8 +125,7 @@ class TestFlow:
             opened.append(dataset)
             return open_source(dataset, **options)
 
-        monkeypatch.setattr("pipeline.planning.open_source", counted)
-        monkeypatch.setattr("pipeline.encode_session.open_source", counted)
+        monkeypatch.setattr("pipeline.job_source.open_source", counted)
         out = tmp_path / "demo.zarr"
         summary = run_flow("demo", out, images_per_task=256, min_psnr=5.0, min_psnr_p1=5.0, **FEW)
         assert opened == ["demo"], "the source is opened once for all tasks"

@@ -12,7 +12,7 @@ import pytest
 
 from data_schemas.errors import SourceError, StoreLockedError
 from data_schemas.stores import open_store
-from pipeline import encode_session, job_encoder, planning
+from pipeline import job_encoder, job_source
 from pipeline.encode import (
     EncodePlan,
     EncodeSession,
@@ -36,8 +36,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> ArrayImages:
         assert workers == 1
         return SamplingEncoder(settings)
 
-    for module in (planning, encode_session):
-        monkeypatch.setattr(module, "open_source", open_source)
+    monkeypatch.setattr(job_source, "open_source", open_source)
     monkeypatch.setattr(job_encoder, "create_encoder", create_encoder)
     return images
 
