@@ -15,22 +15,24 @@ from data_schemas.remote_objects import read_object
 Document = TypeVar("Document", bound=BaseModel)
 
 
-def read_document(
-    path: Location, kind: type[Document], *, named: str, version_field: str, newest: int, made_by: str
-) -> Document:
+def read_document(path: Location, kind: type[Document], file_name: str, *, made_by: str) -> Document:
     """Reads a document, whose version is looked at before its form.
 
     Args:
-        path: of the JSON file.
-        kind: what it is read as.
-        named: what it is called, with its article.
-        version_field: where it says its version.
-        newest: the newest version that is known.
+        path: of the JSON file, or of a folder on disk that holds one.
+        kind: what it is read as. The default of its version is the newest that is known.
+        file_name: in a folder, as ``report.json``: a report, whose version is its ``report_version``.
         made_by: the command that writes such documents.
 
     Raises:
         ReportError: it is not there, cannot be read, is something else, or of a newer version.
     """
+    name = file_name.removesuffix(".json")
+    named = f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+    version_field = f"{name}_version"
+    newest = kind.model_fields[version_field].default
+    if isinstance(path, Path) and path.is_dir():
+        path = path / file_name
     try:
         text = path.read_bytes() if isinstance(path, Path) else read_object(path)
     except (OSError, StoreError) as error:

@@ -176,12 +176,4 @@ def read_ablation(path: Path) -> Ablation:
     Raises:
         ReportError: no such file, not an ablation, or one of a newer version.
     """
-    file = path / JSON_FILE if path.is_dir() else path
-    return read_document(
-        file,
-        Ablation,
-        named="an ablation",
-        version_field="ablation_version",
-        newest=ABLATION_VERSION,
-        made_by="splatspace ablate",
-    )
+    return read_document(path, Ablation, JSON_FILE, made_by="splatspace ablate")

@@ -22,7 +22,7 @@ from pipeline.predictability import (
     measure_predictability,
 )
 from pipeline.report.facts import source_facts, store_facts
-from pipeline.report.figures import REPORT_VERSION, Report
+from pipeline.report.figures import Report
 from pipeline.report.html import render_html
 from pipeline.report.panels import Panel, make_panels
 from pipeline.report.sheet import sheet_bytes
@@ -41,6 +41,8 @@ from pipeline.report.statistics import (
 from pipeline.report.writing import remove_file, write_whole
 
 logger = logging.getLogger("splatspace.report")
+
+JSON_FILE = "report.json"
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def build_report(
     panel_path = write_whole(folder / "panel.png", sheet_bytes(shown)) if shown else None
     if panel_path is None:
         remove_file(folder / "panel.png")  # of an earlier report
-    json_path = write_whole(folder / "report.json", (report.model_dump_json(indent=2) + "\n").encode())
+    json_path = write_whole(folder / JSON_FILE, (report.model_dump_json(indent=2) + "\n").encode())
     logger.info("Report of %d images written to %s", report.images.total, folder)
     return ReportSummary(report, json_path, html_path, panel_path)
 
@@ -138,16 +140,9 @@ def assemble(
 
 
 def read_report(path: str | os.PathLike[str] | UPath) -> Report:
-    """Reads a ``report.json``.
+    """Reads a ``report.json``, or the one in a folder.
 
     Raises:
         ReportError: no such file, not a report, or one of a newer version.
     """
-    return read_document(
-        location(path),
-        Report,
-        named="a report",
-        version_field="report_version",
-        newest=REPORT_VERSION,
-        made_by="splatspace report STORE",
-    )
+    return read_document(location(path), Report, JSON_FILE, made_by="splatspace report STORE")

@@ -6,7 +6,7 @@ from data_schemas.errors import ReportError
 from data_schemas.locations import Location
 from data_schemas.store import SplatStore
 from pipeline.predictability import PredictabilityResult
-from pipeline.report.build import ReportSummary, assemble, read_report
+from pipeline.report.build import JSON_FILE, ReportSummary, assemble, read_report
 from pipeline.report.statistics import read_rows
 
 
@@ -23,7 +23,7 @@ def current_report(store: SplatStore, folder: Location) -> ReportSummary | None:
     Returns:
         what ``build_report`` returned then; None where there is no report, or where it says anything else.
     """
-    paths = [folder / name for name in ("report.json", "report.html", "panel.png")]
+    paths = [folder / name for name in (JSON_FILE, "report.html", "panel.png")]
     try:
         report = read_report(paths[0])
     except ReportError:

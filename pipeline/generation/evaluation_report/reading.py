@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.documents import read_document
-from pipeline.generation.evaluation_report.figures import EVALUATION_VERSION, Evaluation, Scores
+from pipeline.generation.evaluation_report.figures import Evaluation, Scores
 
 JSON_FILE, PAGE_FILE = "evaluation.json", "evaluation.html"
 
@@ -18,15 +18,7 @@ def read_evaluation(path: Path) -> Evaluation:
     Raises:
         ReportError: no such file, not an evaluation, or one of a newer version.
     """
-    file = path / JSON_FILE if path.is_dir() else path
-    return read_document(
-        file,
-        Evaluation,
-        named="an evaluation",
-        version_field="evaluation_version",
-        newest=EVALUATION_VERSION,
-        made_by="splatspace evaluate RUN",
-    )
+    return read_document(path, Evaluation, JSON_FILE, made_by="splatspace evaluate RUN")
 
 
 @dataclass(frozen=True)

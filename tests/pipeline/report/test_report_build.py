@@ -62,7 +62,7 @@ def build(store: Any, folder: Path, **options: Any) -> tuple[Report, Page]:
     """Builds a report and checks what holds for every one: valid JSON, whole page, no network, no script."""
     summary = build_report(store, folder, **options)
     no_nan(summary.json_path.read_text())
-    assert read_report(summary.json_path) == summary.report
+    assert read_report(summary.json_path) == read_report(summary.json_path.parent) == summary.report
     page = Page(summary.html_path.read_text())
     assert page.is_nested
     assert page.open == []
