@@ -85,7 +85,7 @@ def train(
         render_loss: weight of a loss on rendered predictions (0, none).
         perceptual: a loss on how predicted pixels look (none; of cats by recipe).
         perceptual_weight: its weight.
-        lpips_weights: folder with the weights of LPIPS.
+        lpips_weights: for lpips the file vgg16-397923af.pth or its folder (downloaded to the cache).
         flip: share of images that are mirrored.
         distinct: learn each picture once (cats only).
         held_out: share of images kept apart for evaluation (0; of cats 0.1).

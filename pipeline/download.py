@@ -37,12 +37,14 @@ class RemoteFile:
         urls: mirrors, best first.
         checksum: ``md5:...`` or ``sha256:...``; None where nobody published one.
         most_bytes: a server that sends more is not believed.
+        option: of the command line, which names the folder of a copy that was got by other means.
     """
 
     name: str
     urls: tuple[str, ...]
     checksum: str | None
     most_bytes: int = 2 << 30
+    option: str = "--data-dir"
 
 
 def cache_folder() -> Path:
@@ -108,7 +110,7 @@ def _fetch_locked(remote: RemoteFile, target: Path, *, progress: Progress | None
         f"{remote.name} could not be downloaded; tried " + "; ".join(tried),
         allowed=f"a file with {remote.checksum}" if remote.checksum else "",
         next_step="check the network and run again (a cut download goes on where it stopped), "
-        "or get the file by other means and give its folder with --data-dir",
+        f"or get the file by other means and give its folder with {remote.option}",
     )
 
 

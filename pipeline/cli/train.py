@@ -73,7 +73,7 @@ def train(
     ] = None,
     perceptual_weight: Annotated[float | None, typer.Option(min=0, help="Its weight.")] = None,
     lpips_weights: Annotated[
-        Path | None, typer.Option(help="Folder with vgg16-397923af.pth and lpips-vgg.pth. Default: lpips in the cache.")
+        Path | None, typer.Option(help="For lpips: vgg16-397923af.pth or its folder. Default: downloaded to the cache.")
     ] = None,
     flip: Annotated[float | None, typer.Option(min=0, max=1, help="Share of images that are mirrored.")] = None,
     distinct: Annotated[

@@ -62,7 +62,7 @@ class TrainJob(BaseModel):
     render_loss: float = Field(default=0.0, ge=0, description="weight of the loss in image space, of splats")
     perceptual: PerceptualName = Field(default="none", description="a loss on how predictions look, of pixels")
     perceptual_weight: float = Field(default=0.1, ge=0)
-    lpips_weights: Path | None = Field(default=None, description="folder with the weights of LPIPS; None: the cache")
+    lpips_weights: Path | None = Field(default=None, description="VGG16's weights or their folder; None: the cache")
     flip: float = Field(default=0.0, ge=0, le=1, description="share of images that are mirrored, of pixels")
     distinct: bool = Field(default=False, description="leave out rows whose pixels an earlier row has")
     held_out: float = Field(default=0.0, ge=0, lt=1, description="share of images kept apart for evaluation")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -12,15 +13,24 @@ from torch import Tensor
 
 from data_schemas.errors import JobError
 from models.image_losses import gradient_loss, wave_loss
-from models.lpips import BACKBONE_FILE, LINEAR_FILE, SMALLEST_SIDE, Lpips
+from models.lpips import BACKBONE_FILE, SMALLEST_SIDE, Lpips
 from models.objectives import RenderLoss
 from models.pixel_representation import PixelRepresentation
-from pipeline.download import cache_folder
+from pipeline.download import RemoteFile, cache_folder, fetch
 
 logger = logging.getLogger("splatspace.train")
 
 PerceptualName = Literal["none", "gradient", "dct", "lpips", "lpips-if-there"]
 PERCEPTUAL: tuple[PerceptualName, ...] = get_args(PerceptualName)
+
+VGG16 = RemoteFile(
+    f"lpips/{BACKBONE_FILE}",
+    (f"https://download.pytorch.org/models/{BACKBONE_FILE}",),
+    "sha256:397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    most_bytes=600 << 20,
+    option="--lpips-weights",
+)
+"""Of torchvision; 528 MiB, of which LPIPS reads the convolutions."""
 
 ImageDistance = Callable[[Tensor, Tensor], Tensor]
 """(image, target), [image, channel, row, column] in [-1, 1] -> [image]."""
@@ -30,8 +40,10 @@ def distance_named(name: PerceptualName, weights: Path | None, size: tuple[int, 
     """How images are compared.
 
     Args:
-        name: ``lpips-if-there`` is LPIPS where its weights are found, else none, which the log says.
-        weights: folder with the weights of LPIPS; None: ``lpips`` in the cache.
+        name: ``lpips`` downloads its weights where they are not there yet, ``lpips-if-there`` is none then, which the
+            log says.
+        weights: for LPIPS: file of VGG16's weights, or folder that holds ``vgg16-397923af.pth``; None: the cache. What
+            is named is never downloaded.
         size: (channels, height, width) of the images.
 
     Returns:
@@ -39,7 +51,8 @@ def distance_named(name: PerceptualName, weights: Path | None, size: tuple[int, 
 
     Raises:
         JobError: LPIPS of images that it cannot see.
-        CheckpointError: weights that are missing, or of another network.
+        CheckpointError: weights that were named but are not there, or are of another network.
+        DownloadError: weights that could not be downloaded.
     """
     if name == "none":
         return None
@@ -47,15 +60,6 @@ def distance_named(name: PerceptualName, weights: Path | None, size: tuple[int, 
         return gradient_loss
     if name == "dct":
         return wave_loss
-    folder = weights or cache_folder() / "lpips"
-    if name == "lpips-if-there" and not all((folder / file).is_file() for file in (BACKBONE_FILE, LINEAR_FILE)):
-        logger.warning(
-            "LPIPS is off: %s does not hold %s and %s (give their folder with --lpips-weights)",
-            folder,
-            BACKBONE_FILE,
-            LINEAR_FILE,
-        )
-        return None
     channels, height, width = size
     if channels != 3 or min(height, width) < SMALLEST_SIDE:
         if name == "lpips-if-there":
@@ -66,7 +70,23 @@ def distance_named(name: PerceptualName, weights: Path | None, size: tuple[int, 
             allowed=f"3 colours, {SMALLEST_SIDE} pixels a side or more",
             next_step="give --perceptual gradient",
         )
-    return Lpips.of_folder(folder)
+    named = cache_folder() / VGG16.name if weights is None else weights
+    backbone = named / BACKBONE_FILE if named.is_dir() else named
+    if name == "lpips-if-there" and not backbone.is_file():
+        logger.warning(
+            "LPIPS is off: there is no %s (--perceptual lpips downloads it, --lpips-weights names it)", backbone
+        )
+        return None
+    if name == "lpips" and weights is None:
+        if not backbone.is_file():
+            logger.warning("VGG16 is downloaded for LPIPS, 528 MiB, once, to %s", backbone)
+        backbone = fetch(VGG16)
+    return Lpips.of_files(backbone, linear_weights())
+
+
+def linear_weights() -> Path:
+    """The linear layers of LPIPS 0.1 on VGG16, which come with torchmetrics."""
+    return Path(str(files("torchmetrics") / "functional" / "image" / "lpips_models" / "vgg.pth"))
 
 
 def image_loss(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,16 @@ import torch
 from data_schemas.errors import JobError, StoppedError, TrainingError
 from data_schemas.stores import open_store
 from models.checkpoint import load_checkpoint
+from models.lpips import BACKBONE_FILE, SMALLEST_SIDE
 from models.patch_presets import HEADS, RECIPES, HeadName, RecipeName, model_name
 from pipeline.generation.cats_job import RECIPE_DEFAULTS, head_of, resolve_cats_job
 from pipeline.generation.data_split import split_rows
 from pipeline.generation.jobs import TrainJob, resolve_train_job
-from pipeline.generation.perceptual import distance_named
 from pipeline.generation.run import load_run
 from pipeline.generation.train import train
 from pipeline.generation.train_loop import learning_rate
 from pipeline.generation.train_state import continued_job
+from tests.models.vgg_weights import save_vgg, vgg_features
 from tests.pipeline.encode.fakes import ArrayImages, pictures, run
 from tests.pipeline.generation.training_runs import FAST
 
@@ -119,6 +119,22 @@ def test_each_loss_and_the_mirror_change_what_is_learnt(store: Path, tmp_path: P
         assert not torch.equal(learnt["plain"], learnt[name]), name
 
 
+def test_lpips_trains_with_weights_of_a_folder_and_the_published_recipe_takes_it_where_they_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = tmp_path / "larger.zarr"
+    run(store, ArrayImages(pictures(16, side=SMALLEST_SIDE)))
+    save_vgg(vgg_features(), tmp_path / BACKBONE_FILE)
+    learnt = {}
+    for perceptual in (None, "lpips", "none"):
+        out = tmp_path / str(perceptual)
+        train(_job(store, out, recipe="published", perceptual=perceptual, lpips_weights=tmp_path, steps=2, batch=4))
+        learnt[perceptual] = _weights(out)["head.leave.bias"]
+    assert "LPIPS is off" not in caplog.text
+    assert torch.equal(learnt[None], learnt["lpips"])
+    assert not torch.equal(learnt[None], learnt["none"])
+
+
 def test_the_gram_penalty_turns_patterns_away_from_each_other(store: Path, tmp_path: Path) -> None:
     def closeness(gram: float) -> float:
         out = tmp_path / str(gram)
@@ -137,17 +153,6 @@ def test_the_published_rate_does_not_fall_and_the_improved_one_does(store: Path,
     assert (published.ema, published.clip, published.second_moment) == (False, 0.0, 0.999)
     other = _job(store, tmp_path, recipe="published", head="lut", ema=True)
     assert (other.learning_rate, other.ema) == (3e-4, True)
-
-
-def test_lpips_without_weights_is_off_and_the_log_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SPLATSPACE_CACHE", str(tmp_path))
-    with caplog.at_level(logging.WARNING, logger="splatspace.train"):
-        assert distance_named("lpips-if-there", None, (3, 32, 32)) is None
-    assert "LPIPS is off" in caplog.text
-    with pytest.raises(JobError, match="LPIPS of images of 1x32x32"):
-        distance_named("lpips", None, (1, 32, 32))
 
 
 def test_a_loss_that_is_not_a_number_stops_with_step_and_rows(store: Path, tmp_path: Path) -> None:
