@@ -1,4 +1,4 @@
-"""How a patch model makes its images: roll-out, patterns, filtered image and drift, splats at any size."""
+"""How a patch model makes its images: roll-out, seams, patterns, filtered image and drift, splats at any size."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ from pipeline.render_store import save_png
 MOST_SHOWN = 8
 ROLL_OUT_ROWS = 17
 ZOOMS = (4, 8)
+SEAM_ZOOM = 4
+"""Of splats, where seams are looked for: one of the zooms."""
+
+SEAM_SIDE = 256
+"""Pixels of the longer side, to which smaller images are enlarged beside their seams."""
+
+WHITE_STEP = 32
+"""Grey levels of a step between neighbouring pixels that is shown white."""
+
 ELLIPSE_SIDE = 512
 
 
@@ -60,11 +69,13 @@ class Watch:
         """See ``models.samplers.Trajectory``."""
         if number:
             self._steps.pop()
-        first_batch = not self._steps
         held = sum(len(values) for _, values in self._steps)
         self._steps.append((time, noisy[: max(0, self._count - held)]))
-        if first_batch:
+        if number == len(self.way):
             self.way.append((time, clean[:MOST_SHOWN].cpu()))
+        else:
+            shown = self.way[number][1]
+            self.way[number] = time, torch.cat([shown, clean[: MOST_SHOWN - len(shown)].cpu()])
 
     def last(self, part: slice) -> LastStep:
         """What the last step of some images began with."""
@@ -148,15 +159,16 @@ def save_anatomy(run: Run, folder: Path, watch: Watch) -> list[Path]:
         watch: of the sampling.
 
     Returns:
-        Their paths: ``roll-out.png`` and, by head, ``table.png`` and ``gram.png``, ``drift.png``, or
+        Their paths: ``roll-out.png``, ``seams.png`` and, by head, ``table.png`` and ``gram.png``, ``drift.png``, or
         ``zoom-4x.png``, ``zoom-8x.png``, ``blobs.png`` and ``ellipses.png``.
     """
     model, head = patch_model(run), patch_model(run).head
     last, way = watch.last(slice(0, MOST_SHOWN)), watch.way
     count = len(last.noisy)
     rows = np.unique(np.linspace(0, len(way) - 1, min(ROLL_OUT_ROWS, len(way))).round().astype(int))
-    pictures = np.concatenate([_pictures(run, way[row][1][:count]) for row in rows])
+    pictures = np.concatenate([_pictures(run, way[row][1]) for row in rows])
     made = {"roll-out": grid_of(pictures, columns=count)[0]}
+    finished = _pictures(run, way[-1][1])
     with torch.no_grad():
         if isinstance(head, LutHead):
             patterns = head.patterns()
@@ -174,15 +186,34 @@ def save_anatomy(run: Run, folder: Path, watch: Watch) -> list[Path]:
         elif isinstance(head, SplatHead):
             splats = splats_of(run, last)
             height, width = run.spec.height, run.spec.width
-            for zoom in ZOOMS:
-                made[f"zoom-{zoom}x"] = _row(drawn(run, splats, zoom * height, zoom * width))
+            zoomed = {zoom: drawn(run, splats, zoom * height, zoom * width) for zoom in ZOOMS}
+            made |= {f"zoom-{zoom}x": _row(large) for zoom, large in zoomed.items()}
+            finished = zoomed[SEAM_ZOOM]
             made["blobs"] = _row(drawn(run, splats, 4 * height, 4 * width, blobs=True))
             made["ellipses"] = _ellipses(splats, head)
+    steps = np.broadcast_to(step_sizes(finished)[..., None], finished.shape)
+    made["seams"] = grid_of(np.concatenate([finished, steps]), columns=count, smallest=SEAM_SIDE)[0]
     paths = []
     for name, picture in made.items():
         save_png(picture, folder / f"{name}.png")
         paths.append(folder / f"{name}.png")
     return paths
+
+
+def step_sizes(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """How much each pixel differs from its neighbours: borders between patches that can be seen are a grid of lines.
+
+    Args:
+        images: uint8 [image, row, column, channel].
+
+    Returns:
+        uint8 [image, row, column]: the greater of the steps to the right and down, mean of the channels; 255 for
+        ``WHITE_STEP`` grey levels or more. A line is one pixel wide, in the last row or column before the border.
+    """
+    extended = np.pad(images.astype(np.float32), ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")
+    here, right, down = extended[:, :-1, :-1], extended[:, :-1, 1:], extended[:, 1:, :-1]
+    greater = np.maximum(*(np.abs(other - here).mean(axis=-1) for other in (right, down)))
+    return (greater * (255 / WHITE_STEP)).round().clip(0, 255).astype(np.uint8)
 
 
 def _tokens(run: Run, step: LastStep) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from models.registry import build_model
 from models.samplers import generators_for
 from models.samplers import sample as sample_batch
 from pipeline.generation.cats_job import RECIPE_DEFAULTS
+from pipeline.generation.patch_anatomy import step_sizes
 from pipeline.generation.run import Run
 from pipeline.generation.sample import sample
 from pipeline.generation.sample_job import SampleJob
@@ -123,10 +124,10 @@ def test_splats_are_drawn_at_any_size(splats: Run, tmp_path: Path, size: int) ->
 @pytest.mark.parametrize(
     ("head", "wanted"),
     [
-        ("kpn", {"roll-out", "drift"}),
-        ("lut", {"roll-out", "table", "gram"}),
-        ("outer", {"roll-out", "table", "gram"}),
-        ("splats", {"roll-out", "zoom-4x", "zoom-8x", "blobs", "ellipses"}),
+        ("kpn", {"roll-out", "seams", "drift"}),
+        ("lut", {"roll-out", "seams", "table", "gram"}),
+        ("outer", {"roll-out", "seams", "table", "gram"}),
+        ("splats", {"roll-out", "seams", "zoom-4x", "zoom-8x", "blobs", "ellipses"}),
     ],
 )
 def test_every_head_shows_its_parts(head: str, wanted: set[str], tmp_path: Path) -> None:
@@ -136,6 +137,49 @@ def test_every_head_shows_its_parts(head: str, wanted: set[str], tmp_path: Path)
         assert np.asarray(Image.open(path).convert("L")).std() > 1, path.name
     if head == "splats":
         assert Image.open(tmp_path / "made" / "zoom-8x.png").size == (3 * 8 * SIDE, 8 * SIDE)
+
+
+def test_the_roll_out_has_a_row_a_step_however_many_images_a_batch_has(tmp_path: Path) -> None:
+    rolled = {}
+    for batch in (1, 2, 3):
+        job = SampleJob(tmp_path / str(batch), number=3, evaluations=5, sampler="euler", batch=batch, anatomy=True)
+        sample(_run("lut"), job)
+        rolled[batch] = np.asarray(Image.open(tmp_path / str(batch) / "roll-out.png")).astype(int)
+    assert rolled[3].shape[:2] == (2 + 5 * 66, 2 + 3 * 66)
+    for batch in (1, 2):
+        assert rolled[batch].shape == rolled[3].shape
+        assert np.abs(rolled[batch] - rolled[3]).max() <= 1
+
+
+def test_borders_that_were_painted_are_brighter_lines_than_what_is_inside() -> None:
+    inside = np.random.default_rng(0).integers(0, 8, (2, SIDE, SIDE, 3))
+    tiles = 16 * (np.indices((SIDE // 4, SIDE // 4)).sum(axis=0) % 2).repeat(4, axis=0).repeat(4, axis=1)
+    steps = step_sizes((100 + inside + tiles[..., None]).astype(np.uint8))
+    place = np.arange(SIDE - 1) % 4 == 3
+    between = np.logical_or.outer(place, place)
+    assert steps.shape == (2, SIDE, SIDE)
+    assert steps[:, :-1, :-1][:, between].mean() > 3 * steps[:, :-1, :-1][:, ~between].mean()
+    flat = step_sizes((100 + tiles[None, ..., None]).astype(np.uint8))[0, :-1, :-1]
+    assert set(flat[between]) == {128}
+    assert not flat[~between].any()
+    assert step_sizes(np.array([[0, 32, 132]], np.uint8)[None, ..., None]).tolist() == [[[255, 255, 0]]]
+
+
+@pytest.mark.parametrize(("head", "zoom"), [("lut", 1), ("splats", 4)])
+def test_seams_are_shown_below_the_pictures(head: str, zoom: int, tmp_path: Path) -> None:
+    run, made = _run(head), tmp_path / "made"
+    sample(run, SampleJob(made, number=2, evaluations=3, anatomy=True, size=None if zoom == 1 else zoom * SIDE))
+    sheet = np.asarray(Image.open(made / "seams.png"))
+    assert sheet.shape == (2 + 2 * 258, 2 + 2 * 258, 3)
+    for number in range(2):
+        picture = np.asarray(Image.open(made / f"{number:04d}.png"))
+        assert picture.shape == (zoom * SIDE, zoom * SIDE, 3)
+        upper, lower = (
+            sheet[top : top + 256, 2 + 258 * number :][:, :256][:: 16 // zoom, :: 16 // zoom] for top in (2, 260)
+        )
+        assert (upper == picture).all()
+        assert (lower == step_sizes(picture[None])[0][..., None]).all()
+        assert lower.std() > 1
 
 
 def test_other_generators_have_no_parts(tmp_path: Path) -> None:
