@@ -58,7 +58,7 @@ def sample(
     ] = None,
     signal: Annotated[float, typer.Option(help="Share of the sketch in what sampling begins with.")] = 0.25,
     anatomy: Annotated[
-        bool, typer.Option("--anatomy", help="Pictures of how a patch model makes its images: roll-out, seams, parts, zoom.")
+        bool, typer.Option("--anatomy", help="Pictures of how a patch model makes images: roll-out, seams, parts.")
     ] = False,
     gif: Annotated[bool, typer.Option("--gif", help="Write forward.gif and sampling.gif of the first image.")] = False,
     beside: Annotated[
