@@ -32,16 +32,24 @@ def filtered(image: Tensor, numbers: Tensor) -> Tensor:
         As ``image``; weights may be negative and need not sum to 1.
     """
     weights = numbers[:, :FILTER_NUMBERS].tanh()
-    total = torch.zeros_like(image)
-    for number, shifted in enumerate(_shifted(functional.pad(image, [KERNEL // 2] * 4))):
-        total = total + weights[:, number : number + 1] * shifted
+    return _weighted(weights, functional.pad(image, [KERNEL // 2] * 4), torch.zeros_like(image), column_axis=3)
+
+
+def _weighted(weights: Tensor, padded: Tensor, total: Tensor, *, column_axis: int) -> Tensor:
+    """Adds up the 25 images that a 5x5 window sees; faster than to unfold them into one.
+
+    Args:
+        weights: [batch, 25, row, ...], row by row of the window.
+        padded: [batch, channel, row, ...], two pixels larger on each side.
+        total: what is added to.
+        column_axis: of ``padded``; rows are its third.
+    """
+    rows, columns = padded.shape[2] - KERNEL + 1, padded.shape[column_axis] - KERNEL + 1
+    # Divided at once: taken one by one, each would have a gradient of the size of all.
+    for number, weight in enumerate(weights.split(1, dim=1)):
+        y, x = divmod(number, KERNEL)
+        total = total + weight * padded.narrow(2, y, rows).narrow(column_axis, x, columns)
     return total
-
-
-def _shifted(padded: Tensor) -> list[Tensor]:
-    """The 25 images that a 5x5 window sees, row by row of the window; faster than to unfold them into one."""
-    rows, columns = padded.shape[-2] - KERNEL + 1, padded.shape[-1] - KERNEL + 1
-    return [padded[..., y : y + rows, x : x + columns] for y in range(KERNEL) for x in range(KERNEL)]
 
 
 def enlarged(image: Tensor, numbers: Tensor, *, published: bool) -> Tensor:
@@ -85,9 +93,8 @@ def enlarged(image: Tensor, numbers: Tensor, *, published: bool) -> Tensor:
         weights = weights / (weights.sum(dim=1, keepdim=True) + _EPSILON)
     else:
         weights = (-2 * distance).softmax(dim=1)
-    total = image.new_zeros(*image.shape[:2], rows, 2, columns, 2)
-    for number, shifted in enumerate(_shifted(functional.pad(image, [KERNEL // 2] * 4, mode="replicate"))):
-        total = total + weights[:, number : number + 1] * shifted[..., :, None, :, None]
+    padded = functional.pad(image, [KERNEL // 2] * 4, mode="replicate")[..., None, :, None]
+    total = _weighted(weights, padded, image.new_zeros(*image.shape[:2], rows, 2, columns, 2), column_axis=4)
     return total.flatten(-2).flatten(-3, -2)
 
 
