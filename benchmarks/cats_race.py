@@ -260,7 +260,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, help="first images of the set")
     parser.add_argument("--samples", type=int, help="of each evaluation, and as many originals")
     parser.add_argument("--features", choices=get_args(FeatureName), help="in which images are compared")
-    parser.add_argument("--lpips-weights", type=Path, help="folder with the weights of LPIPS; else the cache")
+    parser.add_argument("--lpips-weights", type=Path, help="file or folder of the weights of LPIPS; else the cache")
     parser.add_argument("--device", help="cpu, cuda or mps")
     parser.add_argument("--sheet", type=Path, help="write samples of all side by side there")
     parser.add_argument("--full", action="store_true", help="all cats, 64x64, full models, 1,000 samples")

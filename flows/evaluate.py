@@ -54,7 +54,7 @@ def evaluate(
         sampler: without it the objective's.
         guidance: towards the label; 1 for none.
         features: in what to measure; auto is classifier where every image has a label, else selfsup.
-        weights: file of the Inception network's weights.
+        weights: file or folder of the Inception network's weights.
         against: evaluation of another generator (folder or JSON), for one table.
         ablation: folder of an ablation, whose table and picture go into the page.
         batch: images at once.

@@ -47,7 +47,8 @@ def evaluate(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="File of the Inception network's weights. Default: $SPLATSPACE_INCEPTION_WEIGHTS, a download."
+            help="File or folder of the Inception network's weights. "
+            "Default: $SPLATSPACE_INCEPTION_WEIGHTS, else a download."
         ),
     ] = None,
     against: Annotated[

@@ -100,6 +100,7 @@ def evaluate(
         CheckpointError: no run, or a damaged one.
         JobError: a device that is not there.
         EvaluationError: fewer images than the metrics need, no source images, or features that cannot be had.
+        DownloadError: the weights of Inception could not be downloaded.
         StoreMismatchError: a store of another shape or codec than the generator's.
         SamplingError: samples that are not finite.
         ReportError: the folder cannot be written, or an evaluation or the ablation cannot be read.

@@ -24,7 +24,7 @@ class EvaluateJob:
         sampler: None takes the objective's.
         guidance: 1 for none.
         features: see ``build_extractor``.
-        weights: of Inception.
+        weights: of Inception, file or folder.
         against: evaluations of other generators (``evaluation.json`` or its folder) for one table.
         ablation: ``ablation.json`` or its folder, for the page.
         rows: first finished rows of the store only; None takes all.

@@ -7,26 +7,39 @@ the store itself and need no network. One never stands in for another: what cann
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pickle
-import urllib.error
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.hub import download_url_to_file, get_dir
+from torch.hub import get_dir
 
 from data_schemas.errors import EvaluationError
 from data_schemas.store import SplatStore
+from pipeline.download import RemoteFile, cache_folder, fetch
 from pipeline.generation.feature_training import DIMENSION, TrainedFeatures, trained_features
 from pipeline.generation.real_images import finished_rows, labels
+
+logger = logging.getLogger("splatspace.evaluate")
 
 FeatureName = Literal["auto", "classifier", "selfsup", "inception"]
 
 INCEPTION_VARIABLE = "SPLATSPACE_INCEPTION_WEIGHTS"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+INCEPTION = RemoteFile(
+    f"inception/{INCEPTION_FILE}",
+    (
+        f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}",
+        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+    ),
+    "sha256:6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    most_bytes=200 << 20,
+    option=f"--weights or ${INCEPTION_VARIABLE}",
+)
+"""Of torch-fidelity; 91 MiB. pytorch-fid publishes the same bytes under another name."""
 
 _INCEPTION_DIMENSION = 2048
 _IMAGES_AT_ONCE = 256
@@ -132,38 +145,51 @@ def _inception(weights: Path, output: str) -> nn.Module:
         raise EvaluationError(
             f"{weights} could not be used as the weights of the Inception network ({first})",
             allowed=INCEPTION_FILE,
-            next_step=f"download {INCEPTION_URL}",
+            next_step=f"download {INCEPTION.urls[0]}",
         ) from error
 
 
 def inception_weights(path: Path | None = None) -> Path:
-    """The file of Inception's weights: the path, the variable, torch's cache, or a download into that cache.
+    """The file of Inception's weights: what is named, torch's copy, or the cache, where it is downloaded once.
+
+    Args:
+        path: the file, or the folder that holds ``weights-inception-2015-12-05-6726825d.pth``; None: the variable
+            ``SPLATSPACE_INCEPTION_WEIGHTS`` where it is set. What is named is never downloaded.
 
     Raises:
-        EvaluationError: the named file is not there, or the download failed.
+        EvaluationError: what was named is not there.
+        DownloadError: the weights could not be downloaded.
     """
     named = path or (Path(os.environ[INCEPTION_VARIABLE]) if os.environ.get(INCEPTION_VARIABLE) else None)
     if named is not None:
-        if not named.is_file():
+        weights = named / INCEPTION_FILE if named.is_dir() else named
+        if not weights.is_file():
             raise EvaluationError(
-                f"No weights of the Inception network at {named}",
-                allowed="the file " + INCEPTION_FILE,
-                next_step=f"correct the path or unset {INCEPTION_VARIABLE}",
+                f"No weights of the Inception network at {weights}",
+                allowed=f"the file {INCEPTION_FILE}, or its folder",
+                next_step=f"correct --weights or ${INCEPTION_VARIABLE}; with neither, the weights are downloaded",
             )
-        return named
-    cached = Path(get_dir()) / "checkpoints" / INCEPTION_FILE
-    if cached.is_file():
-        return cached
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        download_url_to_file(INCEPTION_URL, str(cached), hash_prefix="6726825d", progress=False)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        raise EvaluationError(
-            f"The weights of the Inception network could not be downloaded ({error})",
-            allowed="features classifier or selfsup, which need no network",
-            next_step=f"put {INCEPTION_FILE} somewhere and set {INCEPTION_VARIABLE} to its path",
-        ) from error
-    return cached
+        return weights
+    copy = _copy_of_torch()
+    if copy is not None:
+        return copy
+    target = cache_folder() / INCEPTION.name
+    if not target.is_file():
+        logger.warning("The weights of Inception are downloaded, 91 MiB, once, to %s", target)
+    return fetch(INCEPTION)
+
+
+def _copy_of_torch() -> Path | None:
+    """What torch downloaded for another program, where it is whole and the same."""
+    copy = Path(get_dir()) / "checkpoints" / INCEPTION_FILE
+    if not copy.is_file():
+        return None
+    with copy.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if f"sha256:{digest}" != INCEPTION.checksum:
+        logger.warning("%s is not used: its checksum is wrong", copy)
+        return None
+    return copy
 
 
 def _in_parts(network: Any, images: Tensor) -> Tensor:
@@ -184,6 +210,7 @@ def build_extractor(
 
     Raises:
         EvaluationError: it cannot be had.
+        DownloadError: the weights of ``inception`` could not be downloaded.
     """
     if name == "inception":
         return InceptionExtractor(inception_weights(weights), scored=store.header.source.name in SCORED_SETS)

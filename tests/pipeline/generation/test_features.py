@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import hashlib
 import logging
 from pathlib import Path
 
@@ -10,14 +13,23 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from data_schemas.errors import EvaluationError
+from data_schemas.errors import DownloadError, EvaluationError
 from data_schemas.stores import open_store
 from models.checkpoint import read_config
+from pipeline.download import CACHE_VARIABLE, fetch
 from pipeline.generation import feature_training, features
-from pipeline.generation.features import INCEPTION_FILE, INCEPTION_VARIABLE, build_extractor, inception_weights
+from pipeline.generation.features import (
+    INCEPTION,
+    INCEPTION_FILE,
+    INCEPTION_VARIABLE,
+    build_extractor,
+    inception_weights,
+)
 from tests.pipeline.encode.fakes import ArrayImages, run
+from tests.pipeline.mirrors import Mirror
 
 CLASSES = 3
+PUBLISHED = b"published weights" * 40_000
 
 
 def coloured(count: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -127,24 +139,121 @@ def test_inception_is_never_replaced(store: Path, tmp_path: Path, monkeypatch: p
             build_extractor("inception", opened, weights=weights)
 
 
-def test_where_the_weights_of_inception_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's cache, empty; torch's, which holds nothing either, is beside it."""
     monkeypatch.delenv(INCEPTION_VARIABLE, raising=False)
-    monkeypatch.setattr(features, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(features, "fetch", functools.partial(fetch, pause=0.0))
+    return tmp_path / "cache"
 
-    def refused(url: str, place: str, **_options: object) -> None:
-        raise OSError(f"no network for {url}")
 
-    monkeypatch.setattr(features, "download_url_to_file", refused)
-    with pytest.raises(EvaluationError, match="could not be downloaded"):
+@pytest.fixture
+def published_at(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> Mirror:
+    """Two addresses on this machine in place of the publishers'; only the second has the file."""
+    mirror.content["second.pth"] = PUBLISHED
+    here = dataclasses.replace(
+        INCEPTION,
+        urls=(mirror.url("first.pth"), mirror.url("second.pth")),
+        checksum=f"sha256:{hashlib.sha256(PUBLISHED).hexdigest()}",
+    )
+    monkeypatch.setattr(features, "INCEPTION", here)
+    return mirror
+
+
+def kept(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock")
+
+
+def copy_of_torch(tmp_path: Path, content: bytes) -> Path:
+    path = tmp_path / "torch" / "hub" / "checkpoints" / INCEPTION_FILE
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_the_checksum_of_inception_is_that_of_its_names() -> None:
+    assert INCEPTION.checksum is not None
+    digest = INCEPTION.checksum.removeprefix("sha256:")
+    assert len(digest) == 64
+    for name in (INCEPTION_FILE, *INCEPTION.urls):
+        assert name.endswith(f"-{digest[:8]}.pth")
+
+
+def test_inception_is_downloaded_once_and_goes_on_where_it_was_cut(
+    published_at: Mirror, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    published_at.cuts["second.pth"] = [600_000]
+    with caplog.at_level(logging.WARNING, logger="splatspace.evaluate"):
+        weights = inception_weights()
+    assert "Inception are downloaded" in caplog.text
+    assert str(weights) in caplog.text
+    assert weights == cache / "inception" / INCEPTION_FILE
+    assert weights.read_bytes() == PUBLISHED
+    assert kept(cache) == [INCEPTION_FILE]
+    assert [name for name, _ in published_at.requests] == ["first.pth", "second.pth", "second.pth"]
+    assert [asked != "" for _, asked in published_at.requests] == [False, False, True]
+    caplog.clear()
+    assert inception_weights() == weights
+    assert len(published_at.requests) == 3
+    assert not caplog.records
+
+
+def test_other_bytes_than_inceptions_are_refused_and_not_kept(published_at: Mirror, cache: Path) -> None:
+    published_at.content.update({"first.pth": b"other bytes", "second.pth": b"others still"})
+    with pytest.raises(DownloadError, match="wrong checksum") as caught:
         inception_weights()
-    cached = tmp_path / "checkpoints" / INCEPTION_FILE
-    cached.write_bytes(b"cached")
-    assert inception_weights() == cached
-    named = tmp_path / "named.pth"
+    assert all(published_at.url(name) in str(caught.value) for name in ("first.pth", "second.pth"))
+    assert kept(cache) == []
+
+
+def test_without_network_the_error_says_how_to_have_inception(
+    cache: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(features, "INCEPTION", dataclasses.replace(INCEPTION, urls=("http://127.0.0.1:9/none.pth",)))
+    with open_store(store, "r") as opened, pytest.raises(DownloadError, match="connection failed") as caught:
+        build_extractor("inception", opened)
+    assert caught.value.next_step.endswith(f"give its folder with --weights or ${INCEPTION_VARIABLE}")
+    assert kept(cache) == []
+
+
+def test_weights_of_inception_that_are_named_are_never_downloaded(
+    published_at: Mirror, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "named"
+    folder.mkdir()
+    for missing in (folder, tmp_path / "absent.pth"):
+        with pytest.raises(EvaluationError, match=r"No weights of the Inception network at .*\.pth"):
+            inception_weights(missing)
+    named = folder / INCEPTION_FILE
     named.write_bytes(b"named")
-    monkeypatch.setenv(INCEPTION_VARIABLE, str(named))
+    other = tmp_path / "other.pth"
+    other.write_bytes(b"other")
+    monkeypatch.setenv(INCEPTION_VARIABLE, str(folder))
     assert inception_weights() == named
-    assert inception_weights(cached) == cached
+    assert inception_weights(other) == other
+    monkeypatch.setenv(INCEPTION_VARIABLE, str(tmp_path / "absent.pth"))
+    assert inception_weights(folder) == named
+    with pytest.raises(EvaluationError, match=r"absent\.pth"):
+        inception_weights()
+    assert not published_at.requests
+    assert kept(cache) == []
+
+
+def test_the_copy_of_torch_is_used_where_it_is_whole(
+    published_at: Mirror, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = copy_of_torch(tmp_path, PUBLISHED)
+    assert inception_weights() == copy
+    assert not published_at.requests
+    copy.write_bytes(PUBLISHED[:-1])
+    with caplog.at_level(logging.WARNING, logger="splatspace.evaluate"):
+        assert inception_weights().read_bytes() == PUBLISHED
+    assert f"{copy} is not used" in caplog.text
+    assert kept(cache) == [INCEPTION_FILE]
+    assert copy.read_bytes() == PUBLISHED[:-1]
 
 
 def test_inception_gets_three_channels_and_scores_photographs_only(
