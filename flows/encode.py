@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from data_schemas.errors import SplatSpaceError
+from data_schemas.errors import JobError, SplatSpaceError
 from data_schemas.splats import ColourRange, SplatDtype, StartName
 from data_schemas.stores import open_store
 from encoders.base import MAX_GAUSSIANS, MAX_ROUNDS, MAX_STEPS
@@ -47,7 +47,7 @@ def encode(
     split: Split | None = None,
     size: Annotated[int, Field(ge=1, le=MOST_SIZE)] | None = None,
     limit: Annotated[int, Field(ge=1)] | None = None,
-    gaussians: Annotated[int, Field(ge=1, le=MAX_GAUSSIANS)] | None = None,
+    gaussians: Annotated[int, Field(ge=0, le=MAX_GAUSSIANS)] | None = None,
     steps: Annotated[int, Field(ge=0, le=MAX_STEPS)] | None = None,
     target_psnr: Annotated[float, Field(gt=0, le=120)] | None = None,
     rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS)] | None = None,
@@ -77,7 +77,7 @@ def encode(
         split: part of the data set.
         size: resize the images to this many pixels a side.
         limit: only the first images of the data set.
-        gaussians: K, Gaussians per image.
+        gaussians: K, Gaussians per image; 0 stores the images only, for generators of pixels.
         steps: most optimiser steps per image, in the first round.
         target_psnr: stop an image at this PSNR, in dB.
         rounds: an image that misses target_psnr goes on, each round twice as long as the last.
@@ -108,6 +108,8 @@ def encode(
         target_psnr=target_psnr, rounds=rounds, colours=colours, start=start, refine=refine, codec=codec, dtype=dtype,
         engine=engine, seed=seed, workers=workers, compute=compute, versions=versions,
     )  # fmt: skip
+    if job.gaussians == 0 and (min_psnr is not None or min_psnr_p1 is not None):
+        raise JobError("min_psnr of a store of images only", allowed="gaussians of 1 or more, or no floor")
     require_inside_roots(dataset=dataset, out=out, data_dir=data_dir, report=str(report_folder(job.out)))
     check_compute(compute, job.out)
     ready = survey(with_regression(job))
@@ -152,8 +154,11 @@ def publish(plan: EncodePlan) -> ReportSummary | None:
     """Writes the report beside the store and keeps it as an artifact; what goes wrong is logged, not raised.
 
     Returns:
-        the report, or None where it could not be made.
+        the report; None where it could not be made, or where the store holds images only.
     """
+    if not plan.header.gaussians:
+        get_run_logger().info("report: none, the store holds images only")
+        return None
     with harmless("report"):
         folder = report_folder(plan.store)
         with open_store(plan.store) as store:

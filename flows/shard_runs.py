@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -114,9 +115,15 @@ def encode_shard(runs: ShardRuns, blocks: tuple[int, ...], first: int, last: int
     logger.info(
         "blocks %d to %d: %d images, %d fitted, %d reused, %d kept, %d failed, %s%s",
         first, last, summary.images, summary.fitted, summary.reused, summary.kept, len(summary.failed),
-        "no PSNR" if summary.psnr is None else f"{summary.psnr:.2f} dB", ", stopped" if summary.stopped else "",
+        _psnr_words(summary.psnr), ", stopped" if summary.stopped else "",
     )  # fmt: skip
     for image in summary.failed[:MOST_FAILED_LOGGED]:
         logger.warning("row %d, %s, has no splats: %s", image.row, image.source_id, image.reason)
     if len(summary.failed) > MOST_FAILED_LOGGED:
         logger.warning("and %d more: report.json names them all", len(summary.failed) - MOST_FAILED_LOGGED)
+
+
+def _psnr_words(psnr: float | None) -> str:
+    if psnr is None:
+        return "no PSNR"
+    return "no error" if math.isinf(psnr) else f"{psnr:.2f} dB"

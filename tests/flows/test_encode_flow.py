@@ -116,6 +116,22 @@ class TestFlow:
         with open_store(tmp_path / "demo-refine" / "first.zarr") as store:
             assert store.header.refine is None
 
+    def test_images_only_have_no_report_and_no_floor(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        out = tmp_path / "demo.zarr"
+        with pytest.raises(JobError, match="min_psnr of a store of images only"):
+            run_flow("demo", out, limit=8, gaussians=0, workers=1, min_psnr=1.0)
+        assert not out.exists()
+        caplog.clear()
+        summary = run_flow("demo", out, limit=8, gaussians=0, workers=1)
+        assert (summary.fitted + summary.reused, summary.report) == (8, None)
+        assert not (tmp_path / "demo-report").exists()
+        assert "the store holds images only" in caplog.text
+        assert "0 failed, no error" in caplog.text
+        assert not any(record.levelname in ("WARNING", "ERROR") for record in caplog.records)
+        with open_store(out) as store:
+            assert store.header.gaussians == 0
+            assert store.read(["image"])["image"].shape == (8, 32, 32, 3)
+
     def test_it_writes_the_store_of_a_plain_run_and_its_report(
         self, tmp_path: Path, plain_rows: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
