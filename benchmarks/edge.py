@@ -174,8 +174,8 @@ def table(found: list[Compared]) -> str:
         full, int8 = each.full, each.int8
         lines.append(
             f"| `{each.name}` | {full.bytes / 1e6:.2f} | {int8.bytes / 1e6:.2f} | {full.milliseconds:.2f} |"
-            f" {int8.milliseconds:.2f} | {int8.psnr:.1f} | {full.kid:.4f} ± {full.kid_deviation:.4f} |"
-            f" {int8.kid:.4f} ± {int8.kid_deviation:.4f} |"
+            f" {int8.milliseconds:.2f} | {int8.psnr:.1f} | {full.kid:.2f} ± {full.kid_deviation:.2f} |"
+            f" {int8.kid:.2f} ± {int8.kid_deviation:.2f} |"
         )
     return "\n".join(lines)
 
