@@ -6,17 +6,15 @@ barriers (test_fit_cuda_compiled.py counts those).
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from triton.runtime import interpreter
 
 from data_schemas.splats import ADDITIVE, NORMALISED
 from encoders.base import FitSettings
-from encoders.cuda.device_fit import interpreting
-from encoders.cuda.fused_batch import FusedBatch, FusedFit
-from encoders.cuda.launches import schedule_on
+from encoders.cuda.fused_batch import FusedFit
 from encoders.cuda.self_check import compare
 from encoders.cuda.tiles import Tiles
 from encoders.fit_cpu import CpuEncoder
@@ -29,36 +27,23 @@ from encoders.recipe import Recipe
 from tests.encoders.encoder_contract import quality
 from tests.encoders.kernel_examples import (
     assert_close_by_parameter,
+    batch_of,
     in_own_frame,
     noise,
-    one_sided,
     own_gradients,
-    patch_once,
-    rendering,
+    residuals,
 )
 from tests.encoders.splat_examples import smooth_images, special_images
 from tests.encoders.test_fit_kernel import random_frame
 
+pytestmark = pytest.mark.usefixtures("quick_interpreter")
+
 CODECS = (ADDITIVE, NORMALISED)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def patched_once():
-    """The interpreter, as quick as it gets."""
-    assert interpreting()
-    patch = patch_once(interpreter)
-    yield
-    interpreter._patch_lang = patch
-
-
-def batch_of(images, frames, *, tiles=None, banded=False, recipe=None, **settings):
-    """A batch with given starts."""
-    _, height, width, channels = images.shape
-    recipe = recipe or Recipe()
-    made = FitSettings(frames.shape[1], **{"steps": 1, "colours": "signed", **settings})
-    fit = FusedFit.of(made, recipe, height, width, channels, tiles=tiles, banded=banded)
-    rates = schedule_on(torch.device("cpu"), recipe, made)
-    return FusedBatch(fit, torch.from_numpy(images), torch.from_numpy(frames), rates)
+def fused(images, frames, *, tiles=None, banded=False, **settings):
+    """A batch of the fused fit with given starts."""
+    return batch_of(partial(FusedFit.of, tiles=tiles, banded=banded), images, frames, **settings)
 
 
 def residual_planes(batch):
@@ -81,10 +66,9 @@ PRODUCTION = [Tiles(), Tiles(strip=4, run=4), Tiles(strip=8, run=16, together=4)
 def test_values_are_those_of_the_plain_renderer(height, width, gaussians, channels, codec):
     images = noise(height, width, channels, images=2)
     frames = np.stack([random_frame(gaussians, channels, height, width, seed) for seed in (0, 1)])
-    batch = batch_of(images, frames, codec=codec, steps=0)
+    batch = fused(images, frames, codec=codec, steps=0)
     batch.advance(1)
-    target = torch.from_numpy(images).double() / 255
-    expected = one_sided(rendering(torch.from_numpy(frames).double(), height, width, codec), target)
+    expected = residuals(torch.from_numpy(frames).double(), images, codec)
     error = 0.5 * expected.square().sum(dim=(1, 2, 3))
     np.testing.assert_allclose(batch.least.numpy(), error.numpy(), rtol=2e-5)
     np.testing.assert_array_equal(batch.best().numpy(), frames)
@@ -107,7 +91,7 @@ def test_every_gradient_is_that_of_autograd(height, width, gaussians, channels, 
     frames = random_frame(gaussians, channels, height, width)[None]
     if gaussians == 1:
         frames[0, 0, [X, Y]] = 0.4 * width, 0.6 * height  # the only one had better be seen
-    result = kernel_gradients(batch_of(images, frames, codec=codec))
+    result = kernel_gradients(fused(images, frames, codec=codec))
     assert_close_by_parameter(result, own_gradients(frames, images, codec), 2e-5)
 
 
@@ -118,7 +102,7 @@ def test_gradients_with_the_tiles_of_a_graphics_card(tiles, channels, codec):
     frames = random_frame(35, channels, 6, 11, seed=3)[None]
     expected = own_gradients(frames, images, codec)
     for banded in (False, True):
-        result = kernel_gradients(batch_of(images, frames, codec=codec, tiles=tiles, banded=banded))
+        result = kernel_gradients(fused(images, frames, codec=codec, tiles=tiles, banded=banded))
         assert_close_by_parameter(result, expected, 1e-4 if banded else 2e-5)
 
 
@@ -126,10 +110,9 @@ def test_gradients_with_the_tiles_of_a_graphics_card(tiles, channels, codec):
 def test_gradients_are_those_of_finite_differences(codec):
     images = noise(8, 9, 3)
     frames = random_frame(5, 3, 8, 9, seed=4)[None].astype(np.float64)
-    target = torch.from_numpy(images).double() / 255
 
     def error(frame):
-        return float(0.5 * one_sided(rendering(torch.from_numpy(frame), 8, 9, codec), target).square().sum())
+        return float(0.5 * residuals(torch.from_numpy(frame), images, codec).square().sum())
 
     gradient = np.zeros_like(frames)
     for at in np.ndindex(frames.shape):
@@ -137,7 +120,7 @@ def test_gradients_are_those_of_finite_differences(codec):
         there[at] += 1e-6
         back[at] -= 1e-6
         gradient[at] = (error(there) - error(back)) / 2e-6
-    result = kernel_gradients(batch_of(images, frames.astype(np.float32), codec=codec))
+    result = kernel_gradients(fused(images, frames.astype(np.float32), codec=codec))
     assert_close_by_parameter(result, in_own_frame(frames, gradient), 1e-4)
 
 
@@ -155,7 +138,7 @@ def test_extreme_gaussians(kind):
     else:
         frames[..., LOG_A], frames[..., LOG_C], frames[..., B] = -4.0, -4.0, 0
     images = noise(10, 10, 3)
-    result = kernel_gradients(batch_of(images, frames))
+    result = kernel_gradients(fused(images, frames))
     assert np.isfinite(result).all()
     expected = own_gradients(frames, images, ADDITIVE)
     if kind == "far away":
@@ -217,7 +200,7 @@ def test_bands_lose_next_to_nothing_and_skip_something():
     settings = FitSettings(60, steps=4)
     dense, banded = (CudaEncoder(settings, device="cpu", banded=banded).fit(images) for banded in (False, True))
     np.testing.assert_allclose(banded.splats, dense.splats, atol=2e-4)
-    batch = batch_of(images, begin(images, settings), tiles=Tiles(), banded=True)
+    batch = fused(images, begin(images, settings), tiles=Tiles(), banded=True)
     batch.advance(1)
     bands = batch.records[0, 4 * 8 * batch.fit.room + 5 * batch.fit.room :][:4].reshape(2, 2)
     assert bands[0, 1] > bands[0, 0]
@@ -227,7 +210,7 @@ def test_bands_lose_next_to_nothing_and_skip_something():
 def test_a_launch_may_stop_after_any_step():
     images = smooth_images(2, 9)
     frames = begin(images, FitSettings(10))
-    whole, parts = (batch_of(images, frames, steps=5, colours="bounded") for _ in range(2))
+    whole, parts = (fused(images, frames, steps=5, colours="bounded") for _ in range(2))
     whole.advance(6)
     for until in (1, 4, 6):
         parts.advance(until)
@@ -238,14 +221,12 @@ def test_a_launch_may_stop_after_any_step():
 
 def test_the_best_iterate_is_kept():
     images = smooth_images(1, 9)
-    batch = batch_of(images, begin(images, FitSettings(10)), steps=8, colours="signed")
+    batch = fused(images, begin(images, FitSettings(10)), steps=8, colours="signed")
     # Steps that grow, so that the last iterate is not the best.
     batch.rates = torch.tensor([0.0, 0.0, 0.002]) * 3.0 ** torch.arange(8)[:, None]
     batch.advance(9)
-    _, height, width, _ = images.shape
-    target = torch.from_numpy(images).double() / 255
     found, last = (
-        0.5 * one_sided(rendering(table.double(), height, width, ADDITIVE), target).square().sum()
+        0.5 * residuals(table.double(), images, ADDITIVE).square().sum()
         for table in (batch.best(), batch.tables(0)[..., :10].transpose(1, 2))
     )
     assert float(batch.least[0]) == pytest.approx(float(found), rel=1e-4)
@@ -254,7 +235,7 @@ def test_the_best_iterate_is_kept():
 
 def test_what_fills_the_last_group_never_moves():
     images = noise(9, 9, 3)
-    batch = batch_of(images, random_frame(5, 3, 9, 9)[None], steps=3)
+    batch = fused(images, random_frame(5, 3, 9, 9)[None], steps=3)
     before = batch.tables(0)[..., 5:].clone()
     batch.advance(4)
     np.testing.assert_array_equal(batch.tables(0)[..., 5:].numpy(), before.numpy())

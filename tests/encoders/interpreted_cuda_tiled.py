@@ -3,17 +3,15 @@
 Run by test_fit_cuda.py in a process of its own.
 """
 
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from triton.runtime import interpreter
 
 from data_schemas.splats import ADDITIVE, NORMALISED
 from encoders.base import MAX_GAUSSIANS, FitSettings
 from encoders.cuda import launches, tiled_batch
-from encoders.cuda.device_fit import interpreting
 from encoders.cuda.fused_batch import FusedFit
 from encoders.cuda.launches import device_fit, schedule_on
 from encoders.cuda.tiled_batch import TiledFit, places_in_order
@@ -26,39 +24,25 @@ from pipeline.sources import MOST_SIZE
 from tests.encoders.encoder_contract import quality
 from tests.encoders.kernel_examples import (
     assert_close_by_parameter,
+    batch_of,
     noise,
-    one_sided,
     own_gradients,
-    patch_once,
-    rendering,
+    residuals,
 )
 from tests.encoders.splat_examples import smooth_images
 from tests.encoders.test_fit_kernel import random_frame
 
+pytestmark = pytest.mark.usefixtures("quick_interpreter")
+
 CODECS = (ADDITIVE, NORMALISED)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def patched_once():
-    """The interpreter, as quick as it gets."""
-    assert interpreting()
-    patch = patch_once(interpreter)
-    yield
-    interpreter._patch_lang = patch
+def tiled(images, frames, *, parts=2, **settings):
+    """A batch of the tiled fit with given starts."""
+    return batch_of(partial(TiledFit, parts=parts), images, frames, **settings)
 
 
-def batch_of(
-    images, frames, *, recipe=None, parts=2, kind: type[TiledFit] | type[FusedFit] = TiledFit, **settings
-) -> Any:
-    """A batch with given starts, tiled or fused."""
-    _, height, width, channels = images.shape
-    recipe = recipe or Recipe()
-    made = FitSettings(frames.shape[1], **{"steps": 1, "colours": "signed", **settings})
-    if kind is TiledFit:
-        fit = TiledFit(made, recipe, height, width, channels, parts=parts)
-    else:
-        fit = FusedFit.of(made, recipe, height, width, channels)
-    return fit.batch(torch.from_numpy(images), torch.from_numpy(frames), schedule_on(torch.device("cpu"), recipe, made))
+fused = partial(batch_of, FusedFit.of)
 
 
 @pytest.fixture
@@ -74,10 +58,9 @@ def test_values_and_gradients_are_those_of_the_plain_renderer(height, width, gau
     frames = np.stack([random_frame(gaussians, channels, height, width, seed) for seed in (0, 1)])
     if gaussians == 1:
         frames[:, 0, [X, Y]] = 0.4 * width, 0.6 * height
-    batch = batch_of(images, frames, codec=codec)
+    batch = tiled(images, frames, codec=codec)
     batch.advance(1)
-    target = torch.from_numpy(images).double() / 255
-    expected = one_sided(rendering(torch.from_numpy(frames).double(), height, width, codec), target)
+    expected = residuals(torch.from_numpy(frames).double(), images, codec)
     error = 0.5 * expected.square().sum(dim=(1, 2, 3))
     np.testing.assert_allclose(batch.least.numpy(), error.numpy(), rtol=2e-5)
     back = torch.argsort(batch.index, dim=1)[:, :gaussians]
@@ -96,8 +79,8 @@ def test_steps_are_those_of_the_fused_fit(codec, colours, monkeypatch):
     # Steps of half the length: the paths of rounding errors do not part.
     recipe = Recipe(rate_centre=0.05, rate_shape=0.025, rate_colour=0.01, reseed_every=0)
     found = []
-    for kind in (TiledFit, FusedFit):
-        batch = batch_of(images, frames, kind=kind, codec=codec, colours=colours, steps=5, recipe=recipe)
+    for begun in (tiled, fused):
+        batch = begun(images, frames, codec=codec, colours=colours, steps=5, recipe=recipe)
         batch.advance(6)
         assert batch.taken.tolist() == [5]
         assert batch.running.tolist() == [0]
@@ -109,11 +92,11 @@ def test_steps_are_those_of_the_fused_fit(codec, colours, monkeypatch):
 def test_the_cut_off_loses_next_to_nothing():
     images = smooth_images(1, 40)
     frames = begin(images, FitSettings(60))
-    tiled, fused = (batch_of(images, frames, kind=kind, steps=0) for kind in (TiledFit, FusedFit))
-    for batch in (tiled, fused):
+    cut, whole = (begun(images, frames, steps=0) for begun in (tiled, fused))
+    for batch in (cut, whole):
         batch.advance(1)
-    assert float(tiled.least[0]) != float(fused.least[0])
-    assert float(tiled.least[0]) == pytest.approx(float(fused.least[0]), rel=1e-3)
+    assert float(cut.least[0]) != float(whole.least[0])
+    assert float(cut.least[0]) == pytest.approx(float(whole.least[0]), rel=1e-3)
 
 
 def test_dark_gaussians_are_moved_to_where_light_is_lacking():
@@ -123,7 +106,7 @@ def test_dark_gaussians_are_moved_to_where_light_is_lacking():
     recipe = Recipe(reseed_every=2, reseed_until=0.9, rate_colour=1e-4)
     errors = []
     for every in (2, 0):
-        batch = batch_of(images, frames, recipe=Recipe(**{**vars(recipe), "reseed_every": every}), steps=4)
+        batch = tiled(images, frames, recipe=Recipe(**{**vars(recipe), "reseed_every": every}), steps=4)
         batch.advance(5)
         errors.append(float(batch.least[0]))
     assert errors[0] < 0.7 * errors[1]
@@ -132,12 +115,12 @@ def test_dark_gaussians_are_moved_to_where_light_is_lacking():
 def test_launches_may_stop_after_any_step_and_images_may_go_alone():
     images = smooth_images(2, 18)
     frames = begin(images, FitSettings(40))
-    whole, parts = (batch_of(images, frames, steps=3) for _ in range(2))
+    whole, parts = (tiled(images, frames, steps=3) for _ in range(2))
     whole.advance(4)
     for until in (1, 2, 4):
         parts.advance(until)
     np.testing.assert_array_equal(whole.best().numpy(), parts.best().numpy())
-    alone = batch_of(images[1:], frames[1:], steps=3)
+    alone = tiled(images[1:], frames[1:], steps=3)
     alone.advance(4)
     np.testing.assert_array_equal(alone.best().numpy(), whole.best()[1:].numpy())
 
@@ -146,11 +129,11 @@ def test_an_image_stops_at_its_target_while_another_goes_on(monkeypatch):
     monkeypatch.setattr(tiled_batch, "_LOOK_EVERY", 2)
     images = np.concatenate([np.zeros((1, 16, 16, 3), np.uint8), smooth_images(1, 16)])
     frames = begin(images, FitSettings(33))
-    batch = batch_of(images, frames, steps=6, target_psnr=40.0, colours="bounded")
+    batch = tiled(images, frames, steps=6, target_psnr=40.0, colours="bounded")
     batch.advance(7)
     assert batch.taken.tolist() == [0, 6]
     both_black = np.zeros((2, 16, 16, 3), np.uint8)
-    early = batch_of(both_black, begin(both_black, FitSettings(33)), steps=50, target_psnr=40.0)
+    early = tiled(both_black, begin(both_black, FitSettings(33)), steps=50, target_psnr=40.0)
     early.advance(51)
     assert early.taken.tolist() == [0, 0]
     assert early.step == 51
@@ -158,7 +141,7 @@ def test_an_image_stops_at_its_target_while_another_goes_on(monkeypatch):
 
 def test_a_hard_image_goes_on_for_another_round():
     images = np.concatenate([np.zeros((1, 16, 16, 3), np.uint8), smooth_images(1, 16)])
-    batch = batch_of(images, begin(images, FitSettings(33)), steps=2, rounds=2, target_psnr=60.0, colours="bounded")
+    batch = tiled(images, begin(images, FitSettings(33)), steps=2, rounds=2, target_psnr=60.0, colours="bounded")
     batch.advance(7)
     assert batch.taken.tolist() == [0, 6]
 
@@ -166,7 +149,7 @@ def test_a_hard_image_goes_on_for_another_round():
 def test_the_parts_of_a_box_make_no_difference_but_rounding():
     images = noise(24, 24, 3)
     frames = random_frame(40, 3, 24, 24)[None]
-    one, many = (batch_of(images, frames, parts=parts) for parts in (1, 5))
+    one, many = (tiled(images, frames, parts=parts) for parts in (1, 5))
     for batch in (one, many):
         batch.advance(2)
     np.testing.assert_allclose(one.tables[:, 2].numpy(), many.tables[:, 2].numpy(), rtol=1e-3, atol=1e-4)
@@ -178,7 +161,7 @@ def test_exponents_keep_their_digits_far_from_the_origin():
     frames = np.zeros((1, 1, 6), np.float32)
     frames[0, 0] = [1990.3, 4.2, 1.5, 3.0, 1.2, 0.7]
     assert (LOG_A, LOG_C) == (2, 4)
-    batch = batch_of(images, frames)
+    batch = tiled(images, frames)
     batch.advance(1)
     mean = batch.tables[0, 2, :, 0].numpy() / (1 - np.float64(Recipe().beta1))
     np.testing.assert_allclose(mean, own_gradients(frames, images, ADDITIVE)[0, 0], rtol=5e-3, atol=1e-3)

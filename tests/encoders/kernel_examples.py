@@ -1,4 +1,4 @@
-"""What the tests of interpreted kernels share: the plain rendering of pixel-frame parameters and its gradients."""
+"""What the tests of interpreted kernels share: batches, the plain rendering of their parameters, and its gradients."""
 
 from __future__ import annotations
 
@@ -6,36 +6,29 @@ import numpy as np
 import torch
 
 from data_schemas.splats import layout_for
+from encoders.base import FitSettings
+from encoders.cuda.launches import schedule_on
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
+from encoders.recipe import Recipe
 from encoders.render import render
 
 
-class PatchesKept:
-    """Stands in for the scope of the interpreter's patches: they stay."""
-
-    def restore(self):
-        """Nothing to undo."""
-
-
-def patch_once(interpreter):
-    """Lets Triton's interpreter patch its language once a module instead of at every call: most of its time.
+def batch_of(make, images, frames, *, recipe=None, **settings):
+    """A batch with given starts.
 
     Args:
-        interpreter: the module ``triton.runtime.interpreter``.
-
-    Returns:
-        The function that was replaced.
+        make: a kind of ``DeviceFit``, from settings, recipe, height, width and channels.
+        images: uint8 [image, height, width, channel].
+        frames: float32 [image, gaussian, parameter].
+        recipe: of the fit.
+        settings: of the fit, where they are not one step and signed colours.
     """
-    patch, patched = interpreter._patch_lang, set()
-
-    def once(function):
-        if id(function.__globals__) not in patched:
-            patched.add(id(function.__globals__))
-            patch(function)
-        return PatchesKept()
-
-    interpreter._patch_lang = once
-    return patch
+    _, height, width, channels = images.shape
+    recipe = recipe or Recipe()
+    made = FitSettings(frames.shape[1], **{"steps": 1, "colours": "signed", **settings})
+    rates = schedule_on(torch.device("cpu"), recipe, made)
+    fit = make(made, recipe, height, width, channels)
+    return fit.batch(torch.from_numpy(images), torch.from_numpy(frames), rates)
 
 
 def rendering(frame, height, width, codec):
@@ -54,10 +47,12 @@ def rendering(frame, height, width, codec):
     return render(splats, layout_for(frame.shape[-1] - COLOUR), codec, height, width, clip=False)
 
 
-def one_sided(image, target):
-    """Difference to a target in [0, 1], without what clipping hides."""
-    hidden = ((image < 0) & (target == 0)) | ((image > 1) & (target == 1))
-    return torch.where(hidden, 0, image - target)
+def residuals(frames, images, codec):
+    """The plain rendering less the images in [0, 1], without what clipping hides: [image, height, width, channel]."""
+    _, height, width, _ = images.shape
+    rendered, target = rendering(frames, height, width, codec), torch.from_numpy(images).double() / 255
+    hidden = ((rendered < 0) & (target == 0)) | ((rendered > 1) & (target == 1))
+    return torch.where(hidden, 0, rendered - target)
 
 
 def noise(height, width, channels, images=1, seed=0):
@@ -83,10 +78,8 @@ def in_own_frame(frames, gradient):
 
 def own_gradients(frames, images, codec):
     """Gradients of half the sum of squares in each Gaussian's own frame, by autograd in float64."""
-    _, height, width, _ = images.shape
     leaf = torch.from_numpy(frames).double().requires_grad_()
-    target = torch.from_numpy(images).double() / 255
-    error = 0.5 * one_sided(rendering(leaf, height, width, codec), target).square().sum()
+    error = 0.5 * residuals(leaf, images, codec).square().sum()
     (gradient,) = torch.autograd.grad(error, leaf)
     return in_own_frame(frames.astype(np.float64), gradient.numpy())
 
