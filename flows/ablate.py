@@ -76,22 +76,10 @@ def ablate(
     """
     require_inside_roots(store=store, out=out)
     job = resolve_ablate_job(
-        store,
-        out,
-        axes=[part for part in (axes or "").split(";") if part.strip()],
-        model=model,
-        preset=preset,
-        steps=steps,
-        batch=batch,
-        learning_rate=learning_rate,
-        limit=limit,
-        seeds=seeds,
-        images=images,
-        evaluations=evaluations,
-        features=features,
-        device=device,
-        workers=workers,
-    )
+        store, out, axes=[part for part in (axes or "").split(";") if part.strip()], model=model, preset=preset,
+        steps=steps, batch=batch, learning_rate=learning_rate, limit=limit, seeds=seeds, images=images,
+        evaluations=evaluations, features=features, device=device, workers=workers,
+    )  # fmt: skip
     with ProgressBar("ablation") as bar:
 
         def work(should_stop: Callable[[], bool]) -> Ablation:

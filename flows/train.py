@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from prefect import flow, get_run_logger
 from pydantic import Field
@@ -110,41 +110,20 @@ def train(
     Raises:
         SplatSpaceError: the job cannot be run, or a loss is not a number (the last whole checkpoint is kept).
     """
-    options: dict[str, Any] = {
-        "model": model,
-        "preset": preset,
-        "changes": None if pack is None else {"pack": pack},
-        "steps": steps,
-        "batch": batch,
-        "learning_rate": learning_rate,
-        "objective": objective,
-        "render_loss": render_loss,
-        "perceptual": perceptual,
-        "perceptual_weight": perceptual_weight,
-        "lpips_weights": None if lpips_weights is None else Path(lpips_weights),
-        "flip": flip,
-        "distinct": distinct,
-        "held_out": held_out,
-        "covariance": covariance,
-        "normalisation": normalisation,
-        "classes": classes,
-        "order": order,
-        "limit": limit,
-        "ema": ema,
-        "seed": seed,
-        "device": device,
-        "precision": precision,
-        "compile": compile,
-        "every": every,
-        "latents": latents,
-    }
     require_inside_roots(store=store, out=out, lpips_weights=lpips_weights)
     logger = get_run_logger()
     run = Path(out)
     goes_on = resume and (run / STATE_FILE).exists()
     if goes_on:
         logger.info("%s holds a training: it goes on", run)
-    job = requested_job(kind, store, run, head=head, recipe=recipe, resume=goes_on, options=options)
+    job = requested_job(
+        kind, store, run, resume=goes_on, head=head, recipe=recipe, model=model, preset=preset, pack=pack, steps=steps,
+        batch=batch, learning_rate=learning_rate, objective=objective, render_loss=render_loss, perceptual=perceptual,
+        perceptual_weight=perceptual_weight, lpips_weights=lpips_weights, flip=flip, distinct=distinct,
+        held_out=held_out, covariance=covariance, normalisation=normalisation, classes=classes, order=order,
+        limit=limit, ema=ema, seed=seed, device=device, precision=precision, compile=compile, every=every,
+        latents=latents,
+    )  # fmt: skip
     try:
         summary = _trained(job, resume=goes_on, trackers=tuple(track.split(",")) if track else ())
     finally:

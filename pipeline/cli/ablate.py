@@ -65,22 +65,10 @@ def ablate(
     from pipeline.generation.ablation_terminal import ablation_table
 
     job = resolve_ablate_job(
-        store,
-        out,
-        axes=axis or (),
-        model=model,
-        preset=preset,
-        steps=steps,
-        batch=batch,
-        learning_rate=learning_rate,
-        limit=limit,
-        seeds=seeds,
-        images=images,
-        evaluations=evaluations,
-        features=features,
-        device=device,
+        store, out, axes=axis or (), model=model, preset=preset, steps=steps, batch=batch, learning_rate=learning_rate,
+        limit=limit, seeds=seeds, images=images, evaluations=evaluations, features=features, device=device,
         workers=workers,
-    )
+    )  # fmt: skip
     with stop_on_signal() as should_stop, _progress() as progress:
         found = run(job, progress=progress, should_stop=should_stop)
     if as_json:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from data_schemas.errors import JobError
 from pipeline.cli.progress_bar import SECONDS_BETWEEN_LINES, duration
 from pipeline.cli.terminal import print_json, say, stderr, stop_on_signal, warn
 from pipeline.generation.train_records import TrainProgress, TrainSummary
@@ -123,41 +122,18 @@ def train(
 
     Stopped or killed, it goes on with --resume; on one processor the result is the same to the bit.
     """
-    options = {
-        "model": model,
-        "preset": preset,
-        "changes": _changes(pack, settings),
-        "steps": steps,
-        "batch": batch,
-        "learning_rate": learning_rate,
-        "objective": objective,
-        "render_loss": render_loss,
-        "perceptual": perceptual,
-        "perceptual_weight": perceptual_weight,
-        "lpips_weights": lpips_weights,
-        "flip": flip,
-        "distinct": distinct,
-        "held_out": held_out,
-        "covariance": covariance,
-        "normalisation": normalisation,
-        "classes": classes,
-        "order": order,
-        "limit": limit,
-        "ema": ema,
-        "seed": seed,
-        "device": device,
-        "devices": devices,
-        "nodes": nodes,
-        "precision": precision,
-        "compile": compile,
-        "every": every,
-        "latents": latents,
-    }
     # Imports that take seconds come after the command line has been read.
     from pipeline.generation.train import train as run
     from pipeline.generation.train_request import requested_job
 
-    job = requested_job(kind, store, out, head=head, recipe=recipe, resume=resume, options=options)
+    job = requested_job(
+        kind, store, out, resume=resume, head=head, recipe=recipe, model=model, preset=preset, pack=pack,
+        settings=settings or (), steps=steps, batch=batch, learning_rate=learning_rate, objective=objective,
+        render_loss=render_loss, perceptual=perceptual, perceptual_weight=perceptual_weight,
+        lpips_weights=lpips_weights, flip=flip, distinct=distinct, held_out=held_out, covariance=covariance,
+        normalisation=normalisation, classes=classes, order=order, limit=limit, ema=ema, seed=seed, device=device,
+        devices=devices, nodes=nodes, precision=precision, compile=compile, every=every, latents=latents,
+    )  # fmt: skip
     with stop_on_signal() as should_stop, _progress() as progress:
         summary = run(job, resume=resume, progress=progress, should_stop=should_stop, trackers=track or ())
     if not summary.rank:  # the other processes of a training say the same
@@ -189,21 +165,6 @@ def _show(summary: TrainSummary, *, as_json: bool) -> None:
             f"Warning: {summary.unfinished:,} rows of the store are not done and were not used: {named}"
             + (f" and {more:,} more" if more > 0 else "")
         )
-
-
-def _changes(pack: int | None, settings: list[str] | None) -> dict[str, Any] | None:
-    """Fields of the preset that were given, with numbers as numbers; None where there are none."""
-    changes: dict[str, Any] = {} if pack is None else {"pack": pack}
-    for text in settings or ():
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise JobError(f"--set {text}", allowed="NAME=VALUE, as in entries=64")
-        changes[name] = value
-        for kind in (int, float):
-            with suppress(ValueError):
-                changes[name] = kind(value)
-                break
-    return changes or None
 
 
 def _words(progress: TrainProgress) -> str:

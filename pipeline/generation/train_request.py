@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,8 +29,10 @@ def requested_job(
     *,
     head: HeadName | None = None,
     recipe: RecipeName | None = None,
+    pack: int | None = None,
+    settings: Iterable[str] = (),
     resume: bool = False,
-    options: dict[str, Any],
+    **options: Any,
 ) -> TrainJob:
     """The job that is meant.
 
@@ -38,6 +42,8 @@ def requested_job(
         out: folder of the run.
         head: of a patch model.
         recipe: of a patch model; None is modern.
+        pack: Gaussians per token.
+        settings: other fields of the preset, as ``entries=64``.
         resume: go on with the training in ``out``: options may only repeat what it began with, ``steps`` may grow.
         options: fields of ``TrainJob``; None means "the default".
 
@@ -46,6 +52,7 @@ def requested_job(
         CheckpointError: there is no training to continue.
         StoreError: a URL that cannot be used.
     """
+    options["changes"] = _changes(pack, settings)
     if kind != "cats" and (head or recipe):
         raise JobError(f"--head or --recipe with train {kind}", allowed="train cats", next_step="leave them out")
     if resume:
@@ -61,3 +68,18 @@ def requested_job(
     if head is None:
         raise JobError("train cats without --head", allowed=", ".join(HEADS), next_step="give --head splats")
     return resolve_cats_job(store, out, head=head, recipe=recipe or "modern", **options)
+
+
+def _changes(pack: int | None, settings: Iterable[str]) -> dict[str, Any] | None:
+    """Fields of the preset that were given, with numbers as numbers; None where there are none."""
+    changes: dict[str, Any] = {} if pack is None else {"pack": pack}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise JobError(f"--set {text}", allowed="NAME=VALUE, as in entries=64")
+        changes[name] = value
+        for kind in (int, float):
+            with suppress(ValueError):
+                changes[name] = kind(value)
+                break
+    return changes or None
