@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import TaskProgressColumn
 
-from pipeline.cli.progress_bar import SECONDS_BETWEEN_LINES
-from pipeline.cli.terminal import print_json, say, stderr, stdout, stop_on_signal, warn
+from pipeline.cli.progress_bar import work_progress
+from pipeline.cli.terminal import print_json, say, stdout, stop_on_signal, warn
 
 EXAMPLES = (
     "splatspace ablate --store mnist.zarr --out ablation --limit 4000 --steps 2000",
@@ -69,8 +67,9 @@ def ablate(
         limit=limit, seeds=seeds, images=images, evaluations=evaluations, features=features, device=device,
         workers=workers,
     )  # fmt: skip
-    with stop_on_signal() as should_stop, _progress() as progress:
-        found = run(job, progress=progress, should_stop=should_stop)
+    shown = work_progress("ablate", "{done:.0f} %, {words}", TaskProgressColumn())
+    with stop_on_signal() as should_stop, shown as show:
+        found = run(job, progress=lambda share, words: show(100 * share, 100, words), should_stop=should_stop)
     if as_json:
         print_json(found.model_dump(mode="json"))
     else:
@@ -81,26 +80,3 @@ def ablate(
         for row in found.failures:
             warn(f"Failed: {row.axis} {row.value}: {row.failure}")
         raise typer.Exit(1)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[float, str], None]]:
-    """Yields what ``ablate`` calls: a bar on a terminal, else a line every ten seconds, on stderr."""
-    import time
-
-    console = stderr()
-    if not console.is_terminal:
-        said = time.monotonic()
-
-        def line(share: float, words: str) -> None:
-            nonlocal said
-            if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
-                said = time.monotonic()
-                warn(f"{100 * share:.0f} %, {words}")
-
-        yield line
-        return
-    columns = (TextColumn("ablate"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[words]}"))
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("ablate", total=1.0, words="")
-        yield lambda share, words: bar.update(task, completed=share, words=words)

@@ -13,6 +13,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TransferSpeedColumn,
@@ -46,27 +47,54 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def encode_progress() -> Iterator[Callable[[EncodeProgress], None]]:
-    """Yields what ``pipeline.encode.encode`` calls with its progress."""
+def work_progress(
+    name: str, line: str, figure: ProgressColumn | None = None
+) -> Iterator[Callable[[float, float, str], None]]:
+    """Yields a function of (done, total, words) for long work.
+
+    Args:
+        name: of what is done, before the bar.
+        line: what is said where there is no terminal, with ``done``, ``total`` and ``words`` in braces.
+        figure: behind the bar, if not done and total.
+    """
     console = stderr()
     if not console.is_terminal:
-        yield _lines()
+        yield _lines(line)
         return
-    columns = (TextColumn("encode"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
+    columns = (TextColumn(name), BarColumn(), figure or MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
     bar = Progress(*columns, console=console, transient=True)
     task: TaskID | None = None
 
-    def show(progress: EncodeProgress) -> None:
+    def show(done: float, total: float, words: str) -> None:
         nonlocal task
         if task is None:  # not before: a download may have shown its own bar
             bar.start()
-            task = bar.add_task("encode", total=progress.images, words="")
-        bar.update(task, completed=progress.processed, words=words(progress))
+            task = bar.add_task(name, total=total, words="")
+        bar.update(task, completed=done, words=words)
 
     try:
         yield show
     finally:
         bar.stop()
+
+
+def _lines(line: str) -> Callable[[float, float, str], None]:
+    said = time.monotonic()
+
+    def show(done: float, total: float, words: str) -> None:
+        nonlocal said
+        if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            warn(line.format(done=done, total=total, words=words))
+
+    return show
+
+
+@contextmanager
+def encode_progress() -> Iterator[Callable[[EncodeProgress], None]]:
+    """Yields what ``pipeline.encode.encode`` calls with its progress."""
+    with work_progress("encode", "{done:,} of {total:,} images: {words}") as show:
+        yield lambda progress: show(progress.processed, progress.images, words(progress))
 
 
 @contextmanager
@@ -101,18 +129,6 @@ def _download_lines() -> Callable[[str, int, int | None], None]:
         if name not in named:
             named.add(name)
             warn(f"downloading {name}" + ("" if total is None else f" ({total / 2**20:,.1f} MiB)"))
-
-    return show
-
-
-def _lines() -> Callable[[EncodeProgress], None]:
-    said = time.monotonic()
-
-    def show(progress: EncodeProgress) -> None:
-        nonlocal said
-        if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
-            said = time.monotonic()
-            warn(f"{progress.processed:,} of {progress.images:,} images: {words(progress)}")
 
     return show
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from pipeline.cli.progress_bar import SECONDS_BETWEEN_LINES, duration
-from pipeline.cli.terminal import print_json, say, stderr, stop_on_signal, warn
+from pipeline.cli.progress_bar import duration, work_progress
+from pipeline.cli.terminal import print_json, say, stop_on_signal, warn
 from pipeline.generation.train_records import TrainProgress, TrainSummary
 
 EXAMPLES = (
@@ -134,7 +131,11 @@ def train(
         normalisation=normalisation, classes=classes, order=order, limit=limit, ema=ema, seed=seed, device=device,
         devices=devices, nodes=nodes, precision=precision, compile=compile, every=every, latents=latents,
     )  # fmt: skip
-    with stop_on_signal() as should_stop, _progress() as progress:
+    with stop_on_signal() as should_stop, work_progress("train", "step {done:,} of {total:,}: {words}") as show:
+
+        def progress(made: TrainProgress) -> None:
+            show(made.step, made.steps, _words(made))
+
         summary = run(job, resume=resume, progress=progress, should_stop=should_stop, trackers=track or ())
     if not summary.rank:  # the other processes of a training say the same
         _show(summary, as_json=as_json)
@@ -174,33 +175,3 @@ def _words(progress: TrainProgress) -> str:
     if progress.seconds_left is not None:
         parts.append(f"{duration(progress.seconds_left)} left")
     return ", ".join(parts)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[TrainProgress], None]]:
-    """Yields what ``train`` calls: a bar on a terminal, else a line every ten seconds, on stderr."""
-    import time
-
-    console = stderr()
-    said = time.monotonic()
-    if not console.is_terminal:
-
-        def line(progress: TrainProgress) -> None:
-            nonlocal said
-            if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
-                said = time.monotonic()
-                warn(f"step {progress.step:,} of {progress.steps:,}: {_words(progress)}")
-
-        yield line
-        return
-    columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
-    with Progress(*columns, console=console, transient=True) as bar:
-        task: TaskID | None = None
-
-        def show(progress: TrainProgress) -> None:
-            nonlocal task
-            if task is None:
-                task = bar.add_task("train", total=progress.steps, words="")
-            bar.update(task, completed=progress.step, words=_words(progress))
-
-        yield show
