@@ -8,6 +8,7 @@ their group: chance of bounded memory.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -154,6 +155,10 @@ class Loader:
     def rows(self, step: int) -> NDArray[np.int64]:
         """Rows of the store that this process learns from in a step, in the order of the batch."""
         return self._data.rows[np.concatenate([positions for _, _, positions in self._places(step)])]
+
+    def names(self, rows: Sequence[int]) -> list[str]:
+        """What the images of rows are called in their source, for people."""
+        return [str(name) for name in self._data.store.read(["source_id"], rows)["source_id"]]
 
     def _group(self, epoch: int, number: int) -> _Group:
         if self._everything is not None:

@@ -228,12 +228,13 @@ class TrainLoop:
         self._collected += [float(values.mean()) for _, values in losses]
 
     def _named(self, step: int, values: Tensor) -> str:
-        """The rows whose loss is not finite, for people."""
+        """The rows whose loss is not finite and their images, for people."""
         rows = self._loader.rows(step)[(~torch.isfinite(values)).numpy()].tolist()
-        shown = ", ".join(map(str, rows[:MOST_ROWS_NAMED]))
+        shown = rows[:MOST_ROWS_NAMED]
+        words = ", ".join(f"{row} ({name})" for row, name in zip(shown, self._loader.names(shown), strict=True))
         more = len(rows) - MOST_ROWS_NAMED
         whole = " (the whole batch: the weights have diverged)" if len(rows) == len(values) and len(rows) > 1 else ""
-        return f"rows {shown}" + (f" and {more} more" if more > 0 else "") + whole
+        return f"rows {words}" + (f" and {more} more" if more > 0 else "") + whole
 
     def _write_entry(self, done: int) -> None:
         if not self._collected:
