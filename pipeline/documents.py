@@ -21,7 +21,7 @@ def read_document(path: Location, kind: type[Document], file_name: str, *, made_
     Args:
         path: of the JSON file, or of a folder on disk that holds one.
         kind: what it is read as. The default of its version is the newest that is known.
-        file_name: in a folder, as ``report.json``: a report, whose version is its ``report_version``.
+        file_name: in a folder. ``report.json`` is a report, with its version in ``report_version``.
         made_by: the command that writes such documents.
 
     Raises:
