@@ -52,6 +52,16 @@ def _weighted(weights: Tensor, padded: Tensor, total: Tensor, *, column_axis: in
     return total
 
 
+def _edges_repeated(image: Tensor, axis: int) -> Tensor:
+    """The image with its first and last pixels of an axis repeated as far as a window reaches beyond them.
+
+    As ``functional.pad`` with ``replicate``, whose gradient torch.compile cannot lay out (torch 2.13).
+    """
+    reach = KERNEL // 2
+    first, last = image.narrow(axis, 0, 1), image.narrow(axis, -1, 1)
+    return torch.cat([*[first] * reach, image, *[last] * reach], dim=axis)
+
+
 def enlarged(image: Tensor, numbers: Tensor, *, published: bool) -> Tensor:
     """Doubles an image: every new pixel is a mean of the 5x5 pixels around its place under a Gaussian of its own.
 
@@ -93,7 +103,7 @@ def enlarged(image: Tensor, numbers: Tensor, *, published: bool) -> Tensor:
         weights = weights / (weights.sum(dim=1, keepdim=True) + _EPSILON)
     else:
         weights = (-2 * distance).softmax(dim=1)
-    padded = functional.pad(image, [KERNEL // 2] * 4, mode="replicate")[..., None, :, None]
+    padded = _edges_repeated(_edges_repeated(image, 2), 3)[..., None, :, None]
     total = _weighted(weights, padded, image.new_zeros(*image.shape[:2], rows, 2, columns, 2), column_axis=4)
     return total.flatten(-2).flatten(-3, -2)
 
