@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 import time
 from collections.abc import Callable
 
+PORTS = range(12_000, 32_000)
+"""Below those that systems give to whoever asks for any: such a one, of another test, might be given away twice."""
+
 
 def free_port() -> int:
-    """A port on the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port on the loopback address that nobody listens on, and that no other test is likely to be given."""
+    for port in random.SystemRandom().sample(PORTS, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError(f"of 100 ports between {PORTS.start} and {PORTS.stop} none is free")
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 30, what: str = "what was waited for") -> None:
