@@ -15,7 +15,7 @@ from benchmarks.generation_tables import titled
 from models.patch_presets import HEADS, RECIPES, HeadName, RecipeName
 from pipeline.generation.draws import Settings, draw
 from pipeline.generation.evaluation_report.figures import Evaluation
-from pipeline.generation.grids import grid_of, side_by_side
+from pipeline.generation.grids import below_each_other, grid_of, side_by_side
 from pipeline.generation.real_images import as_channels_last
 from pipeline.generation.run import load_run
 
@@ -176,13 +176,8 @@ def write_sheet(path: Path, runs: Sequence[Finished]) -> None:
                 panels.append(_panel(found))
         if panels:
             lines.append(side_by_side(panels, gap=8))
-    whole = Image.new("RGB", (max(line.width for line in lines), sum(line.height for line in lines)), "white")
-    top = 0
-    for line in lines:
-        whole.paste(line, (0, top))
-        top += line.height
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole.save(path, optimize=True)
+    below_each_other(lines).save(path, optimize=True)
 
 
 def _panel(found: Finished) -> Image.Image:

@@ -18,23 +18,13 @@ import torch
 from PIL import Image
 
 from benchmarks.generation_tables import titled
-from pipeline.generation.grids import side_by_side
+from pipeline.generation.grids import below_each_other, side_by_side
 from pipeline.generation.run import load_run
 from pipeline.generation.sample import sample
 from pipeline.generation.sample_job import SampleJob
 
 IMAGES = Path(__file__).parent / "images"
 SHOWN, SIDE = 8, 256
-
-
-def stacked(rows: list[Image.Image], gap: int = 8) -> Image.Image:
-    """Pictures below each other."""
-    whole = Image.new("RGB", (max(row.width for row in rows), sum(row.height + gap for row in rows) - gap), "white")
-    top = 0
-    for row in rows:
-        whole.paste(row, (0, top))
-        top += row.height + gap
-    return whole
 
 
 def anatomy(run: Path, work: Path) -> dict[str, Image.Image]:
@@ -92,7 +82,7 @@ def main(runs: Path) -> None:
         ),
         side_by_side(tables),
     ]
-    stacked(rows).save(IMAGES / "cats-parts.png", optimize=True)
+    below_each_other(rows, gap=8).save(IMAGES / "cats-parts.png", optimize=True)
     splats["roll-out"].save(IMAGES / "cats-roll-out.png", optimize=True)
 
 

@@ -58,3 +58,14 @@ def side_by_side(pictures: list[Image.Image], *, gap: int = 4) -> Image.Image:
         canvas.paste(picture.convert("RGB"), (left, 0))
         left += picture.width + gap
     return canvas
+
+
+def below_each_other(pictures: list[Image.Image], *, gap: int = 0) -> Image.Image:
+    """Pictures of any size below each other, in colour, on white."""
+    height = sum(picture.height for picture in pictures) + gap * (len(pictures) - 1)
+    canvas = Image.new("RGB", (max(picture.width for picture in pictures), height), "white")
+    top = 0
+    for picture in pictures:
+        canvas.paste(picture.convert("RGB"), (0, top))
+        top += picture.height + gap
+    return canvas
