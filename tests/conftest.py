@@ -51,6 +51,16 @@ def shared_data_folder() -> Path | None:
     return folder if folder.is_dir() else None
 
 
+@pytest.fixture(scope="module")
+def brief_features() -> Iterator[None]:
+    """Features of few training steps: how well they learn is the matter of ``test_features``."""
+    from pipeline.generation import feature_training  # with torch, which most tests do without
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feature_training, "_STEPS", 20)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of the real data sets; the test is skipped where it is absent."""

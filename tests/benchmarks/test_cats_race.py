@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +12,8 @@ from PIL import Image
 from benchmarks.cats_race import finished, main
 from benchmarks.cats_race_table import HEADINGS, Finished, better_in, table
 from models.patch_presets import RECIPES
-from pipeline.generation import feature_training
 
-
-@pytest.fixture(scope="module", autouse=True)
-def brief_features() -> Iterator[None]:
-    """Features of few training steps: how well they learn is the matter of ``test_features``."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feature_training, "_STEPS", 20)
-        yield
+pytestmark = pytest.mark.usefixtures("brief_features")
 
 
 @pytest.fixture(scope="module")

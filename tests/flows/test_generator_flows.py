@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +23,15 @@ from flows.once import report_of
 from flows.train import train as train_flow
 from models.checkpoint import load_checkpoint
 from pipeline.generation import ablation as ablation_module
-from pipeline.generation import feature_training
 from pipeline.generation.evaluation_report.reading import read_evaluation
 from pipeline.generation.jobs import resolve_train_job
 from pipeline.generation.train import train
 from pipeline.generation.train_records import TrainSummary
 from tests.pipeline.generation.training_runs import make_store
 
-pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
+pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.usefixtures("prefect_server", "brief_features")]
 
 FEW: dict[str, Any] = {"preset": "tiny", "steps": 4, "batch": 4, "every": 2, "device": "cpu", "limit": 140}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def brief_features() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feature_training, "_STEPS", 10)
-        yield
 
 
 @pytest.fixture(scope="module")

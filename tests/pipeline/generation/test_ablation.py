@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from data_schemas.errors import EvaluationError, JobError, ReportError, StoppedE
 from data_schemas.stores import open_store
 from models.checkpoint import read_config
 from pipeline.generation import ablation as module
-from pipeline.generation import feature_training
 from pipeline.generation.ablation import ablate
 from pipeline.generation.ablation_job import (
     AblateJob,
@@ -32,16 +30,9 @@ from pipeline.generation.jobs import TrainJob
 from pipeline.generation.train import train
 from tests.pipeline.generation.training_runs import make_store
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("brief_features")]
 
 AXES = ("pack=2,3", "gaussians=5", "start=adaptive,adaptive+anchors", "evaluations=3", "ema=no", "covariance=raw")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def brief_features() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feature_training, "_STEPS", 10)
-        yield
 
 
 @pytest.fixture(scope="module")

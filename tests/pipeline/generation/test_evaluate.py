@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from data_schemas.stores import open_store
 from encoders.base import FitSettings
 from models.registry import step_gflop
 from pipeline.cli import app
-from pipeline.generation import feature_training
 from pipeline.generation.draws import Settings, draw, roll_out
 from pipeline.generation.evaluate import evaluate
 from pipeline.generation.evaluate_job import EvaluateJob
@@ -39,15 +37,9 @@ from pipeline.generation.run import Run, load_run
 from pipeline.generation.train import train
 from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, pictures, run
 
+pytestmark = pytest.mark.usefixtures("brief_features")
+
 IMAGES = 70
-
-
-@pytest.fixture(scope="module", autouse=True)
-def brief_features() -> Iterator[None]:
-    """Features of few training steps: how well they learn is the matter of ``test_features``."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feature_training, "_STEPS", 20)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.encode import encode
-from pipeline.generation import feature_training
 from pipeline.generation.cats_job import resolve_cats_job
 from pipeline.generation.evaluate import evaluate
 from pipeline.generation.evaluate_job import EvaluateJob
@@ -21,15 +19,9 @@ from pipeline.generation.train_records import TrainSummary
 from pipeline.jobs import resolve_job
 from tests.pipeline.encode.fakes import ArrayImages, pictures
 
+pytestmark = pytest.mark.usefixtures("brief_features")
+
 IMAGES = 68
-
-
-@pytest.fixture(scope="module", autouse=True)
-def brief_features() -> Iterator[None]:
-    """Features of few training steps: how well they learn is the matter of ``test_features``."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feature_training, "_STEPS", 20)
-        yield
 
 
 @pytest.fixture(scope="module")
