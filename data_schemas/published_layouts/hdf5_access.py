@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import StoreError
+from data_schemas.hdf5_opening import open_locked_if_possible
 from data_schemas.published_layouts.record import MAX_RECORD_BYTES, PublishedRecord
 from data_schemas.published_layouts.rows import MAX_GAUSSIANS_READ, UnreadableImageError
 
@@ -23,7 +24,7 @@ def open_file(path: Path) -> h5py.File:
         StoreError: not HDF5, cut short, or not readable.
     """
     try:
-        return h5py.File(path, "r")
+        return open_locked_if_possible(path)
     except OSError as error:
         raise StoreError(
             f"{path} cannot be opened as HDF5 ({error})",
