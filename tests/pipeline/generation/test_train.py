@@ -222,6 +222,15 @@ def test_another_store_is_refused(run: Path, tmp_path: Path) -> None:
         train(continued_job(run, {"store": other}), resume=True)
 
 
+@pytest.mark.parametrize("changes", [{"gaussians": 7}, {"gaussians": 9}])
+def test_a_store_of_another_number_of_gaussians_is_refused_as_such(
+    run: Path, tmp_path: Path, changes: dict[str, int]
+) -> None:
+    other = make_store(tmp_path / "other.zarr", **changes)
+    with pytest.raises(StoreMismatchError, match="not what this training began with"):
+        train(continued_job(run, {"store": other}), resume=True)
+
+
 def test_a_state_that_is_cut_short_is_refused(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     trained(store, out, steps=2, every=2)
