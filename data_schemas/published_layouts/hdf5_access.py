@@ -117,6 +117,17 @@ def attribute(group: h5py.Group, name: str, default: Any) -> Any:
         return default
 
 
+def plain_attribute(group: h5py.Group, name: str) -> Any:
+    """An attribute as a number, a text or, where it is neither, as it is; None where it is absent."""
+    try:
+        value = group.attrs.get(name)
+        if isinstance(value, np.ndarray) and value.size == 1:
+            value = value.item()
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    except (OSError, RuntimeError, ValueError, TypeError):
+        return "cannot be read"
+
+
 def read_record(file: h5py.File) -> PublishedRecord | None:
     """The record of conventions of a file that SplatSpace wrote, None for files of others.
 
