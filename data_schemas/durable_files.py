@@ -20,6 +20,9 @@ from data_schemas.remote_objects import write_object
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""What ``flock`` answers on file systems without locks (NFS without its lock service, some FUSE mounts)."""
+
 PARTIAL_SUFFIX = ".partial"
 """Ends the name of everything unfinished; it may be deleted when no writer is alive."""
 
@@ -103,6 +106,13 @@ def explained(action: str, path: Location) -> Iterator[None]:
                 f"{got}; what was there before is still there",
                 allowed="free space on that disk",
                 next_step="free some space and run the same command again",
+            ) from error
+        if error.errno == errno.ENOLCK or (action == "lock" and error.errno in NO_LOCKS):
+            raise StoreError(
+                f"{got}; that file system has no file locks, which a writer needs",
+                allowed="a folder on a disk with file locks (reading needs none)",
+                next_step="write the store on a local disk and copy it there when it is finished, or mount the place "
+                "with locks (NFS: its lock service, or the mount option local_lock=flock)",
             ) from error
         if error.errno in _READ_ONLY:
             raise StoreError(

@@ -32,6 +32,7 @@ __all__ = [
     "open_store",
     "publish_store",
     "require_identity",
+    "require_new",
     "store_exists",
     "verify_checksums",
 ]
@@ -148,6 +149,20 @@ def store_exists(path: str | os.PathLike[str] | UPath) -> bool:
     if isinstance(place, Path):
         return place.expanduser().exists()
     return store_place(place) in ("store", "strange")
+
+
+def require_new(path: str | os.PathLike[str] | UPath) -> None:
+    """Refuses a place where no new store can be made.
+
+    Raises:
+        StoreError: another suffix than those of stores, or something is there already.
+    """
+    place = location(path)
+    _backend(place)
+    if store_exists(place):
+        raise StoreError(
+            f"{place} exists already", allowed="a new path", next_step="choose another one, or delete what is there"
+        )
 
 
 def publish_store(local: Path, path: UPath, *, overwrite: bool = False) -> None:

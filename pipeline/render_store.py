@@ -19,6 +19,7 @@ from data_schemas.records import RowState
 from data_schemas.store import SplatStore
 from data_schemas.stores import open_store
 from encoders.decode import decode, to_uint8
+from pipeline.finite_splats import require_finite
 
 LARGEST_SIDE = 8192
 """Most pixels of the longer side."""
@@ -40,7 +41,7 @@ def render_image(
 
     Raises:
         JobError: a size outside 1 to LARGEST_SIDE.
-        StoreError: no such row or name, or a row without splats.
+        StoreError: no such row or name, or a row without splats or with some that are not finite.
     """
     if size is not None and not 1 <= size <= LARGEST_SIDE:
         raise JobError(f"--size {size}", allowed=f"1 to {LARGEST_SIDE} pixels")
@@ -95,6 +96,7 @@ def _splats(store: SplatStore, row: int) -> NDArray[Any]:
             allowed="a row that is done",
             next_step="encode again to fill it",
         )
+    require_finite(content["splats"], [row], store)
     return content["splats"][0]
 
 

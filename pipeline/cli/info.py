@@ -44,6 +44,7 @@ def info(
         ("source", f"{source.name}, split {source.split}" + (f", {source.digest}" if source.digest else "")),
         ("licence", source.licence or "-"),
         ("runs", "; ".join(f"{run.images:,} images by {run.device}" for run in header.runs) or "-"),
+        ("in Python", found.opened_with),
         ("updated", f"{header.updated:%Y-%m-%d %H:%M:%S} UTC"),
     ]
     table = Table(box=box.SIMPLE, show_header=False, title=Text(str(found.path), style="bold"), title_justify="left")

@@ -16,6 +16,7 @@ from data_schemas.errors import EvaluationError
 from data_schemas.store import SplatStore
 from data_schemas.stores import open_store
 from models.samplers import steps_of
+from pipeline.content_identity import content_identities
 from pipeline.generation.ablation_report import read_ablation
 from pipeline.generation.data_split import DataSplit, split_rows
 from pipeline.generation.draws import Drawn, Settings, draw, roll_out
@@ -123,7 +124,7 @@ def evaluate(
 def _kept_apart(run: Run, store: SplatStore, rows: NDArray[np.int64], extractor: FeatureExtractor) -> DataSplit:
     """The rows that the generator has not seen, and those that it learnt from; all as unseen where there is no such."""
     trained = run.config["job"]
-    hashes = store.read(["content_hash"], rows.tolist())["content_hash"]
+    hashes = content_identities(store, rows)
     distinct, held_out = bool(trained.get("distinct", False)), float(trained.get("held_out", 0.0))
     split = split_rows(rows, hashes, distinct=distinct, held_out=held_out)
     needed = 2 * images_needed(extractor.dimension)

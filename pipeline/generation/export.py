@@ -7,8 +7,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from data_schemas.durable_files import explained, write_file
 from data_schemas.errors import JobError, SourceError
 from data_schemas.records import SourceRecord, StoreHeader
@@ -88,15 +86,16 @@ def import_ply(path: Path, out: Path) -> StoredImage:
 
     Raises:
         SourceError: missing, cut short, or a scene of another program.
-        StoreError: the store is there already or cannot be written.
+        StoreError: another suffix, or the store is there already or cannot be written.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise SourceError(f"Could not read {path}: {error.strerror or error}") from error
-    scene = read_ply(data)
-    if not np.isfinite(scene.splats).all():
-        raise SourceError(f"{path} holds NaN or infinity", allowed="finite numbers")
+    try:
+        scene = read_ply(data)
+    except SourceError as error:
+        raise SourceError(f"{path}: {error.got}", allowed=error.allowed, next_step=error.next_step) from error
     header = StoreHeader(
         codec=scene.codec,
         layout=scene.layout.name,

@@ -26,6 +26,7 @@ from data_schemas.errors import CheckpointError, EvaluationError
 from data_schemas.locations import Location
 from data_schemas.store import SplatStore
 from models.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.content_identity import content_identities
 from pipeline.generation.real_images import finished_rows, labels, originals
 
 logger = logging.getLogger("splatspace.evaluate")
@@ -117,7 +118,7 @@ def trained_features(name: TrainedName, store: SplatStore, *, folder: Path | Non
         "name": name,
         "source": [header.source.name, header.source.split, header.source.digest],
         "size": [header.channels, header.height, header.width],
-        "content": _digest(store.read(["content_hash"], [int(row) for row in rows])["content_hash"]),
+        "content": _digest(content_identities(store, rows)),
     }
     path = (folder or cache_folder(store.path)) / f"{name}-{_digest_text(identity)}.safetensors"
     cached = _from_cache(path, identity)

@@ -25,6 +25,8 @@ from models.base import DataSpec
 from models.pixel_representation import PixelRepresentation
 from models.registry import ModelEntry, model_named
 from models.representation import SplatRepresentation
+from pipeline.content_identity import content_identities
+from pipeline.finite_splats import require_finite
 from pipeline.generation.data_split import MOST_NAMED, split_rows
 from pipeline.generation.jobs import TrainJob
 from pipeline.unfinished_rows import UnfinishedRows, unfinished_rows
@@ -139,10 +141,11 @@ class TrainingRows:
                 allowed="a store encoded with images",
                 next_step="encode it again without --no-images",
             )
-        small = store.read(["state", "label", "content_hash"])
+        small = store.read(["state", "label"])
         done = np.flatnonzero(small["state"] == RowState.DONE).astype(np.int64)
+        contents = content_identities(store, done)
         self.unfinished: UnfinishedRows = unfinished_rows(store, blocks(len(store), self.header.block_rows))
-        self.split = split_rows(done, small["content_hash"][done], distinct=job.distinct, held_out=job.held_out)
+        self.split = split_rows(done, contents, distinct=job.distinct, held_out=job.held_out)
         repeats = self.split.repeats[:MOST_NAMED].tolist()
         self.repeats_named: tuple[str, ...] = tuple(store.read(["source_id"], repeats)["source_id"]) if repeats else ()
         self.rows: NDArray[np.int64] = self.split.training[: job.limit]
@@ -159,7 +162,7 @@ class TrainingRows:
             logger.warning("%d rows repeat others and are not used: %s", len(self.split.repeats), self.repeats_named)
         self.labels: NDArray[np.int64] = small["label"][self.rows].astype(np.int64)
         self.classes = self._classes()
-        self.digest = self._digest(small["content_hash"][self.rows])
+        self.digest = self._digest(contents[np.searchsorted(done, self.rows)])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -184,9 +187,15 @@ class TrainingRows:
 
         Args:
             positions: indices into ``rows``.
+
+        Raises:
+            StoreCorruptError: splats that are not finite.
         """
         name = "splats" if self.job.kind == "splats" else "image"
-        values = self.store.read([name], self.rows[positions].tolist())[name]
+        rows = self.rows[positions]
+        values = self.store.read([name], rows.tolist())[name]
+        if name == "splats":
+            require_finite(values, rows, self.store)
         if self.slots.reorder and self.slots.anchors is not None:
             return order_by_anchors(values, self.header.splat_layout, self.slots.anchors)
         return values

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_schemas.durable_files import explained
 from data_schemas.records import RowBlock, RowState, SourceRecord, StoreHeader, content_hash
 from data_schemas.splats import Layout
-from data_schemas.stores import create_store
+from data_schemas.stores import create_store, require_new
 from encoders.decode import decode_with_dead, to_uint8
+from pipeline.convert_places import whole_or_absent
 from pipeline.generation.run import Run
 from pipeline.generation.sample_job import SampleJob
 
@@ -82,7 +84,7 @@ def write_samples(
 def write_rows(
     header: StoreHeader, splats: NDArray[Any], labels: NDArray[np.integer], names: list[str], path: Path
 ) -> None:
-    """Writes finished rows without source images as a new store.
+    """Writes finished rows without source images as a new store, which is whole or not there.
 
     Args:
         header: with ``images`` off.
@@ -92,10 +94,11 @@ def write_rows(
         path: of the new store.
 
     Raises:
-        StoreError: it is there already or cannot be written.
+        StoreError: it is there already or cannot be written, or splats that are not finite.
     """
     layout: Layout = header.splat_layout
-    with create_store(path, header) as store:
+    require_new(path)
+    with explained("write", path), whole_or_absent(path, lock=True) as partial, create_store(partial, header) as store:
         store.append(names)
         for block in range(-(-len(splats) // header.block_rows)):
             span = slice(block * header.block_rows, min((block + 1) * header.block_rows, len(splats)))

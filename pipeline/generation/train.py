@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 
 from data_schemas.durable_files import explained
-from data_schemas.errors import JobError, SplatSpaceError, StoreMismatchError
+from data_schemas.errors import JobError, SplatSpaceError
 from data_schemas.stores import open_store
 from models.ema import Ema, decay_for
 from models.objectives import build_objective
@@ -25,7 +24,7 @@ from pipeline.generation.loader import Loader, latent_bytes, mixed_seed
 from pipeline.generation.trackers import require_trackers
 from pipeline.generation.train_loop import TrainLoop
 from pipeline.generation.train_records import TrainProgress, TrainSummary
-from pipeline.generation.train_state import MODEL_FILE, STATE_FILE, load_state, plans_of
+from pipeline.generation.train_state import MODEL_FILE, STATE_FILE, load_state, plans_of, require_digest
 
 logger = logging.getLogger("splatspace.train")
 
@@ -76,6 +75,8 @@ def train(
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with open_store(job.store, "r") as store, torch.random.fork_rng(devices):
         rows = TrainingRows(store, job)
+        if resume:
+            require_digest(job.out, rows.digest, job.store)
         representation = rows.fitted_representation()
         objective = build_objective(
             job.objective,
@@ -97,7 +98,7 @@ def train(
         )
         state: dict[str, Any] = {}
         if resume:
-            state = _continued(job, rows, network, ema, optimiser)
+            state = load_state(job.out, network, ema, optimiser)
             if ema is not None:
                 ema.decay = decay_for(job.steps)  # of a training that is longer now
         start = int(state.get("step", 0))
@@ -255,20 +256,6 @@ def _precision(job: TrainJob, device: torch.device) -> str:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _continued(
-    job: TrainJob, rows: TrainingRows, network: nn.Module, ema: Ema | None, optimiser: torch.optim.Optimizer
-) -> dict[str, Any]:
-    """The state from which the training goes on; networks and optimiser are as they were then."""
-    state = load_state(job.out, network, ema, optimiser)
-    if state["digest"] != rows.digest:
-        raise StoreMismatchError(
-            f"{job.store} is not what this training began with (other images, labels, rows or settings)",
-            allowed="the same store, unchanged",
-            next_step="train into another folder to learn from the store as it is now",
-        )
-    return state
 
 
 def _order_words(rows: TrainingRows) -> str:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from data_schemas.durable_files import explained, write_file
-from data_schemas.errors import CheckpointError, JobError
+from data_schemas.errors import CheckpointError, JobError, StoreMismatchError
+from data_schemas.locations import Location
 from models.checkpoint import Checkpoint, load_checkpoint, read_config, save_checkpoint
 from models.ema import Ema
 from pipeline.generation.jobs import CHANGEABLE, TrainJob
@@ -89,6 +90,26 @@ def load_state(run: Path, model: nn.Module, ema: Ema | None, optimiser: torch.op
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{run / STATE_FILE}: an optimiser of another network: {error}") from error
     return checkpoint.config
+
+
+def require_digest(run: Path, digest: str, store: Location) -> None:
+    """Refuses another store than the one that a training began with, before networks are built for it.
+
+    Args:
+        run: folder of the run.
+        digest: of the rows that would be learnt from.
+        store: for the message.
+
+    Raises:
+        CheckpointError: there is no state, or a damaged one.
+        StoreMismatchError: other rows.
+    """
+    if read_config(run / STATE_FILE).get("digest") != digest:
+        raise StoreMismatchError(
+            f"{store} is not what this training began with (other images, labels, rows or settings)",
+            allowed="the same store, unchanged",
+            next_step="train into another folder to learn from the store as it is now",
+        )
 
 
 def plans_of(state: dict[str, Any], steps: int) -> list[list[int]]:

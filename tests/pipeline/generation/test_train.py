@@ -17,6 +17,8 @@ import torch
 from PIL import Image
 
 from data_schemas.errors import CheckpointError, JobError, StoppedError, StoreMismatchError
+from data_schemas.stores import open_store
+from encoders.base import FitSettings
 from models.base import DataSpec
 from models.checkpoint import load_checkpoint
 from models.objectives import Objective
@@ -26,6 +28,7 @@ from pipeline.generation.logs import read_lines
 from pipeline.generation.train import train
 from pipeline.generation.train_loop import learning_rate
 from pipeline.generation.train_state import continued_job, representation_tensors
+from tests.pipeline.encode.fakes import SamplingEncoder
 from tests.pipeline.generation.training_runs import STEPS, job_of, make_store, trained
 
 
@@ -218,6 +221,14 @@ def test_a_longer_plan_outlives_a_kill_before_its_first_checkpoint(
 
 def test_another_store_is_refused(run: Path, tmp_path: Path) -> None:
     other = make_store(tmp_path / "other.zarr", count=20)
+    with pytest.raises(StoreMismatchError, match="not what this training began with"):
+        train(continued_job(run, {"store": other}), resume=True)
+
+
+def test_a_store_of_another_number_of_gaussians_is_refused_as_such(run: Path, tmp_path: Path) -> None:
+    other = make_store(tmp_path / "other.zarr", count=4, encoder=SamplingEncoder(FitSettings(7, steps=3)), gaussians=7)
+    with open_store(other) as opened:
+        assert opened.header.gaussians == 7
     with pytest.raises(StoreMismatchError, match="not what this training began with"):
         train(continued_job(run, {"store": other}), resume=True)
 
