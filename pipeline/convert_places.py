@@ -11,7 +11,7 @@ from pathlib import Path
 
 from upath import UPath
 
-from data_schemas.durable_files import partial_name, sync_folder
+from data_schemas.durable_files import remove_abandoned, sync_folder, unfinished_folder
 from data_schemas.errors import JobError, StoreError
 from data_schemas.locations import Location, location
 from data_schemas.published_layouts import LAYOUT_NAMES, detect_layout
@@ -136,19 +136,18 @@ def whole_or_absent(dst: Location, *, lock: bool, overwrite: bool = False) -> It
     # What is replaced may be a store that another process writes.
     lock = lock or (dst.exists() and dst.suffix.lower() in BACKENDS)
     held = WriterLock(dst.resolve()) if lock else None
-    folder = partial_name(dst)
     try:
-        folder.mkdir()
-        partial = folder / dst.name
-        yield partial
-        # A journal of a store that stood here must not be replayed into the new one.
-        shutil.rmtree(dst.with_name(dst.name + ".journal"), ignore_errors=True)
-        if dst.exists():
-            os.replace(dst, folder / ("replaced-" + dst.name))
-        os.replace(partial, dst)
-        sync_folder(dst.parent)
+        remove_abandoned(dst)
+        with unfinished_folder(dst) as folder:
+            partial = folder / dst.name
+            yield partial
+            # A journal of a store that stood here must not be replayed into the new one.
+            shutil.rmtree(dst.with_name(dst.name + ".journal"), ignore_errors=True)
+            if dst.exists():
+                os.replace(dst, folder / ("replaced-" + dst.name))
+            os.replace(partial, dst)
+            sync_folder(dst.parent)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         if held is not None:
             held.release()
 

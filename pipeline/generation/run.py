@@ -72,6 +72,12 @@ class Run:
         """Splats [image, gaussian, parameter] or pixels [image, row, column, channel] of clean features."""
         return self.representation.decode(features.detach().float().cpu()).numpy()
 
+    def size_of(self, size: int | None) -> tuple[int, int]:
+        """Rows and columns of pictures with ``size`` pixels on the longer side; None takes the training images'."""
+        longer = max(self.spec.height, self.spec.width)
+        share = (size or longer) / longer
+        return max(1, round(self.spec.height * share)), max(1, round(self.spec.width * share))
+
     def rendered(self, stored: NDArray[Any], size: int | None = None) -> NDArray[np.uint8]:
         """What :meth:`stored` gives as pictures.
 
@@ -88,8 +94,7 @@ class Run:
         """
         longer = max(self.spec.height, self.spec.width)
         if isinstance(self.representation, SplatRepresentation):
-            share = (size or longer) / longer
-            height, width = (max(1, round(side * share)) for side in (self.spec.height, self.spec.width))
+            height, width = self.size_of(size)
             assert self.codec is not None
             layout = self.representation.layout
             return to_uint8(decode(stored, layout=layout, codec=self.codec, height=height, width=width))
