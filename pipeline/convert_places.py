@@ -16,7 +16,7 @@ from data_schemas.errors import JobError, StoreError
 from data_schemas.locations import Location, location
 from data_schemas.published_layouts import LAYOUT_NAMES, detect_layout
 from data_schemas.published_layouts.detect import HDF5, TORCH_FOLDER, ZARR, supported
-from data_schemas.stores import BACKENDS, publish_store, store_exists
+from data_schemas.stores import BACKENDS, publish_store, require_outside_stores, store_exists
 from data_schemas.writer_lock import WriterLock
 
 SUFFIXES = {ZARR: (".zarr",), TORCH_FOLDER: ("",)}
@@ -95,6 +95,7 @@ def check_places(src: Location, dst: Location, overwrite: bool) -> None:
         return
     if isinstance(src, Path):
         _require_apart(src, dst)
+    require_outside_stores(dst.parent)
     if not (dst.exists() or dst.is_symlink()):
         return
     if not overwrite:

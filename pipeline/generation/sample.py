@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_schemas.durable_files import explained, remove_abandoned, unfinished_folder
-from data_schemas.errors import JobError, SamplingError, StoreError
+from data_schemas.errors import JobError, StoreError
+from data_schemas.stores import require_outside_stores
 from models.objectives import Objective
 from models.samplers import Trajectory, generators_for, steps_of
 from models.samplers import sample as sample_batch
@@ -30,6 +30,7 @@ from pipeline.generation.sample_job import SampleJob, SampleResult
 from pipeline.generation.sample_store import write_samples
 from pipeline.generation.sketch import sketch_features
 from pipeline.render_store import save_png
+from pipeline.whole_numbers import whole_number
 
 logger = logging.getLogger("splatspace.sample")
 
@@ -106,6 +107,7 @@ def sample(
         StoreMismatchError: a known image of another codec, size or K.
     """
     out = job.out.expanduser().resolve()
+    require_outside_stores(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(
             f"{out} exists already", allowed="a new or empty folder", next_step="give another --out; nothing is deleted"
@@ -282,7 +284,7 @@ def labels_for(run: Run, job: SampleJob, kept: Kept | None = None) -> NDArray[np
             f"--label {job.label}, and {run.path} was trained without labels", allowed="no --label",
             next_step="train with --classes to choose what is generated",
         )  # fmt: skip
-    _require_guidable(run, job)
+    run.require_guidable(job.guidance, label=job.label != "none")
     if not classes or job.label == "none":
         return np.full(number, -1, np.int64)
     if job.label is None and kept is not None:
@@ -292,21 +294,10 @@ def labels_for(run: Run, job: SampleJob, kept: Kept | None = None) -> NDArray[np
     assert job.label is not None
     if job.label in run.label_names:
         return np.full(number, run.label_names.index(job.label), np.int64)
-    if job.label.isdecimal() and int(job.label) < classes:
-        return np.full(number, int(job.label), np.int64)
+    numbered = whole_number(job.label)
+    if numbered is not None and 0 <= numbered < classes:
+        return np.full(number, numbered, np.int64)
     raise JobError(
         f"--label {job.label}",
         allowed=f"0 to {classes - 1}, all, none" + "".join(f", {name}" for name in run.label_names[:20]),
     )
-
-
-def _require_guidable(run: Run, job: SampleJob) -> None:
-    if job.guidance == 1:
-        return
-    facts: dict[str, Any] = {"classes": run.objective.classes, "label_drop": run.objective.settings.label_drop}
-    if not all(facts.values()) or job.label == "none":
-        raise SamplingError(
-            f"--guidance {job.guidance:g} without a label to follow",
-            allowed="1, or a label and a run that was trained with labels, some of them withheld",
-            next_step="leave --guidance out",
-        )
