@@ -14,7 +14,7 @@ from typing import Literal
 from upath import UPath
 
 from data_schemas.durable_files import explained, remove_leftovers
-from data_schemas.errors import StoreError
+from data_schemas.errors import JobError, StoreError
 from data_schemas.hdf5_store import Hdf5Store
 from data_schemas.headers import check_header, header_to_json, require_identity
 from data_schemas.locations import Location, location
@@ -33,6 +33,7 @@ __all__ = [
     "publish_store",
     "require_identity",
     "require_new",
+    "require_outside_stores",
     "store_exists",
     "verify_checksums",
 ]
@@ -70,6 +71,7 @@ def create_store(path: str | os.PathLike[str] | UPath, header: StoreHeader, *, o
     if not isinstance(place, Path):
         return _create_remote(place, header, overwrite=overwrite)
     path = place.expanduser().resolve()
+    require_outside_stores(path.parent)
     with explained("create", path):
         path.parent.mkdir(parents=True, exist_ok=True)
     lock = WriterLock(path)
@@ -163,6 +165,28 @@ def require_new(path: str | os.PathLike[str] | UPath) -> None:
         raise StoreError(
             f"{place} exists already", allowed="a new path", next_step="choose another one, or delete what is there"
         )
+
+
+def require_outside_stores(place: Location) -> None:
+    """Refuses a place for results that is a store or lies inside of one: a store holds its own files and no others.
+
+    Args:
+        place: a file or a folder that is going to be written; of a URL nothing is asked.
+
+    Raises:
+        JobError: a store is there, or above it.
+    """
+    if not isinstance(place, Path):
+        return
+    path = place.expanduser().resolve()
+    for part in (path, *path.parents):
+        backend = BACKENDS.get(part.suffix.lower())
+        if backend is not None and part.exists() and backend.is_ours(part):
+            raise JobError(
+                f"--out {place}, which is {'a store' if part == path else f'inside of the store {part.name}'}",
+                allowed="a place that no store is in the way of",
+                next_step=f"give --out {part.with_name(part.stem + '-out')}, for example",
+            )
 
 
 def publish_store(local: Path, path: UPath, *, overwrite: bool = False) -> None:

@@ -20,6 +20,7 @@ from pipeline.generation.evaluate_job import EvaluateJob
 from pipeline.generation.evaluation_report.reading import PAGE_FILE
 from pipeline.generation.feature_training import cache_folder
 from pipeline.generation.features import FeatureName
+from pipeline.generation.train_state import run_folder
 
 
 @flow(name="evaluate", flow_run_name="{run} on {store}", persist_result=False)
@@ -73,7 +74,7 @@ def evaluate(
     job = EvaluateJob(
         run=Path(run),
         store=store,
-        out=Path(run) / "evaluation" if out is None else Path(out),
+        out=run_folder(Path(run)) / "evaluation" if out is None else Path(out),
         images=images,
         evaluations=evaluations,
         sweep=None if sweep is None else tuple(int(number) for number in sweep.split(",")),
@@ -104,6 +105,6 @@ def evaluate(
         found = measure(job, device=device, progress=sampled)
     page = job.out / PAGE_FILE
     get_run_logger().info("evaluation: %s", page)
-    publish_evaluation(found, job.run, page)
+    publish_evaluation(found, run_folder(job.run), page)
     require_generator_quality(found, max_fid=max_fid, min_recall=min_recall, page=page)
     return page

@@ -20,6 +20,7 @@ from data_schemas.store import SplatStore
 from data_schemas.stores import open_store
 from encoders.decode import decode, to_uint8
 from pipeline.finite_splats import require_finite
+from pipeline.whole_numbers import whole_number
 
 LARGEST_SIDE = 8192
 """Most pixels of the longer side."""
@@ -75,8 +76,9 @@ def find_row(store: SplatStore, image: str) -> int:
         StoreError: neither a row nor a name of the store.
     """
     rows = len(store)
-    if image.removeprefix("-").isdecimal() and -rows <= int(image) < rows:
-        return int(image) % rows
+    number = whole_number(image)
+    if number is not None and -rows <= number < rows:
+        return number % rows
     matches = np.flatnonzero(store.read(["source_id"])["source_id"] == image)
     if not len(matches):
         raise StoreError(

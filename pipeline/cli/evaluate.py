@@ -19,7 +19,7 @@ EXAMPLES = (
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder of a training.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a training, or its model.safetensors.")],
     store: Annotated[
         str, typer.Option("--store", "-s", help="The store that it was trained on, with its source images.")
     ],
@@ -67,11 +67,12 @@ def evaluate(
     from pipeline.generation.evaluate import evaluate as measure
     from pipeline.generation.evaluate_job import EvaluateJob
     from pipeline.generation.evaluation_report.terminal import scores_table
+    from pipeline.generation.train_state import run_folder
 
     job = EvaluateJob(
         run=run,
         store=store,
-        out=out or run / "evaluation",
+        out=out or run_folder(run) / "evaluation",
         images=images,
         evaluations=evaluations,
         sweep=_numbers(sweep),

@@ -84,7 +84,8 @@ def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         verbose = logger.isEnabledFor(logging.DEBUG)
         try:
-            command(*args, **kwargs)
+            with interrupted_by_terminate():
+                command(*args, **kwargs)
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except SplatSpaceError as error:
@@ -93,7 +94,10 @@ def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
             warn(f"{'Stopped' if error.exit_code == INTERRUPTED else 'Error'}: {error}")
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            warn("Stopped: what was finished is kept. Next: run the same command again to continue.")
+            warn(
+                "Stopped: what was finished is kept, and nothing is half made. "
+                "Next: run the same command again; it continues where it can."
+            )
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             raise
@@ -106,6 +110,32 @@ def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(1) from None
 
     return run
+
+
+@contextmanager
+def interrupted_by_terminate() -> Iterator[None]:
+    """SIGTERM interrupts like Ctrl-C, so that a command removes what it has half made; every command runs inside of it.
+
+    The system's own answer to SIGTERM ends the process where it stands. A second SIGTERM changes nothing: the removal
+    is under way. Commands that can stop at a good moment ask for :func:`stop_on_signal` on top.
+    """
+
+    def interrupt(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+        raise KeyboardInterrupt
+
+    # A caller who has his own answer (Prefect's, or "ignore") keeps it.
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager

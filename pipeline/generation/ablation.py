@@ -18,7 +18,7 @@ from data_schemas.durable_files import explained, write_file
 from data_schemas.errors import EvaluationError, JobError, SamplingError, SplatSpaceError, StoppedError, TrainingError
 from data_schemas.records import RowState
 from data_schemas.store import SplatStore
-from data_schemas.stores import open_store
+from data_schemas.stores import open_store, require_outside_stores
 from models.checkpoint import read_config
 from models.registry import model_named
 from pipeline.generation.ablation_job import (
@@ -91,6 +91,7 @@ def ablate(job: AblateJob, *, progress: Progress = _nothing, should_stop: Callab
         StoppedError: ``should_stop`` said so.
         SplatSpaceError: a store or a folder cannot be used.
     """
+    require_outside_stores(job.out)
     with open_store(job.store, "r") as store:
         header = store.header
         job = job.model_copy(update={"axes": _filled(job, default_axes(job, header))})

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data_schemas.errors import EvaluationError
 from data_schemas.store import SplatStore
-from data_schemas.stores import open_store
+from data_schemas.stores import open_store, require_outside_stores
 from models.samplers import steps_of
 from pipeline.content_identity import content_identities
 from pipeline.generation.ablation_report import read_ablation
@@ -106,11 +106,13 @@ def evaluate(
         SamplingError: samples that are not finite.
         ReportError: the folder cannot be written, or an evaluation or the ablation cannot be read.
     """
+    require_outside_stores(job.out)
     others = [read_evaluation(path) for path in job.against]
     ablation = None if job.ablation is None else read_ablation(job.ablation)
     run = load_run(job.run, device=device)
     with open_store(job.store, "r") as store:
         run.require_same_data(store.header, store.path)
+        run.require_guidable(job.guidance)
         rows = finished_rows(store)[: job.rows]
         extractor = extractor or build_extractor(job.features, store, weights=job.weights)
         sets = _chosen_sets(job, _kept_apart(run, store, rows, extractor), extractor, len(store))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_schemas.errors import JobError
 from models.samplers import SAMPLERS
 from pipeline.generation.features import FeatureName
+from pipeline.whole_numbers import require_seed
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class EvaluateJob:
     """What to measure.
 
     Attributes:
-        run: folder of the training.
+        run: folder of the training, or its ``model.safetensors``.
         store: path or URL of the store that the generator was trained on, with source images.
         out: folder of ``evaluation.json`` and ``evaluation.html``.
         images: of each set; None takes 1,000, or half of the store where that is less.
@@ -61,5 +63,8 @@ class EvaluateJob:
         for name, count in counts.items():
             if count is not None and count < 1:
                 raise JobError(f"{name} = {count}", allowed="1 or more")
+        require_seed(self.seed)
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise JobError(f"--guidance {self.guidance:g}", allowed="0 or more")
         if self.sampler is not None and self.sampler not in SAMPLERS:
             raise JobError(f"Sampler {self.sampler!r}", allowed=", ".join(SAMPLERS))

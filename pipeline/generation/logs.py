@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,11 @@ from PIL import Image
 from data_schemas.durable_files import explained, write_file
 from pipeline.generation.trackers import TrackerName, Trackers
 from pipeline.generation.train_state import LOG_FILE, TENSORBOARD_FOLDER
+
+logger = logging.getLogger("splatspace.train")
+
+MOST_NAMED = 5
+"""Lines that a warning names."""
 
 
 class TrainLog:
@@ -77,13 +83,22 @@ class TrainLog:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Entries of a log; a last line that a kill cut short is left out."""
+    """Entries of a log; a last line that a kill cut short is left out, and any other that is none is warned of."""
     if not path.exists():
         return []
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    found: list[dict[str, Any]] = []
+    strange: list[int] = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            entry = None
+        if isinstance(entry, dict) and type(entry.get("step")) is int:
+            found.append(entry)
+        elif number < len(lines):
+            strange.append(number)
+    if strange:
+        named = ", ".join(map(str, strange[:MOST_NAMED])) + (" and more" if len(strange) > MOST_NAMED else "")
+        logger.warning("%s: %d lines are no entries of a log and are left out: %s", path, len(strange), named)
     return found

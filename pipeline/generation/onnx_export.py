@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from data_schemas.durable_files import explained, write_file
+from data_schemas.durable_files import explained, remove_abandoned, write_file
 from data_schemas.errors import JobError, SamplingError
+from data_schemas.stores import require_outside_stores
 from models.objectives import Objective
 from models.pixel_representation import PixelRepresentation
 from models.samplers import generators_for
@@ -109,6 +110,7 @@ def export_onnx(run: Run, out: Path, *, int8: bool = False) -> OnnxExported:
     """
     if out.suffix.lower() != ".onnx":
         raise JobError(f"--onnx {out}", allowed="a path that ends in .onnx")
+    require_outside_stores(out)
     states = sampler_states(run, images=CHECKED_IMAGES, steps=CHECKED_STEPS)
     data = onnx_graph(run)
     answers = graph_answers(data, states)
@@ -129,6 +131,7 @@ def export_onnx(run: Run, out: Path, *, int8: bool = False) -> OnnxExported:
         quality = prediction_psnr(run, graph_answers(data, states), states)
     with explained("write", out):
         out.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(out)
         write_file(out, data)
     return OnnxExported(out, len(data), difference, quality)
 
@@ -192,7 +195,7 @@ def _metadata(run: Run, representation: PixelRepresentation) -> dict[str, Any]:
     points = torch.tensor(times, dtype=torch.float64)
     return {
         "version": GRAPH_VERSION,
-        "config": run.config,
+        "config": _without_places(run.config),
         "classes": run.objective.classes,
         "shape": list(representation.shape),
         "mean": representation.mean.tolist(),
@@ -201,6 +204,16 @@ def _metadata(run: Run, representation: PixelRepresentation) -> dict[str, Any]:
         "signal": path.signal(points).tolist(),
         "noise": path.noise(points).tolist(),
     }
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration as it may leave this machine: of files and folders only their names."""
+
+    def named(part: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
+        return {**part, **{name: str(part[name]).rpartition("/")[2] for name in fields if part.get(name)}}
+
+    places = {"job": ("store", "out", "lpips_weights"), "store": ("path",)}
+    return {**config, **{part: named(config[part], fields) for part, fields in places.items() if part in config}}
 
 
 def _strip(model: Any) -> None:

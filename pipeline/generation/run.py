@@ -21,7 +21,19 @@ from models.objectives import Objective
 from models.pixel_representation import PixelRepresentation, representation_from
 from models.registry import build_model
 from models.representation import SplatRepresentation
-from pipeline.generation.train_state import MODEL_FILE, representation_tensors
+from pipeline.generation.train_state import MODEL_FILE, representation_tensors, run_folder
+
+UNBUILDABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    SplatSpaceError,
+    TypeError,
+    ValueError,
+)
+"""What it may be that a network cannot be built from a configuration that this program did not write."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,12 @@ class Run:
         """Splats [image, gaussian, parameter] or pixels [image, row, column, channel] of clean features."""
         return self.representation.decode(features.detach().float().cpu()).numpy()
 
+    def size_of(self, size: int | None) -> tuple[int, int]:
+        """Rows and columns of pictures with ``size`` pixels on the longer side; None takes the training images'."""
+        longer = max(self.spec.height, self.spec.width)
+        share = (size or longer) / longer
+        return max(1, round(self.spec.height * share)), max(1, round(self.spec.width * share))
+
     def rendered(self, stored: NDArray[Any], size: int | None = None) -> NDArray[np.uint8]:
         """What :meth:`stored` gives as pictures.
 
@@ -88,8 +106,7 @@ class Run:
         """
         longer = max(self.spec.height, self.spec.width)
         if isinstance(self.representation, SplatRepresentation):
-            share = (size or longer) / longer
-            height, width = (max(1, round(side * share)) for side in (self.spec.height, self.spec.width))
+            height, width = self.size_of(size)
             assert self.codec is not None
             layout = self.representation.layout
             return to_uint8(decode(stored, layout=layout, codec=self.codec, height=height, width=width))
@@ -101,6 +118,24 @@ class Run:
                 next_step="leave --size out; only splats can be rendered at any size",
             )
         return to_uint8(stored).repeat(factor, axis=1).repeat(factor, axis=2)
+
+    def require_guidable(self, guidance: float, *, label: bool = True) -> None:
+        """Refuses guidance where there is no label to follow.
+
+        Args:
+            guidance: 1 for none.
+            label: whether images are made for labels.
+
+        Raises:
+            SamplingError: a generator that was trained without labels, or with labels that were never withheld.
+        """
+        facts = self.objective.classes, self.objective.settings.label_drop, label
+        if guidance != 1 and not all(facts):
+            raise SamplingError(
+                f"--guidance {guidance:g} without a label to follow",
+                allowed="1, or a label and a run that was trained with labels, some of them withheld",
+                next_step="leave --guidance out",
+            )
 
     def require_same_data(self, header: StoreHeader, path: object) -> None:
         """Refuses a store that the network cannot read.
@@ -138,7 +173,7 @@ def load_run(path: str | os.PathLike[str], *, device: str = "auto") -> Run:
         JobError: a device that is not there.
     """
     given = Path(path)
-    file = given if given.suffix == ".safetensors" else given / MODEL_FILE
+    file = given / MODEL_FILE if run_folder(given) == given else given
     checkpoint = load_checkpoint(file)
     config = checkpoint.config
     try:
@@ -150,10 +185,13 @@ def load_run(path: str | os.PathLike[str], *, device: str = "auto") -> Run:
         if codec is not None and codec not in CODECS:
             raise CheckpointError(f"{file} makes splats of codec {codec!r}", allowed=", ".join(CODECS))
         names = tuple(str(name) for name in config["label_names"])
-        _ = config["job"]["order"], config["colours"], config["store"]["identity"]["start"]
+        # What is asked for later on: after long work it would be too late to miss it.
+        _ = config["colours"], config["store"]["identity"]["start"], config["store"]["source"]["name"]
+        _ = [config["job"][name] for name in ("order", "batch", "ema", "seed")]
+        _ = [config["store"][name] for name in ("path", "images", "order")]
     except CheckpointError:
         raise
-    except (KeyError, TypeError, SplatSpaceError) as error:
+    except UNBUILDABLE as error:
         raise CheckpointError(
             f"{file} describes no generator that can be built: {error}",
             allowed="the model.safetensors of splatspace train",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from data_schemas.errors import JobError
 from models.samplers import steps_of
 from pipeline.render_store import LARGEST_SIDE
+from pipeline.whole_numbers import require_seed
 
 MOST_SAMPLES = 1_000_000
 
@@ -84,8 +86,9 @@ class SampleJob:
             raise JobError(f"-n {self.number}", allowed=f"1 to {MOST_SAMPLES:,}")
         if self.batch < 1:
             raise JobError(f"--batch {self.batch}", allowed="1 or more")
-        if self.seed < 0:
-            raise JobError(f"--seed {self.seed}", allowed="0 or more")
+        require_seed(self.seed)
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise JobError(f"--guidance {self.guidance:g}", allowed="0 or more")
         if self.size is not None and not 1 <= self.size <= LARGEST_SIDE:
             raise JobError(f"--size {self.size}", allowed=f"1 to {LARGEST_SIDE} pixels")
         if not 0 <= self.signal < 1:

@@ -14,6 +14,7 @@ from data_schemas.splats import Layout
 from data_schemas.stores import create_store, require_new
 from encoders.decode import decode_with_dead, to_uint8
 from pipeline.convert_places import whole_or_absent
+from pipeline.generation.portions import pictures_at_once
 from pipeline.generation.run import Run
 from pipeline.generation.sample_job import SampleJob
 
@@ -76,7 +77,7 @@ def write_samples(
             attribution=source.get("attribution", ""),
             label_names=run.label_names,
         ),
-        block_rows=min(BLOCK_ROWS, len(splats)),
+        block_rows=min(BLOCK_ROWS, len(splats), pictures_at_once(spec.height, spec.width, spec.channels)),
     )
     write_rows(header, splats, labels, [f"generated/{index:06d}" for index in range(len(splats))], path)
 

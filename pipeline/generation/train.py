@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 
 from data_schemas.durable_files import explained
 from data_schemas.errors import JobError, SplatSpaceError
-from data_schemas.stores import open_store
+from data_schemas.stores import open_store, require_outside_stores
 from models.ema import Ema, decay_for
 from models.objectives import build_objective
 from models.registry import build_model, step_gflop
@@ -65,10 +65,15 @@ def train(
         StoppedError: ``should_stop`` said so; the state is kept.
     """
     _require_free(job, resume=resume)
+    processes = job.devices * job.nodes
+    if job.batch < processes:  # before they are started
+        raise JobError(
+            f"--batch {job.batch} for {processes} processes",
+            allowed=f"{processes} or more: one image each",
+            next_step="give a larger --batch, or fewer --devices",
+        )
     tracked = require_trackers(trackers)
     fabric = _fabric(job)
-    if job.batch < fabric.world_size:
-        raise JobError(f"--batch {job.batch} for {fabric.world_size} processes", allowed="one image each, or more")
     with explained("create", job.out):
         job.out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
@@ -196,6 +201,7 @@ def train(
 
 
 def _require_free(job: TrainJob, *, resume: bool) -> None:
+    require_outside_stores(job.out)
     if resume:
         return
     for name in (STATE_FILE, MODEL_FILE):

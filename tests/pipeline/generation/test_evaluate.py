@@ -19,11 +19,13 @@ from data_schemas.errors import (
     EvaluationError,
     JobError,
     ReportError,
+    SamplingError,
     SplatSpaceError,
     StoreMismatchError,
 )
 from data_schemas.stores import open_store
 from encoders.base import FitSettings
+from models.objectives import build_objective
 from models.registry import step_gflop
 from pipeline.cli import app
 from pipeline.generation.draws import Settings, draw, roll_out
@@ -102,6 +104,29 @@ def test_guidance_costs_twice(folder: Path, tmp_path: Path, trained: Run, found:
     guided = evaluate(job_for(folder, tmp_path, guidance=2.0, sweep=()), device="cpu")
     assert guided.cost.tflop_per_sample == pytest.approx(2 * found.cost.tflop_per_sample)
     assert [scores.evaluations for scores in guided.generated] == [4]
+
+
+def test_guidance_without_labels_is_refused(
+    folder: Path, tmp_path: Path, trained: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlabelled = replace(trained, objective=build_objective("flow-clean", groups=trained.representation.groups))
+    monkeypatch.setattr("pipeline.generation.evaluate.load_run", lambda *_arguments, **_options: unlabelled)
+    with pytest.raises(SamplingError, match="--guidance 2 without a label to follow"):
+        evaluate(job_for(folder, tmp_path, guidance=2.0), device="cpu")
+
+
+def test_the_file_of_the_model_stands_for_its_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[EvaluateJob] = []
+
+    def measure(job: EvaluateJob, **_options: Any) -> Evaluation:
+        asked.append(job)
+        raise EvaluationError("enough")
+
+    monkeypatch.setattr("pipeline.generation.evaluate.evaluate", measure)
+    for given in (folder / "splats", folder / "splats" / "model.safetensors"):
+        CliRunner().invoke(app, ["evaluate", str(given), "--store", str(folder / "store.zarr")])
+        assert asked[-1].out == folder / "splats" / "evaluation"
+        assert load_run(asked[-1].run, device="cpu").path == folder / "splats"
 
 
 def test_the_same_evaluation_gives_the_same_numbers(

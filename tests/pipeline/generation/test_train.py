@@ -278,6 +278,15 @@ def test_a_device_that_is_not_there_is_refused(store: Path, tmp_path: Path) -> N
             trained(store, tmp_path / "run", device="cuda")
 
 
+def test_processes_without_an_image_are_refused_before_they_start(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.generation.train.Fabric", lambda **_options: pytest.fail("they were started"))
+    with pytest.raises(JobError, match="--batch 1 for 198 processes"):
+        trained(store, tmp_path / "run", devices=99, nodes=2, batch=1)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_learning_rate_rises_and_falls(store: Path, tmp_path: Path) -> None:
     job = job_of(store, tmp_path / "run", steps=1000, learning_rate=0.1)
     rates = [learning_rate(job, step) for step in range(1000)]
