@@ -51,7 +51,8 @@ def save_state(
         model: the weights in training.
         ema: their mean, if it is kept.
         optimiser: AdamW.
-        config: ``job``, ``step``, ``digest`` of the rows, ``plans`` (see ``plans_of``), and more that is plain.
+        config: ``job``, ``step``, ``digest`` of the rows, ``plans`` (see ``plans_of``), ``labels`` of the classes,
+            ``collected`` losses since the last entry of the log, and more that is plain.
     """
     tensors = {} if ema is None else {_EMA + name: value for name, value in ema.tensors().items()}
     for index, moments in optimiser.state_dict()["state"].items():
