@@ -188,8 +188,7 @@ def test_killed_and_continued_is_the_same_to_the_bit(store: Path, tmp_path: Path
     assert 8 <= reached < 24
     subprocess.run([*command, "--resume"], cwd=repository, env=environment, check=True, capture_output=True)
     assert _same_weights(tmp_path / "whole", tmp_path / "killed")
-    steps = [line["step"] for line in read_lines(tmp_path / "killed" / "log.jsonl")]
-    assert steps == [line["step"] for line in read_lines(tmp_path / "whole" / "log.jsonl")]
+    assert (tmp_path / "killed" / "log.jsonl").read_bytes() == (tmp_path / "whole" / "log.jsonl").read_bytes()
 
 
 def test_a_finished_run_continues_to_nothing(run: Path) -> None:
