@@ -55,7 +55,6 @@ def training_rows(config: dict[str, Any], lines: list[dict[str, Any]]) -> list[t
         ("steps", f"{config['step']:,} of {job['steps']:,}"),
         ("loss, mean of the last entry", shown(config["loss"], ".4f")),
         ("norm of the gradient", shown(last.get("gradient_norm"), ".3f")),
-        ("images per second", shown(last.get("images_per_second"), ",.0f")),
         ("device", str(config["device"])),
     ]
 

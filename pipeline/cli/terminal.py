@@ -5,17 +5,20 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from typer.core import TyperGroup
 
 from data_schemas.errors import SplatSpaceError
 
@@ -48,9 +51,43 @@ def warn(text: str) -> None:
     stderr().print(text, markup=False)
 
 
+_answered: ContextVar[bool] = ContextVar("answered", default=False)
+"""Whether this command has printed its JSON object."""
+
+
 def print_json(content: Any) -> None:
     """One JSON object on stdout."""
     sys.stdout.write(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False, default=str) + "\n")
+    _answered.set(True)
+
+
+def print_failure(message: str, code: int) -> None:
+    """The JSON object of a command that failed before it could print its own; nothing where it has."""
+    # Processes that a training starts beside this one share its stdout.
+    if not _answered.get() and os.environ.get("LOCAL_RANK", "0") == "0":
+        print_json({"error": message, "exit_code": code})
+
+
+class Commands(TyperGroup):
+    """The commands; with ``--json`` each leaves one JSON object on stdout, also where it was called wrongly."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        """See ``click.Command.main``."""
+        given = sys.argv[1:] if args is None else list(args)
+        _answered.set(False)
+        try:
+            return super().main(args, *rest, **options)
+        except SystemExit as leaving:
+            if leaving.code and "--json" in given:
+                code = leaving.code if isinstance(leaving.code, int) else 1
+                print_failure(_message(leaving.__context__), code)
+            raise
+
+
+def _message(cause: BaseException | None) -> str:
+    """What was wrong with a call, in the words of the parser of the command line."""
+    describe = getattr(cause, "format_message", None)
+    return str(describe()) if describe is not None else str(cause or "stopped")
 
 
 def as_epilog(examples: Sequence[str]) -> str:
@@ -91,14 +128,14 @@ def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
         except SplatSpaceError as error:
             if verbose:
                 traceback.print_exc()
-            warn(f"{'Stopped' if error.exit_code == INTERRUPTED else 'Error'}: {error}")
-            raise typer.Exit(error.exit_code) from None
+            _leave(f"{'Stopped' if error.exit_code == INTERRUPTED else 'Error'}: {error}", error.exit_code, kwargs)
         except KeyboardInterrupt:
-            warn(
+            _leave(
                 "Stopped: what was finished is kept, and nothing is half made. "
-                "Next: run the same command again; it continues where it can."
+                "Next: run the same command again; it continues where it can.",
+                INTERRUPTED,
+                kwargs,
             )
-            raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             raise
         except Exception as error:
@@ -106,10 +143,17 @@ def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
                 traceback.print_exc()
             hint = "" if verbose else " Next: run splatspace --verbose with the same command to see where."
             first_line = next(iter(str(error).splitlines()), "no message").rstrip(".")
-            warn(f"Error: unexpected {type(error).__name__}: {first_line}.{hint}")
-            raise typer.Exit(1) from None
+            _leave(f"Error: unexpected {type(error).__name__}: {first_line}.{hint}", 1, kwargs)
 
     return run
+
+
+def _leave(line: str, code: int, options: Mapping[str, Any]) -> NoReturn:
+    """Says why a command ends and ends it; on stdout, too, where it was asked for JSON."""
+    warn(line)
+    if options.get("as_json"):
+        print_failure(line, code)
+    raise typer.Exit(code) from None
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 from data_schemas.durable_files import explained, write_file
 from data_schemas.records import StoreHeader
+from pipeline.generation.class_labels import ClassLabels
 from pipeline.generation.jobs import TrainJob
 from pipeline.generation.train_state import CARD_FILE
 
@@ -21,7 +22,6 @@ def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str
         config: of the checkpoint.
     """
     source, rows = header.source, config["store"]
-    classes = config["data"]["classes"]
     objective = config["objective"]
     lines = [
         f"# {job.model} ({job.preset}) on {source.name}",
@@ -35,7 +35,7 @@ def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str
         f"| unfinished rows, not used | {rows['unfinished']:,} |",
         f"| images kept apart | {rows.get('held_out', 0):,} |",
         f"| rows that repeat others, not used | {rows.get('repeats', 0):,} |",
-        f"| labels | {classes or 'none'} |",
+        f"| labels | {_labels(config)} |",
         f"| order of Gaussians | {rows['order']} |",
         f"| parameters | {config['parameters']:,} |",
         f"| GFLOP per evaluation | {config['gflop']:.3f} |",
@@ -74,6 +74,13 @@ def _plans(plans: list[list[int]]) -> str:
     return "".join(
         f" (until step {step:,} planned with {before:,})" for (_, before), (step, _) in itertools.pairwise(plans)
     )
+
+
+def _labels(config: dict[str, Any]) -> str:
+    """How many; and which, where they do not count from 0."""
+    classes = config["data"]["classes"]
+    labels = ClassLabels(tuple(config.get("labels", range(classes))))
+    return f"{classes or 'none'}" if labels.plain else f"{classes}: {labels.words(labels.numbers)}"
 
 
 def _image_loss(job: TrainJob) -> str:

@@ -36,6 +36,7 @@ from pipeline.generation.evaluation_report.pictures import Pictures
 from pipeline.generation.evaluation_report.reading import JSON_FILE, PAGE_FILE, read_evaluation
 from pipeline.generation.features import FeatureExtractor, build_extractor
 from pipeline.generation.flops import sample_tflop, time_steps
+from pipeline.generation.folder_lock import sole_writer
 from pipeline.generation.metrics import (
     frechet_distance,
     images_needed,
@@ -102,8 +103,10 @@ def evaluate(
         JobError: a device that is not there.
         EvaluationError: fewer images than the metrics need, no source images, or features that cannot be had.
         DownloadError: the weights of Inception could not be downloaded.
-        StoreMismatchError: a store of another shape or codec than the generator's.
+        StoreMismatchError: a store of another shape or codec than the generator's, or with labels that it did not
+            learn.
         SamplingError: samples that are not finite.
+        StoreLockedError: another process writes the folder.
         ReportError: the folder cannot be written, or an evaluation or the ablation cannot be read.
     """
     require_outside_stores(job.out)
@@ -114,11 +117,14 @@ def evaluate(
         run.require_same_data(store.header, store.path)
         run.require_guidable(job.guidance)
         rows = finished_rows(store)[: job.rows]
+        run.require_known_labels(labels(store, rows), store.path, store.header.source.label_names)
         extractor = extractor or build_extractor(job.features, store, weights=job.weights)
         sets = _chosen_sets(job, _kept_apart(run, store, rows, extractor), extractor, len(store))
-        found, pictures = _measure(job, run, store, sets, extractor, len(rows), progress)
-    write_whole(job.out / PAGE_FILE, render_page(found, pictures, others, ablation).encode())
-    write_whole(job.out / JSON_FILE, (found.model_dump_json(indent=2) + "\n").encode())
+        # Before the hours of measuring: whoever comes second would overwrite what the first one writes.
+        with sole_writer(job.out):
+            found, pictures = _measure(job, run, store, sets, extractor, len(rows), progress)
+            write_whole(job.out / PAGE_FILE, render_page(found, pictures, others, ablation).encode())
+            write_whole(job.out / JSON_FILE, (found.model_dump_json(indent=2) + "\n").encode())
     logger.info("Evaluation written to %s", job.out)
     return found
 
@@ -184,7 +190,7 @@ def _measure(
     )
     steps_of(settings.sampler, settings.evaluations)
     conditional = run.objective.classes > 0
-    wanted = labels(store, sets.reference) if conditional else None
+    wanted = run.labels.classes(labels(store, sets.reference)) if conditional else None
     count = len(sets.reference)
     real, rendered = originals(store, sets.reference), renderings(store, sets.reference)
     reference, others = extractor.forward(real), extractor.forward(originals(store, sets.others))

@@ -23,6 +23,9 @@ MOST_NAMED = 5
 class TrainLog:
     """One line of JSON per entry, and the same as scalars for TensorBoard and for trackers of experiments.
 
+    The lines follow from the job and the store alone: an interrupted training leaves the bytes of an uninterrupted one.
+    What a clock says goes to TensorBoard and the trackers only.
+
     Args:
         run: folder of the run.
         after: step from which the training goes on; entries of later steps, left by a killed run, are dropped.
@@ -53,8 +56,13 @@ class TrainLog:
         self._trackers = Trackers(run, trackers, config or {}, goes_on=after > 0)
         self._path = path
 
-    def write(self, step: int, values: dict[str, Any]) -> None:
+    def write(self, step: int, values: dict[str, Any], *, measured: Mapping[str, float] | None = None) -> None:
         """Adds an entry; what is no number is for the file alone.
+
+        Args:
+            step: steps that are behind.
+            values: that follow from the job and the store.
+            measured: what another run of the same job would measure otherwise; not for the file.
 
         Raises:
             StoreError: the disk is full.
@@ -63,6 +71,7 @@ class TrainLog:
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
         numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        numbers |= measured or {}
         for name, value in numbers.items():
             self._board.add_scalar(name, value, step)
         self._trackers.write(step, numbers)

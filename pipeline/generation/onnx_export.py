@@ -64,7 +64,7 @@ class State:
 
     Attributes:
         inputs: ``noisy`` float32 [image, channel, row, column], ``time`` float32 [image] and, of generators with
-            classes, ``label`` int64 [image].
+            classes, ``label`` int64 [image] of classes.
         clean: float32 as ``noisy``: the network's prediction.
     """
 
@@ -197,6 +197,9 @@ def _metadata(run: Run, representation: PixelRepresentation) -> dict[str, Any]:
         "version": GRAPH_VERSION,
         "config": _without_places(run.config),
         "classes": run.objective.classes,
+        # The graph reads classes: class c stands for labels[c], as the data set numbers and names it.
+        "labels": list(run.labels.numbers),
+        "label_names": [run.labels.name(label) for label in run.labels.numbers],
         "shape": list(representation.shape),
         "mean": representation.mean.tolist(),
         "scale": representation.scale.tolist(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from models.objectives import Objective
 from models.pixel_representation import PixelRepresentation, representation_from
 from models.registry import build_model
 from models.representation import SplatRepresentation
+from pipeline.generation.class_labels import ClassLabels
 from pipeline.generation.train_state import MODEL_FILE, representation_tensors, run_folder
 
 UNBUILDABLE = (
@@ -47,7 +49,7 @@ class Run:
         representation: between features and stored numbers, on the CPU.
         spec: the data that the network is built for.
         codec: renders the splats; None for pixel models.
-        label_names: of the classes, as far as they have names.
+        label_names: of the data set's labels, by label, as far as they have names.
         config: the whole header of the checkpoint.
     """
 
@@ -74,6 +76,13 @@ class Run:
             allowed="a run of splatspace train splats",
             next_step="leave the option out, or sample from another run",
         )
+
+    @property
+    def labels(self) -> ClassLabels:
+        """The label that each class of the network stands for."""
+        # Older runs do not say it: theirs count from 0.
+        numbers = self.config.get("labels", range(self.objective.classes))
+        return ClassLabels(tuple(int(number) for number in numbers), self.label_names)
 
     @property
     def reorders(self) -> bool:
@@ -157,6 +166,28 @@ class Run:
                 next_step="give a store encoded with the same settings as the one that the run was trained on",
             )
 
+    def require_known_labels(self, labels: NDArray[np.int64], path: object, names: Sequence[str] = ()) -> None:
+        """Refuses a store with labels that the network did not learn.
+
+        Args:
+            labels: int64 [image], -1 where there is none.
+            path: of the store.
+            names: of the store's labels, by label.
+
+        Raises:
+            StoreMismatchError: labels that no class stands for; they are named.
+        """
+        known = self.labels
+        unknown = known.unknown(labels) if known.numbers else ()
+        if unknown:
+            images = int(np.isin(labels, unknown).sum())
+            named = ClassLabels((), tuple(names)).words(unknown)
+            raise StoreMismatchError(
+                f"{path} has labels that {self.path} did not learn: {named} ({images:,} images)",
+                allowed=f"labels {known.words(known.numbers)}",
+                next_step="give the store that the run was trained on, or train a run on this one",
+            )
+
 
 def load_run(path: str | os.PathLike[str], *, device: str = "auto") -> Run:
     """Reads a run.
@@ -198,8 +229,25 @@ def load_run(path: str | os.PathLike[str], *, device: str = "auto") -> Run:
             next_step="give the folder of a run",
         ) from error
     checkpoint.load_into(model)
+    run = Run(file.parent, model, objective, representation, spec, codec, names, config)
+    _require_label_for_each_class(run, file)
     model.eval().requires_grad_(False).to(_device(device))
-    return Run(file.parent, model, objective, representation, spec, codec, names, config)
+    return run
+
+
+def _require_label_for_each_class(run: Run, file: Path) -> None:
+    classes = run.objective.classes
+    try:
+        numbers = run.labels.numbers
+        sound = len(numbers) == classes and list(numbers) == sorted({number for number in numbers if number >= 0})
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise CheckpointError(
+            f"{file} does not say what its {classes} classes stand for",
+            allowed="an ascending label for each class",
+            next_step="give the folder of a run",
+        )
 
 
 def _device(name: str) -> torch.device:

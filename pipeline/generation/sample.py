@@ -30,7 +30,6 @@ from pipeline.generation.sample_job import SampleJob, SampleResult
 from pipeline.generation.sample_store import write_samples
 from pipeline.generation.sketch import sketch_features
 from pipeline.render_store import save_png
-from pipeline.whole_numbers import whole_number
 
 logger = logging.getLogger("splatspace.sample")
 
@@ -49,7 +48,8 @@ class _Request:
 
     def draw(self, first: int, count: int, trajectory: Trajectory | None = None) -> Tensor:
         """Clean features of some consecutive images."""
-        label = torch.from_numpy(self.labels[first : first + count]) if self.run.objective.classes else None
+        labels = self.labels[first : first + count]
+        label = torch.from_numpy(self.run.labels.classes(labels)) if self.run.objective.classes else None
         known = keep = None
         if self.kept is not None:
             known = self.kept.features.expand(count, *self.kept.features.shape[1:])
@@ -155,7 +155,7 @@ def _written(
     notes = list(request.kept.notes) if request.kept is not None else []
     gallery = Gallery(run, folder, job.number, size=job.size, columns=_columns(run, job))
     shown = gallery.grid.room
-    watch = Watch(request.labels, count=MOST_SHOWN) if job.anatomy else None
+    watch = Watch(run.labels.classes(request.labels), count=MOST_SHOWN) if job.anatomy else None
     drawn_larger = job.size is not None and splat_head(run) is not None
     splats: list[NDArray[np.float32]] = []
     ends: dict[int, Tensor] = {}
@@ -163,7 +163,7 @@ def _written(
     seconds = 0.0
     for part in portions(job.number, job.batch):
         count = part.stop - part.start
-        last = Watch(request.labels[part], count=count) if drawn_larger else None
+        last = Watch(run.labels.classes(request.labels[part]), count=count) if drawn_larger else None
         began = time.perf_counter()
         features = request.draw(part.start, count, _all_of(watch, last)).cpu()
         seconds += time.perf_counter() - began
@@ -230,7 +230,8 @@ def _larger(run: Run, last: Watch, size: int) -> Callable[[slice], NDArray[np.ui
 
 def _beside(request: _Request, other: Run, trajectory: Trajectory) -> Tensor:
     """The first image of another generator, with the same seed and, where it knows labels, the same label."""
-    label = torch.from_numpy(request.labels[:1])
+    label = request.labels[:1]
+    knows = other.objective.classes and not other.labels.unknown(label)
     settings = other.objective.settings
     return sample_batch(
         other.objective,
@@ -239,7 +240,7 @@ def _beside(request: _Request, other: Run, trajectory: Trajectory) -> Tensor:
         generators=generators_for(request.job.seed, 1),
         evaluations=settings.evaluations,
         sampler=settings.sampler,
-        label=label if other.objective.classes > int(label) else None,
+        label=torch.from_numpy(other.labels.classes(label)) if knows else None,
         trajectory=trajectory,
     )
 
@@ -262,20 +263,20 @@ def _moved(result: SampleResult, before: Path, after: Path) -> SampleResult:
 
 
 def _columns(run: Run, job: SampleJob) -> int | None:
-    """Pictures in a row of the grid: one class a row where all classes are sampled."""
+    """Pictures in a row of the grid: one class a row where there are as many pictures of each."""
     classes = run.objective.classes
     every_class = classes and job.known is None and job.label in (None, "all")
-    return -(-job.number // classes) if every_class and job.number >= classes else None
+    return job.number // classes if every_class and not job.number % classes else None
 
 
 def labels_for(run: Run, job: SampleJob, kept: Kept | None = None) -> NDArray[np.int64]:
-    """The class of each image, -1 for none.
+    """The label of each image, as the data set numbers it, -1 for none.
 
-    Without a label, all classes are sampled equally often, one after the other; of a stored image the rest is drawn
-    with the image's own label.
+    Without a label, all are sampled equally often (the numbers of images differ by one at most), one after the other;
+    of a stored image the rest is drawn with the image's own label.
 
     Raises:
-        JobError: an unknown label; a label or guidance for a generator without classes.
+        JobError: a label that was not learnt; a label or guidance for a generator without classes.
     """
     objective: Objective = run.objective
     classes, number = objective.classes, job.number
@@ -288,16 +289,18 @@ def labels_for(run: Run, job: SampleJob, kept: Kept | None = None) -> NDArray[np
     if not classes or job.label == "none":
         return np.full(number, -1, np.int64)
     if job.label is None and kept is not None:
-        return np.full(number, kept.label if kept.label < classes else -1, np.int64)
+        if run.labels.unknown(np.array([kept.label])):
+            raise JobError(
+                f"An image with label {run.labels.words([kept.label])}, which {run.path} did not learn",
+                allowed=f"labels {run.labels.words(run.labels.numbers)}",
+                next_step="say with --label what is to be drawn",
+            )
+        return np.full(number, kept.label, np.int64)
     if job.label in (None, "all"):
-        return np.arange(number, dtype=np.int64) // -(-number // classes) if number >= classes else np.arange(number)
+        image = np.arange(number, dtype=np.int64)
+        return np.array(run.labels.numbers, np.int64)[image * classes // number if number >= classes else image]
     assert job.label is not None
-    if job.label in run.label_names:
-        return np.full(number, run.label_names.index(job.label), np.int64)
-    numbered = whole_number(job.label)
-    if numbered is not None and 0 <= numbered < classes:
-        return np.full(number, numbered, np.int64)
-    raise JobError(
-        f"--label {job.label}",
-        allowed=f"0 to {classes - 1}, all, none" + "".join(f", {name}" for name in run.label_names[:20]),
-    )
+    label = run.labels.find(job.label)
+    if label is None:
+        raise JobError(f"--label {job.label}", allowed=run.labels.choices())
+    return np.full(number, label, np.int64)

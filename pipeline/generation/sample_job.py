@@ -47,7 +47,7 @@ class SampleJob:
         evaluations: of the network per image; None takes the objective's.
         sampler: by name; None takes the objective's.
         size: pixels of the longer side; None takes the size of the training images.
-        label: name or number of a class, ``all`` or ``none``; None is ``all`` where the model knows labels.
+        label: a label by name or number, ``all`` or ``none``; None is ``all`` where the model knows labels.
         guidance: 1 for none; more follows the label more closely.
         seed: image i follows from it, from i and from its label.
         batch: images at once; the result does not depend on it up to rounding.
@@ -117,7 +117,7 @@ class SampleResult:
         store: splats of the images; None for pixel models.
         gifs: animations.
         strip: pictures between two images, if they were asked for.
-        labels: class of each image, -1 for none.
+        labels: of each image, -1 for none.
         seconds: wall time of sampling, rendering left out.
         notes: what a user should know.
         anatomy: pictures of how a patch model makes its images, if they were asked for.

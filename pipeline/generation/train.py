@@ -7,6 +7,7 @@ import importlib.metadata
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,16 +16,18 @@ from lightning_fabric import Fabric
 from data_schemas.durable_files import explained
 from data_schemas.errors import JobError, SplatSpaceError
 from data_schemas.stores import open_store, require_outside_stores
+from models.checkpoint import read_config
 from models.ema import Ema, decay_for
 from models.objectives import build_objective
 from models.registry import build_model, step_gflop
+from pipeline.generation.folder_lock import sole_writer
 from pipeline.generation.jobs import TrainJob
 from pipeline.generation.latents import TrainingRows
 from pipeline.generation.loader import Loader, latent_bytes, mixed_seed
-from pipeline.generation.trackers import require_trackers
+from pipeline.generation.trackers import TrackerName, require_trackers
 from pipeline.generation.train_loop import TrainLoop
 from pipeline.generation.train_records import TrainProgress, TrainSummary
-from pipeline.generation.train_state import MODEL_FILE, STATE_FILE, load_state, plans_of, require_digest
+from pipeline.generation.train_state import MODEL_FILE, STATE_FILE, load_state, plans_of
 
 logger = logging.getLogger("splatspace.train")
 
@@ -60,6 +63,7 @@ def train(
         JobError: options that exclude each other, a device that is not there, a run that is there already.
         StoreError: a store that cannot be read, or a run that cannot be written.
         StoreMismatchError: another store than the one that the training began with.
+        StoreLockedError: another process trains into that folder.
         CheckpointError: a state that cannot be continued.
         TrainingError: too few images, or a loss that is not finite; the last whole checkpoint is kept.
         StoppedError: ``should_stop`` said so; the state is kept.
@@ -76,12 +80,27 @@ def train(
     fabric = _fabric(job)
     with explained("create", job.out):
         job.out.mkdir(parents=True, exist_ok=True)
+    with sole_writer(job.out) if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            _require_free(job, resume=resume)  # again: another may have begun and ended meanwhile
+        return _trained(job, fabric, resume=resume, progress=progress, should_stop=should_stop, trackers=tracked)
+
+
+def _trained(
+    job: TrainJob,
+    fabric: Fabric,
+    *,
+    resume: bool,
+    progress: Callable[[TrainProgress], None] | None,
+    should_stop: Callable[[], bool] | None,
+    trackers: Sequence[TrackerName],
+) -> TrainSummary:
+    """The training of one process, which has the folder for itself."""
     began = time.perf_counter()
+    before = read_config(job.out / STATE_FILE) if resume else None
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with open_store(job.store, "r") as store, torch.random.fork_rng(devices):
-        rows = TrainingRows(store, job)
-        if resume:
-            require_digest(job.out, rows.digest, job.store)
+        rows = TrainingRows(store, job, before=before)
         representation = rows.fitted_representation()
         objective = build_objective(
             job.objective,
@@ -130,6 +149,7 @@ def train(
             "codec": store.header.codec,
             "layout": store.header.layout,
             "colours": store.header.colours,
+            "labels": list(rows.class_labels.numbers),
             "label_names": list(store.header.source.label_names),
             "store": {
                 "path": str(store.path),
@@ -166,10 +186,11 @@ def train(
             loader,
             store.header,
             config,
+            collected=state.get("collected", ()),
         )
         try:
             told = progress if fabric.is_global_zero else None
-            loop.run(start, told, should_stop or (lambda: False), trackers=tracked)
+            loop.run(start, told, should_stop or (lambda: False), trackers=trackers)
         finally:
             loop.close()
             loader.close()

@@ -16,8 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from data_schemas.durable_files import explained, write_file
-from data_schemas.errors import CheckpointError, JobError, StoreMismatchError
-from data_schemas.locations import Location
+from data_schemas.errors import CheckpointError, JobError
 from models.checkpoint import Checkpoint, load_checkpoint, read_config, save_checkpoint
 from models.ema import Ema
 from pipeline.generation.jobs import CHANGEABLE, MOST_STEPS, TrainJob
@@ -60,7 +59,8 @@ def save_state(
         model: the weights in training.
         ema: their mean, if it is kept.
         optimiser: AdamW.
-        config: ``job``, ``step``, ``digest`` of the rows, ``plans`` (see ``plans_of``), and more that is plain.
+        config: ``job``, ``step``, ``digest`` of the rows, ``plans`` (see ``plans_of``), ``labels`` of the classes,
+            ``collected`` losses since the last entry of the log, and more that is plain.
     """
     tensors = {} if ema is None else {_EMA + name: value for name, value in ema.tensors().items()}
     for index, moments in optimiser.state_dict()["state"].items():
@@ -101,26 +101,6 @@ def load_state(run: Path, model: nn.Module, ema: Ema | None, optimiser: torch.op
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: an optimiser of another network: {error}") from error
     return checkpoint.config
-
-
-def require_digest(run: Path, digest: str, store: Location) -> None:
-    """Refuses another store than the one that a training began with, before networks are built for it.
-
-    Args:
-        run: folder of the run.
-        digest: of the rows that would be learnt from.
-        store: for the message.
-
-    Raises:
-        CheckpointError: there is no state, or a damaged one.
-        StoreMismatchError: other rows.
-    """
-    if read_config(run / STATE_FILE).get("digest") != digest:
-        raise StoreMismatchError(
-            f"{store} is not what this training began with (other images, labels, rows or settings)",
-            allowed="the same store, unchanged",
-            next_step="train into another folder to learn from the store as it is now",
-        )
 
 
 def _foreign(path: Path, what: str) -> CheckpointError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from data_schemas.errors import (
     ReportError,
     SamplingError,
     SplatSpaceError,
+    StoreLockedError,
     StoreMismatchError,
 )
 from data_schemas.stores import open_store
@@ -33,6 +35,7 @@ from pipeline.generation.evaluate import evaluate
 from pipeline.generation.evaluate_job import EvaluateJob
 from pipeline.generation.evaluation_report.figures import Evaluation
 from pipeline.generation.evaluation_report.reading import read_evaluation, side_by_side
+from pipeline.generation.folder_lock import sole_writer
 from pipeline.generation.jobs import resolve_train_job
 from pipeline.generation.real_images import finished_rows, originals, renderings
 from pipeline.generation.run import Run, load_run
@@ -258,6 +261,28 @@ def test_a_store_of_another_shape_is_refused(folder: Path, tmp_path: Path) -> No
     run(other, ArrayImages(pictures(30, side=9)), SamplingEncoder(FitSettings(5, steps=3)), gaussians=5)
     with pytest.raises(StoreMismatchError, match="height 9, width 9, gaussians 5"):
         evaluate(EvaluateJob(run=folder / "splats", store=str(other), out=tmp_path / "out"))
+
+
+@pytest.mark.parametrize(("shift", "named"), [(1, r"3 \(50 images\)"), (5, r"5, 6, 7 \(149 images\)")])
+def test_labels_that_were_not_learnt_are_refused_and_named(
+    folder: Path, tmp_path: Path, shift: int, named: str
+) -> None:
+    other = tmp_path / "other.zarr"
+    shutil.copytree(folder / "store.zarr", other)
+    with open_store(other, "a") as store:
+        for block in range(3):
+            rows = store.read_block(block)
+            rows.label += shift
+            store.write_block(block, rows)
+    with pytest.raises(StoreMismatchError, match=rf"did not learn: {named}\. Allowed: labels 0, 1, 2\."):
+        evaluate(job_for(folder, tmp_path / "out", store=str(other)), device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_takes_one_evaluation_at_a_time(folder: Path, tmp_path: Path) -> None:
+    with sole_writer(tmp_path / "out"), pytest.raises(StoreLockedError, match=r"out is being written by process \d+"):
+        evaluate(job_for(folder, tmp_path / "out"), device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("changes", [{"images": 0}, {"sweep": (5, 0)}, {"sampler": "magic"}, {"batch": 0}])

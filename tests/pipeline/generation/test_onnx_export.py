@@ -175,6 +175,7 @@ def test_the_file_says_all_and_names_no_machine(tables: tuple[Run, bytes], repos
     assert facts["config"] == _without_places(run.config)
     assert facts["shape"] == [3, SIDE, SIDE]
     assert facts["classes"] == 2
+    assert (facts["labels"], facts["label_names"]) == ([0, 1], ["", ""]), "of a run from before labels were kept"
     assert facts["times"][-1] == facts["signal"][-1] == 1
     assert facts["noise"][-1] == 0
     assert len(facts["times"]) == 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data_schemas.errors import CheckpointError, JobError, StoppedError, StoreMismatchError
+from data_schemas.errors import CheckpointError, JobError, StoppedError, StoreLockedError, StoreMismatchError
 from data_schemas.stores import open_store
 from encoders.base import FitSettings
 from models.base import DataSpec
@@ -24,6 +25,7 @@ from models.checkpoint import load_checkpoint
 from models.objectives import Objective
 from models.pixel_representation import representation_from
 from models.registry import build_model
+from pipeline.generation.folder_lock import sole_writer
 from pipeline.generation.logs import read_lines
 from pipeline.generation.train import train
 from pipeline.generation.train_loop import learning_rate
@@ -51,6 +53,14 @@ def _same_weights(one: Path, other: Path) -> bool:
             if mine.keys() != theirs.keys() or not all(torch.equal(mine[key], theirs[key]) for key in mine):
                 return False
     return True
+
+
+def _written(run: Path) -> dict[str, bytes]:
+    """What a training promises to the byte."""
+    names = ("model.safetensors", "state.safetensors", "state.json", "card.md", "log.jsonl")
+    return {name: (run / name).read_bytes() for name in names} | {
+        path.name: path.read_bytes() for path in (run / "samples").iterdir()
+    }
 
 
 def test_a_run_holds_all_that_sampling_needs(run: Path) -> None:
@@ -105,8 +115,10 @@ def test_stopped_and_continued_is_the_same_to_the_bit(
 ) -> None:
     # So small a MiB that one of them does not hold the store.
     monkeypatch.setattr("pipeline.generation.loader.MEBIBYTE", 2000)
-    assert trained(store, tmp_path / "whole", latents=latents).resident == (latents is None)
-    job = job_of(store, tmp_path / "parts", latents=latents)
+    assert trained(store, tmp_path / "run", latents=latents).resident == (latents is None)
+    whole = _written(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    job = job_of(store, tmp_path / "run", latents=latents)
     asked = 0
 
     def after_four() -> bool:
@@ -116,9 +128,39 @@ def test_stopped_and_continued_is_the_same_to_the_bit(
 
     with pytest.raises(StoppedError, match="step 4 of 6"):
         train(job, should_stop=after_four)
-    summary = train(continued_job(tmp_path / "parts", {}), resume=True)
-    assert summary.steps_taken == 2
-    assert _same_weights(tmp_path / "whole", tmp_path / "parts")
+    assert [line["step"] for line in read_lines(tmp_path / "run" / "log.jsonl")] == [3]
+    # Twice between two entries: the mean is that of all steps since the last one.
+    with pytest.raises(StoppedError, match="step 5 of 6"):
+        train(continued_job(tmp_path / "run", {}), resume=True, should_stop=lambda: True)
+    summary = train(continued_job(tmp_path / "run", {}), resume=True)
+    assert summary.steps_taken == 1
+    again = _written(tmp_path / "run")
+    assert [name for name in whole if whole[name] != again[name]] == []
+
+
+def test_a_folder_takes_one_training_at_a_time(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of(store, tmp_path / "run")
+    refused: list[str] = []
+
+    def meanwhile() -> bool:
+        for again in (False, True):
+            with pytest.raises((StoreLockedError, JobError)) as caught:
+                train(continued_job(job.out, {}) if again else job, resume=again)
+            refused.append(str(caught.value))
+        return True
+
+    with pytest.raises(StoppedError):
+        train(job, should_stop=meanwhile)
+    assert "holds a training already" in refused[0]
+    assert f"is being written by process {os.getpid()} on" in refused[1]
+    assert "give another --out" in refused[1]
+    # Before the first one has written anything there is nothing but the lock that tells.
+    with sole_writer(tmp_path / "new"), pytest.raises(StoreLockedError):
+        trained(store, tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+    monkeypatch.chdir(tmp_path / "new")
+    with sole_writer(Path()):
+        assert (tmp_path / "new.lock").exists()
 
 
 @pytest.mark.slow
@@ -149,8 +191,7 @@ def test_killed_and_continued_is_the_same_to_the_bit(store: Path, tmp_path: Path
     assert 8 <= reached < 24
     subprocess.run([*command, "--resume"], cwd=repository, env=environment, check=True, capture_output=True)
     assert _same_weights(tmp_path / "whole", tmp_path / "killed")
-    steps = [line["step"] for line in read_lines(tmp_path / "killed" / "log.jsonl")]
-    assert steps == [line["step"] for line in read_lines(tmp_path / "whole" / "log.jsonl")]
+    assert (tmp_path / "killed" / "log.jsonl").read_bytes() == (tmp_path / "whole" / "log.jsonl").read_bytes()
 
 
 def test_a_finished_run_continues_to_nothing(run: Path) -> None:
