@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_schemas.errors import JobError
-from models.samplers import SAMPLERS
+from models.samplers import SAMPLERS, steps_of
 from pipeline.generation.features import FeatureName
 from pipeline.whole_numbers import require_seed
 
@@ -56,7 +56,7 @@ class EvaluateJob:
         """Refuses numbers that cannot be meant.
 
         Raises:
-            JobError: a number below one, or an unknown sampler.
+            JobError: a number below one or too large, or an unknown sampler.
         """
         counts = {"images": self.images, "rows": self.rows, "evaluations": self.evaluations, "batch": self.batch}
         counts |= {"references": self.references} | {f"sweep {number}": number for number in self.sweep or ()}
@@ -68,3 +68,6 @@ class EvaluateJob:
             raise JobError(f"--guidance {self.guidance:g}", allowed="0 or more")
         if self.sampler is not None and self.sampler not in SAMPLERS:
             raise JobError(f"Sampler {self.sampler!r}", allowed=", ".join(SAMPLERS))
+        for number in (self.evaluations, *(self.sweep or ())):
+            if number is not None:
+                steps_of(self.sampler or "euler", number)

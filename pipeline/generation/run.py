@@ -213,7 +213,7 @@ def load_run(path: str | os.PathLike[str], *, device: str = "auto") -> Run:
         representation = representation_from(config["representation"], representation_tensors(checkpoint))
         objective = Objective.from_config(config["objective"], anchors=spec.anchors)
         codec = config["codec"] if spec.kind == "splats" else None
-        if codec is not None and codec not in CODECS:
+        if spec.kind == "splats" and codec not in CODECS:
             raise CheckpointError(f"{file} makes splats of codec {codec!r}", allowed=", ".join(CODECS))
         names = tuple(str(name) for name in config["label_names"])
         # What is asked for later on: after long work it would be too late to miss it.

@@ -27,7 +27,7 @@ from pipeline.generation.patch_anatomy import MOST_SHOWN, Watch, drawn_at, patch
 from pipeline.generation.portions import portions
 from pipeline.generation.run import Run
 from pipeline.generation.sample_job import SampleJob, SampleResult
-from pipeline.generation.sample_store import write_samples
+from pipeline.generation.sample_store import samples_header, write_samples
 from pipeline.generation.sketch import sketch_features
 from pipeline.render_store import save_png
 
@@ -127,6 +127,8 @@ def sample(
         _ = run.splats
     evaluations = job.evaluations or run.objective.settings.evaluations
     steps_of(job.sampler or run.objective.settings.sampler, evaluations)
+    if run.spec.kind == "splats":
+        samples_header(run, job, evaluations)  # refuses what a store cannot hold before long sampling
     with explained("create", out):
         out.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(out)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from data_schemas.durable_files import explained
+from data_schemas.errors import CheckpointError
 from data_schemas.records import RowBlock, RowState, SourceRecord, StoreHeader, content_hash
 from data_schemas.splats import Layout
 from data_schemas.stores import create_store, require_new
@@ -40,11 +42,37 @@ def write_samples(
     Raises:
         StoreError: it cannot be written.
     """
+    header = samples_header(run, job, evaluations)
+    write_rows(header, splats, labels, [f"generated/{index:06d}" for index in range(len(splats))], path)
+
+
+def samples_header(run: Run, job: SampleJob, evaluations: int) -> StoreHeader:
+    """The header of the store of samples.
+
+    Args:
+        run: a generator of splats.
+        job: of the sampling.
+        evaluations: that are spent on each image.
+
+    Raises:
+        CheckpointError: the run says of its data what no store can be.
+    """
+    try:
+        return _header(run, job, evaluations)
+    except (ValidationError, LookupError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{run.path} describes no store that samples could be written to: {reason}",
+            allowed="the model.safetensors of splatspace train",
+        ) from error
+
+
+def _header(run: Run, job: SampleJob, evaluations: int) -> StoreHeader:
     config, spec = run.config, run.spec
     assert run.codec is not None
     known = None if job.known is None else {"image": job.known.image, "box": job.known.box}
     source = config["store"]["source"]
-    header = StoreHeader(
+    return StoreHeader(
         codec=run.codec,
         layout=run.splats.layout.name,
         gaussians=spec.gaussians,
@@ -77,9 +105,8 @@ def write_samples(
             attribution=source.get("attribution", ""),
             label_names=run.label_names,
         ),
-        block_rows=min(BLOCK_ROWS, len(splats), pictures_at_once(spec.height, spec.width, spec.channels)),
+        block_rows=min(BLOCK_ROWS, job.number, pictures_at_once(spec.height, spec.width, spec.channels)),
     )
-    write_rows(header, splats, labels, [f"generated/{index:06d}" for index in range(len(splats))], path)
 
 
 def write_rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def test_the_largest_seed_is_taken_by_all(tmp_path: Path) -> None:
     assert SampleJob(tmp_path, seed=LARGEST_SEED).seed == LARGEST_SEED
     assert resolve_train_job("splats", tmp_path / "a.zarr", tmp_path, seed=LARGEST_SEED).seed == LARGEST_SEED
     assert resolve_job("demo", tmp_path / "a.zarr", seed=LARGEST_SEED).seed == LARGEST_SEED
+
+
+@pytest.mark.parametrize("evaluations", [0, 100_001, 10**4000])
+def test_evaluations_are_looked_at_before_the_work(evaluations: int, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="evaluations"):
+        SampleJob(tmp_path, evaluations=evaluations)
+    job = EvaluateJob(run=tmp_path, store="a.zarr", out=tmp_path)
+    with pytest.raises(JobError):
+        replace(job, evaluations=evaluations)
+    with pytest.raises(JobError):
+        replace(job, sweep=(1, evaluations))
 
 
 @pytest.mark.parametrize("guidance", [-1.0, float("nan"), float("inf")])

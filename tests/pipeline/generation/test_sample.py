@@ -310,6 +310,12 @@ def test_a_foreign_checkpoint_is_refused(run: Run, tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "model.safetensors", held.model, {**held.config, part: broken}, held.tensors)
         with pytest.raises(CheckpointError):
             load_run(tmp_path)
+    save_checkpoint(tmp_path / "model.safetensors", held.model, {**held.config, "codec": None}, held.tensors)
+    with pytest.raises(CheckpointError, match="codec None"):
+        load_run(tmp_path)
+    save_checkpoint(tmp_path / "model.safetensors", held.model, {**held.config, "colours": 7}, held.tensors)
+    with pytest.raises(CheckpointError, match="describes no store"):
+        sample(load_run(tmp_path, device="cpu"), job(tmp_path / "out"))
     whole = (run.path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError):
