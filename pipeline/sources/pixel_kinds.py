@@ -13,7 +13,7 @@ from PIL import Image, TiffImagePlugin
 
 from data_schemas.errors import ImageError
 
-ALLOWED = "unsigned integers of 1 to 16 bits, grey, palette, RGB or CMYK, with or without transparency"
+ALLOWED = "grey, palette, RGB or CMYK of 1 to 16 bits a channel, without a sign"
 NEXT_STEP = "convert the image to 8 bits, grey or RGB, such as in a PNG"
 
 WIDE_GREY_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
