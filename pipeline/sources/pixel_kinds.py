@@ -38,6 +38,8 @@ _PHOTOMETRIC = {
     32803: "colour filter array",
     34892: "linear raw",
 }
+_NEEDED = (TiffImagePlugin.IMAGEWIDTH, TiffImagePlugin.IMAGELENGTH)
+_PLACES = (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.TILEOFFSETS)
 _WHITE_IS_ZERO = 0
 _SEPARATE_PLANES = 2
 _PLANAR_MODES = ("RGB", "RGBA", "CMYK")
@@ -82,7 +84,7 @@ def unsupported_tiff(stream: BinaryIO) -> ImageError | None:
         stream.seek(tags.next)
         tags.load(stream)
         words = _described(tags)
-        complete = TiffImagePlugin.IMAGEWIDTH in tags and TiffImagePlugin.IMAGELENGTH in tags
+        complete = all(tag in tags for tag in _NEEDED) and any(tag in tags for tag in _PLACES)
     # A damaged directory may raise anything.
     except Exception:
         return None

@@ -16,6 +16,7 @@ _UNSUPPORTED = re.compile(
     r"unknown (TGA|TIFF|data|compression)",
     re.IGNORECASE,
 )
+_CUT = re.compile("truncated|corrupt", re.IGNORECASE)
 _TOO_LARGE_TEXT = re.compile(r"MAX_TEXT_(CHUNK|MEMORY)")
 
 
@@ -34,7 +35,7 @@ def why_not_opened(
     start = stream.read(16)
     if not start:
         return ImageError("The file is empty (0 bytes)")
-    if (refused := unsupported_tiff(stream)) is not None:
+    if not _is_cut(messages) and (refused := unsupported_tiff(stream)) is not None:
         return refused
     named = _format_of(start, formats)
     if named is None:
@@ -68,9 +69,14 @@ def why_not_read(error: BaseException, messages: Sequence[str], damaged: str, ki
             allowed="up to 64 MiB of texts, and 64 MiB of profile",
             next_step="save the image without them",
         )
-    if _UNSUPPORTED.search(str(error)):
+    if _UNSUPPORTED.search(str(error)) and not _is_cut(messages):
         return ImageError(f"{kind[0].upper()}{kind[1:]} is not read ({words})", next_step=NEXT_STEP)
     return ImageError(f"{damaged} ({words})")
+
+
+def _is_cut(messages: Sequence[str]) -> bool:
+    """Whether a decoder missed bytes: what it made of the others is no kind of image then."""
+    return any(_CUT.search(message) for message in messages)
 
 
 def _format_of(start: bytes, formats: Sequence[str]) -> str | None:
