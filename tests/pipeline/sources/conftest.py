@@ -98,7 +98,7 @@ def encoded() -> Callable[..., bytes]:
 
 @pytest.fixture
 def png() -> Callable[..., bytes]:
-    """Bytes of a PNG made by hand: (rows of raw bytes, width, bits, colour type, chunks before and after the pixels)."""
+    """Bytes of a PNG made by hand: (rows of raw bytes, width, bits, colour type, chunks around the pixels)."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -83,7 +83,7 @@ def test_premultiplied_grey_of_a_tiff(tiff):
     assert grey(tiff(tags, [bytes((100, 128, 7, 255))])) == [[100, 7]]
 
 
-def test_a_coloured_background_gives_grey_images_colour(encoded, tmp_path):
+def test_a_coloured_background_gives_grey_images_colour(encoded, tmp_path, pixels_of):
     data = encoded(Image.fromarray(np.array([[[200, 255], [200, 0]]], np.uint8), "LA"))
     (tmp_path / "icon.png").write_bytes(data)
     for background, colour in ((BLACK, False), (WHITE, False), (RED, True)):
@@ -91,7 +91,7 @@ def test_a_coloured_background_gives_grey_images_colour(encoded, tmp_path):
         source = open_source(tmp_path, background=background)
         assert source.image_shape == (1, 2, 3 if colour else 1)
         assert source.record.background == background
-        found = source.read([0])[0].pixels
+        found = pixels_of(source, [0])[0]
         assert found[0, 1].tolist() == list(colour_of(background)[: found.shape[2]])
 
 

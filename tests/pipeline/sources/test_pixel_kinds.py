@@ -84,7 +84,7 @@ def test_a_bitmap_of_another_kind_is_not_called_damaged(encoded, picture):
 def test_a_jpeg_of_twelve_bits_is_not_called_damaged(encoded, picture):
     data = bytearray(encoded(picture(), "JPEG"))
     data[data.index(b"\xff\xc0") + 4] = 12  # precision, in the frame header
-    with pytest.raises(ImageError, match="This kind of JPEG is not read .*12-bit"):
+    with pytest.raises(ImageError, match=r"This kind of JPEG is not read .*12-bit"):
         read_header(io.BytesIO(data))
 
 
