@@ -27,6 +27,16 @@ def test_twelve_bits_of_a_tiff_are_scaled_by_twelve(tiff):
     assert grey(tiff({**GREY, 258: 12}, [packed])) == [[0, 0x7F, 0xAB, 0xFF]]
 
 
+@pytest.mark.parametrize(
+    ("bits", "row", "levels"),
+    [(1, b"\x50", [0, 255, 0, 255]), (2, b"\x1b", [0, 85, 170, 255]), (4, b"\x05\xaf", [0, 85, 170, 255]),
+     (8, b"\x00\x07\xf0\xff", [0, 7, 240, 255])],
+)  # fmt: skip
+def test_fewer_bits_of_a_tiff_are_spread(tiff, bits, row, levels):
+    assert grey(tiff({**GREY, 258: bits}, [row])) == [levels]
+    assert grey(tiff({**GREY, 258: bits, 262: 0}, [row])) == [[255 - level for level in levels]]
+
+
 def test_sixteen_bits_where_white_is_zero_are_inverted(tiff):
     numbers = struct.pack("<4H", 0, 0x1234, 0x8000, 0xFFFF)
     assert grey(tiff(GREY, [numbers])) == [[0, 0x12, 0x80, 0xFF]]
