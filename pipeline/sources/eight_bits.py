@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from pipeline.background import colour_of
+from pipeline.sources.low_bytes import low_bytes
 from pipeline.sources.pixel_kinds import WIDE_GREY_MODES, PixelKind
 
 LEAST_SPAN = 16
@@ -77,6 +77,8 @@ def as_eight_bits(
         image = Image.fromarray(grey)
     elif transparent is not None:
         mask = _mask_of(image, transparent, data)
+    elif kind.wide_colour:
+        flattened = _is_flattened_colour(image, kind.wide_colour, data)
     if mask is not None:
         image = image.convert("RGB").convert("RGBA") if image.mode == "RGB" else image.convert("L").convert("RGBA")
         image.putalpha(Image.fromarray(np.where(mask, 0, 255).astype(np.uint8)))
@@ -131,6 +133,14 @@ def _is_flattened(values: NDArray[Any], grey: NDArray[np.uint8]) -> bool:
     return span < LEAST_SPAN and int(values.max()) - int(values.min()) > span
 
 
+def _is_flattened_colour(image: Image.Image, kind: str, data: bytes) -> bool:
+    colours = np.asarray(image)[..., : 1 if image.mode in ("LA", "La") else 3]
+    spans = np.ptp(colours, axis=(0, 1))
+    if not colours.size or spans.max() >= LEAST_SPAN:
+        return False
+    return bool(spans.any() or np.ptp(low_bytes(data, kind)[..., :3], axis=(0, 1)).any())
+
+
 def _mask_of(image: Image.Image, transparent: TransparentSample, data: bytes) -> NDArray[np.bool_] | None:
     """Where a decoded grey or RGB image has its transparent value: bool [height, width]."""
     if image.mode in _GREY_MODES:
@@ -139,16 +149,8 @@ def _mask_of(image: Image.Image, transparent: TransparentSample, data: bytes) ->
         return np.asarray(image.convert("L")) == level
     values = np.asarray(image).astype(np.uint16)
     if transparent.bits == 16:
-        values = values << 8 | _low_bytes(data)
+        values = values << 8 | low_bytes(data, "PNG")
     return (values == transparent.values).all(axis=2)
-
-
-def _low_bytes(data: bytes) -> NDArray[np.uint8]:
-    """The low byte of each sample of a 16-bit RGB PNG, of which Pillow keeps the high one: uint8 [row, column, 3]."""
-    image = PngImagePlugin.PngImageFile(io.BytesIO(data))
-    # Read as if it were little-endian, the byte that is kept is the other.
-    image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
-    return np.asarray(image)
 
 
 def _significant_bits(data: bytes) -> int:

@@ -52,10 +52,12 @@ class PixelKind:
     Attributes:
         bits: of one grey sample, as declared; 16 where Pillow has scaled to them.
         white_is_zero: whether Pillow hands over wide grey in which 0 is white.
+        wide_colour: Pillow's name of the format where colours have 16 bits, of which it hands over 8; else "".
     """
 
     bits: int = 8
     white_is_zero: bool = False
+    wide_colour: str = ""
 
 
 def kind_of(image: Image.Image) -> PixelKind:
@@ -70,7 +72,13 @@ def kind_of(image: Image.Image) -> PixelKind:
         raise _refused(f"The pixels of this {image.format} are floating-point numbers of no known range")
     if image.mode == "I" and image.format != "PPM":  # which Pillow scales to 16 bits by the greatest value announced
         raise _refused(f"The pixels of this {image.format} are 32-bit integers of no known range")
-    return PixelKind(bits=16 if image.mode in WIDE_GREY_MODES else 8)
+    return PixelKind(bits=16) if image.mode in WIDE_GREY_MODES else PixelKind(wide_colour=_wide_colour(image))
+
+
+def raw_modes(image: Image.Image) -> set[str]:
+    """Pillow's names of how the samples of an opened image lie in its file."""
+    tiles = getattr(image, "tile", [])
+    return {str(tile.args[0] if isinstance(tile.args, tuple) and tile.args else tile.args) for tile in tiles}
 
 
 def unsupported_tiff(stream: BinaryIO) -> ImageError | None:
@@ -101,7 +109,7 @@ def _kind_of_tiff(image: TiffImagePlugin.TiffImageFile) -> PixelKind:
     if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == _SEPARATE_PLANES:
         _require_planes_that_are_read(image, inverted=photometric == _WHITE_IS_ZERO, bits=bits)
     if image.mode not in WIDE_GREY_MODES:
-        return PixelKind()
+        return PixelKind(wide_colour=_wide_colour(image))
     # Pillow inverts 8 bits and fewer, and leaves 16 as they are.
     return PixelKind(bits=max(bits), white_is_zero=photometric == _WHITE_IS_ZERO)
 
@@ -137,6 +145,13 @@ def _require_planes_that_are_read(
 
 def _is_compressed(image: TiffImagePlugin.TiffImageFile) -> bool:
     return image.tag_v2.get(TiffImagePlugin.COMPRESSION, 1) != 1
+
+
+def _wide_colour(image: Image.Image) -> str:
+    is_read_twice = image.format in ("PNG", "TIFF")
+    planes = image.format == "TIFF" and max(_tuple(getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE, 1)))
+    wide = planes == 16 or any(";16" in name for name in raw_modes(image))
+    return str(image.format) if is_read_twice and wide else ""
 
 
 def _described(tags: Any) -> str:

@@ -147,6 +147,36 @@ def test_what_becomes_flat_is_told(png, tiff, values, flattened):
     assert not read_image(png([bytes(range(4))], 4), colour=False).flattened  # 8 bits lose nothing
 
 
+@pytest.mark.parametrize(
+    ("values", "flattened"),
+    [
+        ((1, 2, 3), True),
+        ((0, 2047, 4095), True),  # 12 bits in 16
+        ((0, 5000, 65_535), False),
+        ((4660, 4660, 4660), False),  # one colour before
+    ],
+)
+def test_colours_that_become_flat_are_told(png, encoded, values, flattened):
+    samples = np.array([[(value, 7, value) for value in values]], np.uint16)
+    opaque = np.full((1, 3, 1), 65_535, np.uint16)
+    rgba, grey_alpha = np.dstack([samples, opaque]), np.dstack([samples[..., :1], opaque])
+    for array, colour_type in ((samples, 2), (rgba, 6), (grey_alpha, 4)):
+        data = png([array.astype(">u2").tobytes()], 3, bits=16, colour_type=colour_type)
+        assert read_image(data, colour=True).flattened is flattened
+    tifffile = pytest.importorskip("tifffile", reason="comes with scikit-image")
+    for options in (
+        {"byteorder": "<"},
+        {"byteorder": ">"},
+        {"byteorder": "<", "compression": "zlib"},
+        {"byteorder": ">", "compression": "zlib"},
+        {"byteorder": ">", "planarconfig": "separate"},
+    ):
+        stream = io.BytesIO()
+        array = np.moveaxis(samples, -1, 0) if "planarconfig" in options else samples
+        tifffile.imwrite(stream, array, photometric="rgb", metadata=None, **options)
+        assert read_image(stream.getvalue(), colour=True).flattened is flattened
+
+
 def test_a_source_notes_which_images_became_flat(png, tmp_path):
     (tmp_path / "mask.png").write_bytes(png(row_of(0, 1, 0, 1), 4, bits=16))
     (tmp_path / "whole.png").write_bytes(png(row_of(0, 1, 0, 0xFFFF), 4, bits=16))
