@@ -137,6 +137,7 @@ def assemble(
         panels=tuple(panel.image for panel in panels),
         panels_reason=panels_reason,
         failed=failed_images(store, rows),
+        noted=header.runs[-1].noted if header.runs else {},
         unmeasured_rows=tuple(int(row) for row in np.flatnonzero(rows.done & ~measured)),
     )
 

@@ -7,6 +7,7 @@ from typing import get_args
 
 from data_schemas.locations import Location
 from data_schemas.records import StoreHeader
+from pipeline.background import BLACK
 from pipeline.jobs import EngineName
 from pipeline.report.figures import SourceFacts, StoreFacts, finite
 
@@ -39,6 +40,8 @@ def encode_command(header: StoreHeader, path: Location, rows: int | None = None)
     if header.refine:
         words += ["--refine", header.refine]
     words += ["--dtype", header.dtype, "--engine", header.engine, "--seed", str(header.seed)]
+    if header.source.background != BLACK:
+        words += ["--background", header.source.background]
     if not header.images:
         words.append("--no-images")
     return shlex.join(words)

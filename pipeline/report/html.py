@@ -17,7 +17,16 @@ from data_schemas.store import SplatStore
 from pipeline.report.figures import LOSSLESS_PSNR, ClassFigures, Report
 from pipeline.report.panels import Panel, error_factor, picture, png_bytes, splat_picture
 from pipeline.report.plots import cumulative_svg, histogram_svg
-from pipeline.report.wording import cost_line, number, predictability_parts, ratio_words, seconds, share, size_words
+from pipeline.report.wording import (
+    cost_line,
+    note_words,
+    number,
+    predictability_parts,
+    ratio_words,
+    seconds,
+    share,
+    size_words,
+)
 
 FAILED_SHOWN = 50
 """Failed images that the page lists; ``report.json`` lists all."""
@@ -47,6 +56,7 @@ def render_html(report: Report, *, psnr: NDArray[Any], panels: Sequence[Panel], 
         ratio=ratio_words,
         cost=cost_line,
         parts=predictability_parts,
+        note=note_words,
     )
     template = environment.from_string(files("pipeline.report").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     factor = error_factor(panels)

@@ -7,7 +7,16 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.report.figures import Report
-from pipeline.report.wording import MISSING, cost_line, number, predictability_line, ratio_words, share, size_words
+from pipeline.report.wording import (
+    MISSING,
+    cost_line,
+    note_words,
+    number,
+    predictability_line,
+    ratio_words,
+    share,
+    size_words,
+)
 
 _FAILED_SHOWN = 5
 
@@ -68,6 +77,8 @@ def report_table(report: Report) -> Table:
         f"{size_words(size.splat_bytes_on_disk)} for {size_words(size.image_bytes)}: "
         f"{ratio_words(size.ratio_bytes_on_disk)}",
     )
+    for kind, count in report.noted.items():
+        line(kind.capitalize(), f"{count:,} {note_words(kind)}", "yellow")
     for failed in report.failed[:_FAILED_SHOWN]:
         line("Failed", f"{failed.source_id}: {failed.reason}", "red")
     if len(report.failed) > _FAILED_SHOWN:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_schemas.errors import SourceError
 from data_schemas.records import SourceRecord
+from pipeline.background import BLACK
 from pipeline.sources.base import ImageSource
 from pipeline.sources.digests import digest_of_files, digest_of_listing
 from pipeline.sources.image_files import ImageFile, ImageFileSource, natural_key, with_folder_labels
@@ -17,13 +18,16 @@ from pipeline.sources.zip_members import SafeZip
 logger = logging.getLogger("splatspace.sources")
 
 
-def open_folder(path: Path, *, size: int | None = None, name: str | None = None) -> ImageSource:
+def open_folder(
+    path: Path, *, size: int | None = None, name: str | None = None, background: str = BLACK
+) -> ImageSource:
     """All images below a folder.
 
     Args:
         path: the folder.
         size: cut each image to a centred square and resize it to so many pixels a side.
         name: what the record calls the set; by default the folder's name.
+        background: what transparency is laid over, ``#rrggbb``.
 
     Raises:
         SourceError: no readable image, or several sizes without ``size``.
@@ -33,14 +37,14 @@ def open_folder(path: Path, *, size: int | None = None, name: str | None = None)
     record = SourceRecord(
         name=name or path.resolve().name, digest=digest_of_listing(sizes.items()), label_names=label_names
     )
-    return ImageFileSource(record, labelled, size=size, where=str(path))
+    return ImageFileSource(record, labelled, size=size, where=str(path), background=background)
 
 
-def open_zip(path: Path, *, size: int | None = None, name: str | None = None) -> ImageSource:
+def open_zip(path: Path, *, size: int | None = None, name: str | None = None, background: str = BLACK) -> ImageSource:
     """All images inside a zip; arguments and errors as ``open_folder``, and ArchiveError for an unsafe zip."""
     labelled, label_names = with_folder_labels(list_zip(path))
     record = SourceRecord(name=name or path.stem, digest=digest_of_files([path]), label_names=label_names)
-    return ImageFileSource(record, labelled, size=size, where=str(path))
+    return ImageFileSource(record, labelled, size=size, where=str(path), background=background)
 
 
 def list_folder(path: Path) -> tuple[list[ImageFile], dict[str, int]]:

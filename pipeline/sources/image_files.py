@@ -9,14 +9,16 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from data_schemas.errors import ImageError, SourceError
 from data_schemas.records import SourceRecord
-from pipeline.sources.base import SourceImage
-from pipeline.sources.decode_image import SUFFIXES, ImageHeader, decode_image, read_header
+from pipeline.background import BLACK
+from pipeline.sources.base import ImageNote, SourceImage
+from pipeline.sources.decode_image import SUFFIXES, DecodedImage, ImageHeader, read_header, read_image
 
 logger = logging.getLogger("splatspace.sources")
 
@@ -66,15 +68,25 @@ class ImageFileSource:
         files: in source order, identifiers unique.
         size: cut to a square and resize to so many pixels a side; None: all must have one size.
         where: what an error message calls the place.
+        background: what transparency is laid over, ``#rrggbb``; it enters the record.
 
     Raises:
         SourceError: no image at all, none that can be read, or several sizes without ``size``.
     """
 
-    def __init__(self, record: SourceRecord, files: Sequence[ImageFile], *, size: int | None, where: str) -> None:
-        self._record = record
+    def __init__(
+        self,
+        record: SourceRecord,
+        files: Sequence[ImageFile],
+        *,
+        size: int | None,
+        where: str,
+        background: str = BLACK,
+    ) -> None:
+        self._record = record.model_copy(update={"background": background})
         self._size = size
-        self._images = _scan_all(files, where)
+        self._background = background
+        self._images = _scan_all(files, where, background)
         headers = [image.header for image in self._images if image.header is not None]
         if not headers:
             raise SourceError(
@@ -114,18 +126,19 @@ class ImageFileSource:
         try:
             with file.open() as stream:
                 data = stream.read()
-            pixels = decode_image(data, colour=self._shape[2] == 3, size=self._size)
+            found = read_image(data, colour=self._shape[2] == 3, size=self._size, background=self._background)
         except ImageError as error:
             return SourceImage(file.identifier, None, file.label, str(error))
         except OSError as error:
             return SourceImage(
                 file.identifier, None, file.label, f"The file cannot be read: {error.strerror or error}."
             )
+        pixels = found.pixels
         if pixels.shape != self._shape:
-            found = f"{pixels.shape[1]} x {pixels.shape[0]}"
-            failure = f"The image is now {found} pixels, not as when the source was opened."
+            size = f"{pixels.shape[1]} x {pixels.shape[0]}"
+            failure = f"The image is now {size} pixels, not as when the source was opened."
             return SourceImage(file.identifier, None, file.label, failure)
-        return SourceImage(file.identifier, pixels, file.label)
+        return SourceImage(file.identifier, pixels, file.label, notes=_notes(found, image.header))
 
 
 def natural_key(name: str) -> tuple[tuple[str, int, str], ...]:
@@ -164,13 +177,26 @@ def _common_start(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(part for part, _ in same)
 
 
-def _scan_all(files: Sequence[ImageFile], where: str) -> list[_Scanned]:
+def _notes(found: DecodedImage, header: ImageHeader | None) -> tuple[ImageNote, ...]:
+    """What should be known of a decoded image; what was said when its header was scanned is not said again."""
+    notes = [ImageNote("flattened")] if found.flattened else []
+    if found.vanished:
+        notes.append(ImageNote("vanished"))
+    said = header.messages if header is not None else ()
+    messages = [message for message in found.messages if message not in said]
+    if messages:
+        notes.append(ImageNote("decoder", "; ".join(messages)))
+    return tuple(notes)
+
+
+def _scan_all(files: Sequence[ImageFile], where: str, background: str) -> list[_Scanned]:
     images: list[_Scanned] = []
     ignored: list[str] = []
     misnamed: list[str] = []
     animated: list[str] = []
+    odd: list[str] = []
     failed: list[str] = []
-    for entry in _scan_headers(files):
+    for entry in _scan_headers(files, background):
         promised = entry.file.promised_format
         if entry.header is None and promised is None:
             ignored.append(entry.file.identifier)
@@ -184,9 +210,12 @@ def _scan_all(files: Sequence[ImageFile], where: str) -> list[_Scanned]:
             misnamed.append(f"{entry.file.identifier} is {found}")
         if entry.header.animated:
             animated.append(entry.file.identifier)
+        if entry.header.messages:
+            odd.append(f"{entry.file.identifier}: {'; '.join(entry.header.messages)}")
     _tell(logging.INFO, where, ignored, "files are no images and are left out")
     _tell(logging.WARNING, where, misnamed, "images have another format than their names say; read all the same")
     _tell(logging.WARNING, where, animated, "images have several frames; the first is read")
+    _tell(logging.WARNING, where, odd, "images have a header with faults and are read all the same")
     _tell(logging.WARNING, where, failed, "images cannot be read and are recorded as failed")
     if not images:
         raise SourceError(
@@ -197,23 +226,23 @@ def _scan_all(files: Sequence[ImageFile], where: str) -> list[_Scanned]:
     return images
 
 
-def _scan_headers(files: Sequence[ImageFile]) -> list[_Scanned]:
+def _scan_headers(files: Sequence[ImageFile], background: str) -> list[_Scanned]:
     """One after another on a quick disk, where threads would only wait for each other; else many at a time."""
     started = time.perf_counter()
-    scanned = [_scan(file) for file in files[:_SCANNED_FIRST]]
+    scanned = [_scan(file, background) for file in files[:_SCANNED_FIRST]]
     rest = files[_SCANNED_FIRST:]
     if time.perf_counter() - started < _SLOW_SECONDS * len(scanned):
-        return scanned + [_scan(file) for file in rest]
+        return scanned + [_scan(file, background) for file in rest]
     with ThreadPoolExecutor(max_workers=_SCAN_THREADS, thread_name_prefix="scan") as threads:
-        return scanned + list(threads.map(_scan, rest))
+        return scanned + list(threads.map(partial(_scan, background=background), rest))
 
 
-def _scan(file: ImageFile) -> _Scanned:
+def _scan(file: ImageFile, background: str) -> _Scanned:
     if file.refusal:
         return _Scanned(file, None, file.refusal.rstrip(".") + ".")
     try:
         with file.open() as stream:
-            return _Scanned(file, read_header(stream), "")
+            return _Scanned(file, read_header(stream, background), "")
     except ImageError as error:
         return _Scanned(file, None, str(error))
     except OSError as error:
