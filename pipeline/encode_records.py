@@ -194,6 +194,7 @@ class EncodeSummary(BaseModel):
         repaired: rows whose stored bytes were damaged and were fitted again.
         removed: rows whose image is no longer in the source; kept.
         removed_duplicates: repeats that the source itself left out.
+        left_out: other files where the images are: no images, or hidden.
         failed: images without splats, by name and reason.
         psnr: of the mean squared error in dB over the images of the job; None where none is done or all are lossless.
         wall_seconds: of the whole run.
@@ -218,6 +219,7 @@ class EncodeSummary(BaseModel):
     repaired: int
     removed: int
     removed_duplicates: int
+    left_out: int = 0
     failed: tuple[FailedImage, ...]
     psnr: float | None = Field(default=None, allow_inf_nan=False)
     wall_seconds: float

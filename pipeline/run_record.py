@@ -51,6 +51,7 @@ def finish_run(
         repaired=total.repaired,
         removed=plan.removed,
         removed_duplicates=plan.header.source.removed_duplicates,
+        left_out=plan.header.source.left_out,
         failed=total.failed,
         psnr=None if psnr is None or not np.isfinite(psnr) else psnr,
         wall_seconds=record.wall_seconds,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from data_schemas.durable_files import explained, partial_name
 from data_schemas.errors import JobError, SamplingError, StoreError
+from data_schemas.locations import resolved
 from models.objectives import Objective
 from models.patch_model import PatchModel
 from models.samplers import Trajectory, generators_for, steps_of
@@ -109,7 +110,7 @@ def sample(
         StoreError: the folder is there already or cannot be written; a store that cannot be read.
         StoreMismatchError: a known image of another codec, size or K.
     """
-    out = job.out.expanduser().resolve()
+    out = resolved(job.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(
             f"{out} exists already", allowed="a new or empty folder", next_step="give another --out; nothing is deleted"

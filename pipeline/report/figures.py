@@ -169,6 +169,7 @@ class SourceFacts(_Record):
     licence: str
     attribution: str
     removed_duplicates: int
+    left_out: int = Field(default=0, description="other files of the place: no images, or hidden")
 
 
 class Report(_Record):

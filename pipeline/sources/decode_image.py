@@ -17,25 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from data_schemas.errors import ImageError
 from pipeline.sources.base import MAX_IMAGE_PIXELS
-
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-"""Pillow's names of what is read; the photographs of some phones, which it calls MPO, it opens as JPEG.
-
-Others are refused, however able Pillow is: fewer decoders, fewer holes.
-"""
-
-SUFFIXES = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".gif": "GIF",
-}
-"""File name endings of images, lower case, and the format that they promise."""
+from pipeline.sources.image_formats import READ_NAMES, pillow_formats
 
 _ORIENTATION_TAG = 0x0112
 _TURNS = {
@@ -47,7 +29,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ORIENTED_FORMATS = ("JPEG", "MPO", "WEBP", "TIFF")
+_ORIENTED_FORMATS = ("JPEG", "MPO", "WEBP", "TIFF", "AVIF")
 _GREY_MODES = ("1", "L", "LA", "La")
 _WIDE_GREY_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -146,14 +128,14 @@ def resize_pixels(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def _open(stream: BinaryIO) -> Image.Image:
     try:
-        image = Image.open(stream, formats=FORMATS)
+        image = Image.open(stream, formats=pillow_formats(stream))
     except UnidentifiedImageError:
         stream.seek(0)
         if not stream.read(1):
             raise ImageError("The file is empty (0 bytes)") from None
         raise ImageError(
             "The content is no image, or is damaged from its first bytes on",
-            allowed="PNG, JPEG, WebP, BMP, TIFF or GIF",
+            allowed=READ_NAMES,
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(
