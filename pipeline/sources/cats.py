@@ -58,7 +58,7 @@ def open_cats(
     files, left_out = listing.files, listing.left_out
     if data_dir is None:
         elsewhere = [file.identifier for file in files if _FOLDER_IN_ARCHIVE not in file.identifier]
-        left_out = (*left_out, LeftOut(elsewhere, f"are not in {_FOLDER_IN_ARCHIVE}"))
+        left_out = (*left_out, LeftOut(elsewhere, f"outside of {_FOLDER_IN_ARCHIVE}"))
         files = [file for file in files if _FOLDER_IN_ARCHIVE in file.identifier]
     kept, repeats = without_repeats(sorted(without_common_folder(files), key=_by_number))
     removed = len(repeats)
@@ -69,7 +69,7 @@ def open_cats(
             next_step="remove the file and run again, or get the set by other means and give --data-dir",
         )
     # Counted by themselves: a split by chance would leak them.
-    warn_of_left_out(str(path), [LeftOut(repeats, "repeat others byte for byte")])
+    warn_of_left_out(str(path), [LeftOut(repeats, "repeats, byte for byte,")])
     record = SourceRecord(
         name="cats",
         split=split,

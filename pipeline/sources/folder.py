@@ -150,8 +150,8 @@ def _sorted_out(
         )
         seen = [name for name in seen if not is_within(name, own)]
     left_out = (
-        LeftOut(sorted(hidden, key=natural_key), "are hidden"),
-        LeftOut([name for name in linked if not _is_hidden(name)], "are links to folders, which are not followed"),
+        LeftOut(sorted(hidden, key=natural_key), "hidden"),
+        LeftOut([name for name in linked if not _is_hidden(name)], "linked folders, not followed"),
     )
     files, sizes = [], {}
     for name in seen:

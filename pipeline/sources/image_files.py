@@ -228,8 +228,8 @@ def _scan_all(files: Sequence[ImageFile], where: str) -> tuple[list[_Scanned], l
     _tell(where, animated, "images have several frames; the first is read")
     _tell(where, failed, "images cannot be read and are recorded as failed")
     return images, [
-        LeftOut(others, "are no images"),
-        LeftOut(unknown, "cannot be opened, and their names do not say that they are images"),
+        LeftOut(others, "no images"),
+        LeftOut(unknown, "cannot be opened and have no image's name"),
     ]
 
 

@@ -19,7 +19,7 @@ class LeftOut(NamedTuple):
 
     Attributes:
         names: of the files.
-        reason: why, as it follows a number: ``are hidden``.
+        reason: why, as it stands before a number: ``hidden``.
     """
 
     names: Sequence[str]
@@ -35,7 +35,7 @@ def warn_of_left_out(where: str, left_out: Sequence[LeftOut]) -> int:
             "%s: %s left out: %s",
             where,
             "1 file is" if count == 1 else f"{count:,} files are",
-            "; ".join(f"{len(kind.names):,} {kind.reason} ({some(kind.names, NAMED)})" for kind in kinds),
+            ", ".join(f"{kind.reason} {len(kind.names):,} ({some(kind.names, NAMED)})" for kind in kinds),
         )
     return count
 

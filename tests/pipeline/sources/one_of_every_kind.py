@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,7 @@ def netpbm(kind: str, most: int, values: bytes) -> bytes:
     return (sides + (f"{most}\n" if most else "")).encode() + values
 
 
+@cache
 def read_files() -> dict[str, tuple[bytes, Pixels, int]]:
     """Bytes, the right pixels [y, x, channel], and the greatest difference that the format allows, by name."""
     rgb, grey = colours(), greys()
@@ -137,6 +138,7 @@ def read_files() -> dict[str, tuple[bytes, Pixels, int]]:
     return {name: (*file, 0) for name, file in exact.items()} | lossy
 
 
+@cache
 def failed_files() -> dict[str, tuple[bytes, str]]:
     """Bytes, and what the reason says, by name."""
     jpeg, png = saved("JPEG"), saved("PNG")
@@ -166,6 +168,7 @@ def failed_files() -> dict[str, tuple[bytes, str]]:
     }
 
 
+@cache
 def other_files() -> dict[str, bytes]:
     """No images, and hidden ones."""
     return {
@@ -183,12 +186,3 @@ def other_files() -> dict[str, bytes]:
         ".git/config": b"x",
         "__MACOSX/._a.png": b"x",
     }
-
-
-AVIF_TURNED: Callable[[int], bytes] = lambda turn: saved("AVIF", quality=100, exif=_exif(turn))  # noqa: E731
-
-
-def _exif(turn: int) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = turn
-    return exif.tobytes()

@@ -7,9 +7,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from tests.pipeline.sources.one_of_every_kind import failed_files, other_files, read_files
+from PIL import Image
 
 from pipeline.sources import open_source
+from pipeline.sources.image_formats import READ_FORMATS, UNREAD_FORMATS, format_of_bytes, format_of_name
+from tests.pipeline.sources.one_of_every_kind import colours, failed_files, icon, other_files, read_files, saved
 
 
 @pytest.fixture(scope="module", params=["folder", "zip"])
@@ -73,3 +75,39 @@ def test_one_warning_counts_what_is_left_out(tmp_path, caplog):
     assert [record.levelname for record in said] == ["WARNING"]
     assert "6 files are left out: 5 are no images (1.txt; 2.txt; 3.txt; and 2 more)" in said[0].message
     assert "1 are hidden (.hidden.png)" in said[0].message
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_an_avif_is_turned_as_its_orientation_says(tmp_path, turn):
+    # EXIF 2.32, tag 0x0112: where the stored first line and column belong.
+    upright = np.ascontiguousarray(np.concatenate([colours()[:, :8], np.zeros((12, 8, 3), np.uint8)], axis=1)[:, :10])
+    stored = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright), 7: upright[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(upright, -1),
+    }[turn]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    data = saved("AVIF", np.ascontiguousarray(stored), quality=100, subsampling="4:4:4", exif=exif.tobytes())
+    (tmp_path / "a.avif").write_bytes(data)
+    source = open_source(tmp_path)
+    assert source.image_shape == upright.shape
+    assert np.abs(source.read([0])[0].pixels.astype(int) - upright).mean() < 4
+
+
+def test_an_icon_cannot_hide_a_larger_image(tmp_path):
+    large = saved("PNG", np.zeros((3000, 3000), np.uint8))
+    (tmp_path / "a.ico").write_bytes(icon(large))
+    (tmp_path / "b.png").write_bytes(saved("PNG"))
+    assert "has 3000 x 3000 pixels" in open_source(tmp_path).read([0])[0].failure
+
+
+def test_no_ending_and_no_signature_belongs_to_two_formats():
+    forms = (*READ_FORMATS, *UNREAD_FORMATS)
+    endings = [suffix for form in forms for suffix in form.suffixes]
+    assert len(endings) == len(set(endings))
+    assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in endings)
+    for form in forms:
+        for offset, text in form.signatures:
+            assert format_of_bytes(bytes(offset) + text + bytes(64)) is form
+        for suffix in form.suffixes:
+            assert format_of_name("a/B.c" + suffix.upper()) is form
