@@ -330,3 +330,11 @@ def test_a_full_disk_leaves_nothing(make_store, tmp_path, target, size):
     assert run.returncode == 1, run.stderr
     assert re.search(r"refused: .*too large.*free", run.stderr, re.DOTALL), run.stderr
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_links_to_themselves_are_errors_with_words(folder, tmp_path):
+    (tmp_path / "loop.zarr").symlink_to("loop.zarr")
+    for source, target in ((folder, tmp_path / "loop.zarr"), (tmp_path / "loop.zarr", tmp_path / "new.zarr")):
+        with pytest.raises(StoreError, match="leads back to itself"):
+            convert(source, target)
+    assert not (tmp_path / "new.zarr").exists()

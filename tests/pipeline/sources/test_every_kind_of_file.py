@@ -73,8 +73,8 @@ def test_one_warning_counts_what_is_left_out(tmp_path, caplog):
     assert open_source(tmp_path).record.left_out == 6
     said = [record for record in caplog.records if "left out" in record.message]
     assert [record.levelname for record in said] == ["WARNING"]
-    assert "6 files are left out: 5 are no images (1.txt; 2.txt; 3.txt; and 2 more)" in said[0].message
-    assert "1 are hidden (.hidden.png)" in said[0].message
+    assert "6 files are left out: no images 5 (1.txt; 2.txt; 3.txt; and 2 more)" in said[0].message
+    assert "hidden 1 (.hidden.png)" in said[0].message
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
