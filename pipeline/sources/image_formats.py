@@ -215,7 +215,7 @@ def pillow_formats(stream: BinaryIO) -> tuple[str, ...]:
 
 def unread(form: ImageFormat) -> ImageError:
     """Why an image of a format that is not read fails, and what to do."""
-    return ImageError(f"The image is {form.name}, which is not read", allowed=READ_NAMES, next_step=form.advice)
+    return ImageError(f"The image is {form.name}, which is not read", next_step=form.advice)
 
 
 def _length(stream: BinaryIO) -> int:

@@ -80,5 +80,5 @@ def test_roots_are_separated_as_in_path(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_link_to_itself_is_refused_with_words(root: Path) -> None:
     (root / "loop").symlink_to("loop")
-    with pytest.raises(JobError, match="out: .*leads back to itself"):
+    with pytest.raises(JobError, match=r"out: .*leads back to itself"):
         require_inside_roots(out=root / "loop" / "demo.zarr")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 import zipfile
 
 import numpy as np
@@ -99,6 +100,24 @@ def test_an_icon_cannot_hide_a_larger_image(tmp_path):
     (tmp_path / "a.ico").write_bytes(icon(large))
     (tmp_path / "b.png").write_bytes(saved("PNG"))
     assert "has 3000 x 3000 pixels" in open_source(tmp_path).read([0])[0].failure
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "form"),
+    [
+        ("i.j2k", 8, ">II"), ("f.dib", 4, "<ii"), ("s.dds", 12, "<II"), ("r.sgi", 6, ">HH"), ("t.pcx", 8, "<HH"),
+        ("v.ras", 4, ">II"), ("u.qoi", 4, ">II"), ("z.avif", b"ispe\0\0\0\0", ">II"),
+    ],
+)  # fmt: skip
+def test_more_pixels_than_are_allowed_are_never_decoded(tmp_path, name, at, form):
+    data = bytearray(read_files()[name][0])
+    at = data.index(at) + len(at) if isinstance(at, bytes) else at
+    struct.pack_into(form, data, at, 30_000, 30_000)
+    (tmp_path / name).write_bytes(data)
+    (tmp_path / "small.png").write_bytes(saved("PNG"))
+    source = open_source(tmp_path)
+    failure = {image.identifier: image.failure for image in source.read([0, 1])}[name]
+    assert "not decoded" in failure or "header is damaged" in failure
 
 
 def test_no_ending_and_no_signature_belongs_to_two_formats():
