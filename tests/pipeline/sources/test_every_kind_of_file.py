@@ -112,12 +112,12 @@ def test_an_icon_cannot_hide_a_larger_image(tmp_path):
 def test_more_pixels_than_are_allowed_are_never_decoded(tmp_path, name, at, form):
     data = bytearray(read_files()[name][0])
     at = data.index(at) + len(at) if isinstance(at, bytes) else at
-    struct.pack_into(form, data, at, 30_000, 30_000)
+    struct.pack_into(form, data, at, 16_000, 16_000)  # more is refused by the decoder of AVIF itself
     (tmp_path / name).write_bytes(data)
     (tmp_path / "small.png").write_bytes(saved("PNG"))
     source = open_source(tmp_path)
     failure = {image.identifier: image.failure for image in source.read([0, 1])}[name]
-    assert "not decoded" in failure or "header is damaged" in failure
+    assert "not decoded" in failure
 
 
 def test_no_ending_and_no_signature_belongs_to_two_formats():
