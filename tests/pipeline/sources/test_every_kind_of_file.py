@@ -92,7 +92,9 @@ def test_an_avif_is_turned_as_its_orientation_says(tmp_path, turn):
     (tmp_path / "a.avif").write_bytes(data)
     source = open_source(tmp_path)
     assert source.image_shape == upright.shape
-    assert np.abs(source.read([0])[0].pixels.astype(int) - upright).mean() < 4
+    pixels = source.read([0])[0].pixels
+    assert pixels is not None
+    assert np.abs(pixels.astype(int) - upright).mean() < 4
 
 
 def test_an_icon_cannot_hide_a_larger_image(tmp_path):
