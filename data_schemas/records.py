@@ -105,6 +105,7 @@ class SourceRecord(BaseModel):
     licence: str = ""
     attribution: str = ""
     removed_duplicates: int = 0
+    left_out: int = Field(default=0, description="other files of the place: no images, or hidden")
     label_names: tuple[str, ...] = ()
     background: str = Field(default="#000000", description="what transparency was laid over, #rrggbb")
 

@@ -17,7 +17,7 @@ from data_schemas.durable_files import explained, remove_leftovers
 from data_schemas.errors import JobError, StoreError
 from data_schemas.hdf5_store import Hdf5Store
 from data_schemas.headers import check_header, header_to_json, require_identity
-from data_schemas.locations import Location, location
+from data_schemas.locations import Location, location, resolved
 from data_schemas.records import StoreHeader
 from data_schemas.remote_lock import RemoteLock
 from data_schemas.remote_zarr_store import RemoteZarrStore, replace_store, store_place
@@ -70,7 +70,7 @@ def create_store(path: str | os.PathLike[str] | UPath, header: StoreHeader, *, o
     header_to_json(header)
     if not isinstance(place, Path):
         return _create_remote(place, header, overwrite=overwrite)
-    path = place.expanduser().resolve()
+    path = resolved(place)
     require_outside_stores(path.parent)
     with explained("create", path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def open_store(path: str | os.PathLike[str] | UPath, mode: Literal["r", "a"] = "
         )
     if not isinstance(place, Path):
         return _open_remote(place, writable=mode == "a", lock=lock)
-    path = place.expanduser().resolve()
+    path = resolved(place)
     if not path.exists():
         raise _absent(path)
     if mode == "a" and not lock and backend is not ZarrStore:
@@ -149,7 +149,7 @@ def store_exists(path: str | os.PathLike[str] | UPath) -> bool:
     """
     place = location(path)
     if isinstance(place, Path):
-        return place.expanduser().exists()
+        return resolved(place).exists()
     return store_place(place) in ("store", "strange")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
+from data_schemas.printable import text_of_markdown
 from flows.artifacts import artifact_key, escape, harmless, picture, places, small_sheet, table
 from models.checkpoint import read_config
 from pipeline.generation.cats_job import head_of
@@ -105,7 +106,7 @@ def card_sections(text: str) -> list[str]:
             rows = [line.removeprefix("| ").removesuffix(" |").partition(" | ") for line in lines[2:]]
             found.append(table(["fact", "value"], [[name, value] for name, _, value in rows]))
         else:
-            found.append(escape(" ".join(lines)))
+            found.append(escape(text_of_markdown(" ".join(lines))))
     return found
 
 

@@ -216,6 +216,7 @@ class EncodeSummary(BaseModel):
         repaired: rows whose stored bytes were damaged and were fitted again.
         removed: rows whose image is no longer in the source; kept.
         removed_duplicates: repeats that the source itself left out.
+        left_out: other files where the images are: no images, or hidden.
         failed: images without splats, by name and reason.
         noted: images that were read, and of which something should be known: flattened, vanished, decoder.
         psnr: of the mean squared error in dB over the images of the job; None where none is done or all are lossless.
@@ -241,6 +242,7 @@ class EncodeSummary(BaseModel):
     repaired: int
     removed: int
     removed_duplicates: int
+    left_out: int = 0
     failed: tuple[FailedImage, ...]
     noted: tuple[NotedImage, ...] = ()
     psnr: float | None = Field(default=None, allow_inf_nan=False)

@@ -57,6 +57,7 @@ def finish_run(
         repaired=total.repaired,
         removed=plan.removed,
         removed_duplicates=plan.header.source.removed_duplicates,
+        left_out=plan.header.source.left_out,
         failed=total.failed,
         noted=total.noted,
         psnr=None if psnr is None or not np.isfinite(psnr) else psnr,

@@ -176,6 +176,7 @@ def encode(
             "failed": len(summary.failed),
             "no longer in the source (rows kept)": summary.removed,
             "repeats left out": summary.removed_duplicates,
+            "other files left out": summary.left_out,
         }
         said = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
         say(f"{summary.images:,} images in {duration(summary.wall_seconds)}: {said}")

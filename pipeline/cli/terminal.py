@@ -16,11 +16,13 @@ from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
 from rich.logging import RichHandler
+from rich.segment import Segment
 from typer.core import TyperGroup
 
 from data_schemas.errors import SplatSpaceError
+from data_schemas.printable import printable, printable_json
 
 logger = logging.getLogger("splatspace")
 
@@ -31,24 +33,53 @@ MOST_NAMED = 10
 """Names in one warning; the rest are counted."""
 
 
+class _WrittenOut:
+    """What is printed, with the steering characters of its texts written out; rich's own stay."""
+
+    def __init__(self, content: RenderableType) -> None:
+        self._content = content
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._content, options):
+            yield segment if segment.control else Segment(printable(segment.text, keep="\n"), segment.style)
+
+
+class _WriteOut(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_WrittenOut(renderable) for renderable in renderables]
+
+
+class _OneLine(logging.Formatter):
+    """A message is one line, whatever names it holds; a traceback below it has its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
 def stdout() -> Console:
-    """Where results go."""
-    return Console(highlight=False, soft_wrap=True)
+    """Where results go. Names in them come from outside: every console writes out what would steer a terminal."""
+    return _console(stderr=False)
 
 
 def stderr() -> Console:
     """Where everything that is not a result goes."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    console.push_render_hook(_WriteOut())
+    return console
 
 
 def say(text: str) -> None:
     """A line of a result; never read as markup."""
-    stdout().print(text, markup=False)
+    stdout().print(printable(text), markup=False)
 
 
 def warn(text: str) -> None:
     """A line beside the result."""
-    stderr().print(text, markup=False)
+    stderr().print(printable(text), markup=False)
 
 
 _answered: ContextVar[bool] = ContextVar("answered", default=False)
@@ -57,7 +88,8 @@ _answered: ContextVar[bool] = ContextVar("answered", default=False)
 
 def print_json(content: Any) -> None:
     """One JSON object on stdout."""
-    sys.stdout.write(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False, default=str) + "\n")
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False, default=str)
+    sys.stdout.write(printable_json(text) + "\n")
     _answered.set(True)
 
 
@@ -107,7 +139,7 @@ def start_logging(verbose: bool) -> None:
         if isinstance(handler, RichHandler):
             logger.removeHandler(handler)
     handler = RichHandler(console=stderr(), show_time=verbose, show_path=False, markup=False, rich_tracebacks=False)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_OneLine("%(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
     # Which engine was chosen and why: one line that everybody is to see.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from pathlib import Path
 from typing import Any
 
 from data_schemas.durable_files import explained, write_file
+from data_schemas.printable import markdown_text, printable
 from data_schemas.records import StoreHeader
 from pipeline.generation.class_labels import ClassLabels
 from pipeline.generation.jobs import TrainJob
@@ -24,7 +26,7 @@ def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str
     source, rows = header.source, config["store"]
     objective = config["objective"]
     lines = [
-        f"# {job.model} ({job.preset}) on {source.name}",
+        f"# {job.model} ({job.preset}) on {markdown_text(source.name)}",
         "",
         f"Generates images of {header.width} x {header.height} pixels"
         + (f" as {header.gaussians} Gaussians each (codec {header.codec})." if job.kind == "splats" else " in pixels."),
@@ -50,8 +52,9 @@ def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str
         "",
         "## Data",
         "",
-        f"Source: {source.name}, split {source.split}. Licence: {source.licence or 'not recorded'}."
-        + (f" {source.attribution}" if source.attribution else ""),
+        f"Source: {markdown_text(source.name)}, split {markdown_text(source.split)}. "
+        f"Licence: {markdown_text(source.licence or 'not recorded')}."
+        + (f" {markdown_text(source.attribution)}" if source.attribution else ""),
         "",
         "## Limits",
         "",
@@ -62,7 +65,7 @@ def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str
         "## Use",
         "",
         "```",
-        f"splatspace sample {job.out.name} -n 64 --out samples",
+        f"splatspace sample {printable(shlex.quote(job.out.name))} -n 64 --out samples",
         "```",
         "",
     ]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from data_schemas.durable_files import explained, remove_abandoned, unfinished_folder
 from data_schemas.errors import JobError, StoreError
+from data_schemas.locations import resolved
 from data_schemas.stores import require_outside_stores
 from models.objectives import Objective
 from models.samplers import Trajectory, generators_for, steps_of
@@ -106,7 +107,7 @@ def sample(
         StoreError: the folder is there already or cannot be written; a store that cannot be read.
         StoreMismatchError: a known image of another codec, size or K.
     """
-    out = job.out.expanduser().resolve()
+    out = resolved(job.out)
     require_outside_stores(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(

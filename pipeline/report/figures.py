@@ -170,6 +170,7 @@ class SourceFacts(_Record):
     attribution: str
     removed_duplicates: int
     background: str = Field(default="#000000", description="what transparency was laid over, #rrggbb")
+    left_out: int = Field(default=0, description="other files of the place: no images, or hidden")
 
 
 class Report(_Record):

@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from data_schemas.printable import printable
 from pipeline.report.figures import Report
 from pipeline.report.wording import (
     MISSING,
@@ -28,13 +29,13 @@ def report_table(report: Report) -> Table:
         report: as built or as read from ``report.json``.
     """
     store, images, quality, size = report.store, report.images, report.quality, report.size
-    title = Text(f"{store.name}: {report.source.name}, {images.total:,} images", style="bold")
+    title = Text(printable(f"{store.name}: {report.source.name}, {images.total:,} images"), style="bold")
     table = Table(box=box.SIMPLE, show_header=False, title=title, title_justify="left", pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
 
     def line(name: str, value: str, style: str = "") -> None:
-        table.add_row(name, Text(value, style=style))
+        table.add_row(name, Text(printable(value), style=style))
 
     shape = f"{store.height}x{store.width}x{store.channels}"
     line(
@@ -47,6 +48,9 @@ def report_table(report: Report) -> Table:
         f"{images.done:,} done, {images.failed:,} failed, {images.empty:,} empty",
         "yellow" if images.failed or images.empty else "",
     )
+    apart = {"identical copies": report.source.removed_duplicates, "other files": report.source.left_out}
+    if any(apart.values()):
+        line("Left out", ", ".join(f"{count:,} {what}" for what, count in apart.items() if count), "yellow")
     if images.unmeasured:
         line("Not measured", f"{images.unmeasured:,} done without a PSNR or SSIM, in no figure of quality", "yellow")
     line("PSNR of mean error", f"{number(quality.of_mean_error)} dB", "bold green")

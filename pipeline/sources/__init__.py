@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from data_schemas.errors import SourceError
+from data_schemas.errors import SourceError, StoreError
+from data_schemas.locations import resolved
 from pipeline.background import BLACK
 from pipeline.download import Progress
 from pipeline.sources.arrays import open_npy, open_npz
@@ -143,6 +144,10 @@ def open_source(
 
 
 def _open_path(name: str, data_dir: Path | None, split: str, size: int | None, background: str) -> ImageSource:
+    try:
+        resolved(Path(name))
+    except StoreError as error:
+        raise SourceError(error.got, allowed=error.allowed, next_step=error.next_step) from error
     path = Path(name).expanduser()
     allowed = f"one of {', '.join(SOURCES)}, or the path of a folder, .zip, .npz or .npy"
     if not path.exists():

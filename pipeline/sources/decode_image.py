@@ -21,28 +21,10 @@ from pipeline.background import BLACK, is_grey
 from pipeline.sources.base import MAX_IMAGE_PIXELS
 from pipeline.sources.decoder_messages import collected_messages
 from pipeline.sources.eight_bits import as_eight_bits, laid_over, transparent_sample
+from pipeline.sources.image_formats import pillow_formats
 from pipeline.sources.orientation import SIDEWAYS, load_as_stored, orientation_of, stored_size, turned_upright
 from pipeline.sources.pixel_kinds import WIDE_GREY_MODES, PixelKind, kind_of, mend_planes
 from pipeline.sources.unread_reasons import why_not_opened, why_not_read
-
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-"""Pillow's names of what is read; the photographs of some phones, which it calls MPO, it opens as JPEG.
-
-Others are refused, however able Pillow is: fewer decoders, fewer holes.
-"""
-
-SUFFIXES = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".gif": "GIF",
-}
-"""File name endings of images, lower case, and the format that they promise."""
 
 MOST_TEXT_BYTES = 64 << 20
 """Most bytes of one text or colour profile of a PNG after unpacking. Pillow's own bound of 1 MiB refuses photographs
@@ -203,18 +185,19 @@ def _decode(data: bytes) -> tuple[Image.Image, bool, int, tuple[str, ...]]:
 
 
 def _open(stream: BinaryIO, messages: Sequence[str]) -> _Opened:
+    formats = pillow_formats(stream)
     try:
-        image = Image.open(stream, formats=FORMATS)
+        image = Image.open(stream, formats=formats)
         width, height = stored_size(image)
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(
             f"The header announces more than {MAX_IMAGE_PIXELS:,} pixels: not decoded",
             allowed=f"up to {MAX_IMAGE_PIXELS:,} pixels",
         ) from None
     except UnidentifiedImageError as error:
-        raise why_not_opened(stream, FORMATS, error, messages) from None
+        raise why_not_opened(stream, formats, error, messages) from None
     except Exception as error:  # as in ``_decode``
-        raise why_not_opened(stream, FORMATS, error, messages) from error
+        raise why_not_opened(stream, formats, error, messages) from error
     if width * height > MAX_IMAGE_PIXELS:
         raise ImageError(
             f"The header announces {width} x {height} pixels: not decoded",

@@ -9,6 +9,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from data_schemas.errors import ImageError
+from pipeline.sources.image_formats import READ_NAMES
 from pipeline.sources.pixel_kinds import NEXT_STEP, unsupported_tiff
 
 _UNSUPPORTED = re.compile(
@@ -41,7 +42,7 @@ def why_not_opened(
     if named is None:
         return ImageError(
             "The content is no image, or is damaged from its first bytes on",
-            allowed="PNG, JPEG, WebP, BMP, TIFF or GIF",
+            allowed=READ_NAMES,
         )
     # ``Image.open`` keeps to itself what a decoder said that could not make sense of the file: it is asked again.
     if isinstance(error, Image.UnidentifiedImageError):

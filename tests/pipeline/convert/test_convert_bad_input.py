@@ -389,3 +389,11 @@ def test_labels_that_are_no_class_numbers_are_named(layout, read_rows, tmp_path)
     assert "'cat'" in result.stderr
     wanted = [label if isinstance(label, int) else -1 for label in LABELS.values()]
     assert read_rows(tmp_path / "s.zarr")[1]["label"].tolist() == wanted
+
+
+def test_links_to_themselves_are_errors_with_words(folder, tmp_path):
+    (tmp_path / "loop.zarr").symlink_to("loop.zarr")
+    for source, target in ((folder, tmp_path / "loop.zarr"), (tmp_path / "loop.zarr", tmp_path / "new.zarr")):
+        with pytest.raises(StoreError, match="leads back to itself"):
+            convert(source, target)
+    assert not (tmp_path / "new.zarr").exists()

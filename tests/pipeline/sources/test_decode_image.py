@@ -134,7 +134,7 @@ NO_IMAGES = {
     "zeros after BM": b"BM" + bytes(60),
     "SVG": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     "PDF": b"%PDF-1.4",
-    "PPM": b"P6\n1 1\n255\n\0\0\0",
+    "Photoshop": b"8BPS\0\1" + bytes(60),
 }
 
 
