@@ -56,8 +56,8 @@ class DataSpec:
         for name, size in sizes.items():
             if not 1 <= size <= LARGEST_SIZE:
                 raise JobError(f"{name} = {size} in the data of a model", allowed=f"1 to {LARGEST_SIZE:,}")
-        if self.gaussians < 0 or self.classes < 0:
-            raise JobError(f"gaussians = {self.gaussians}, classes = {self.classes}", allowed="0 or more")
+        if not (0 <= self.gaussians <= LARGEST_SIZE and 0 <= self.classes <= LARGEST_SIZE):
+            raise JobError(f"gaussians = {self.gaussians}, classes = {self.classes}", allowed=f"0 to {LARGEST_SIZE:,}")
         if self.anchors is not None and len(self.anchors) != self.gaussians:
             raise JobError(
                 f"{len(self.anchors)} anchors for {self.gaussians} Gaussians", allowed=f"{self.gaussians} or none"
