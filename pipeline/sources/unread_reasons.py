@@ -13,7 +13,7 @@ from pipeline.sources.image_formats import READ_NAMES
 from pipeline.sources.pixel_kinds import NEXT_STEP, unsupported_tiff
 
 _UNSUPPORTED = re.compile(
-    r"unsupported|not (yet )?supported|not available|cannot handle|unknown (raw|pixel) mode|cannot decode|"
+    r"unsupported(?! header size)|not (yet )?supported|not available|cannot handle|unknown (raw|pixel) mode|cannot decode|"
     r"unknown (TGA|TIFF|data|compression)",
     re.IGNORECASE,
 )
