@@ -1,4 +1,9 @@
-"""Graphs in eight bits: products and convolutions with weights, their inputs scaled by what sampling shows them."""
+"""Graphs in eight bits: products and convolutions with weights, their inputs scaled by what sampling shows them.
+
+Weights use seven of their eight bits. A processor with AVX2 or AVX-512 but without VNNI multiplies unsigned inputs by
+signed weights in pairs and adds each pair in 16 bits, cut at 32,767 (``vpmaddubsw``): two products of 255 and 127 do
+not fit, two of 255 and 64 do. With all eight bits the same file is right on one machine and wrong on another.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,7 @@ CALIBRATION_IMAGES, CALIBRATION_STEPS, CALIBRATION_SEED = 8, 8, 1
 
 
 def quantised_graph(data: bytes, run: Run) -> bytes:
-    """A graph whose trunk and head compute with signed eight-bit weights, one scale a channel, and eight-bit inputs.
+    """A graph whose trunk and head compute with signed weights of -64 to 64, one scale a channel, and eight-bit inputs.
 
     Ranges of inputs are the largest that occur while images are sampled from the run. What has no weights (attention's
     products, norms, kernels laid over the image, blending) stays in full precision, as does the drift network.
@@ -55,6 +60,7 @@ def quantised_graph(data: bytes, run: Run) -> bytes:
                 op_types_to_quantize=list(QUANTISED),
                 nodes_to_quantize=chosen,
                 per_channel=True,
+                reduce_range=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
                 extra_options={"ForceQuantizeNoInputCheck": False, "DedicatedQDQPair": False},

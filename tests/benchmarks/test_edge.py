@@ -34,7 +34,7 @@ class Means:
         return None
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_both_precisions_are_measured() -> None:
     torch.manual_seed(0)
     spec = DataSpec("pixels", groups=1, height=SIDE, width=SIDE)

@@ -12,7 +12,7 @@ import pytest
 from tests.faults.servers import FLOW_IMAGES, Server, begin_flow, done_rows, wait_for_rows
 from tests.faults.stores_alike import assert_alike
 
-pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 def test_a_killed_flow_is_continued_by_the_next_one(

@@ -84,7 +84,7 @@ def test_the_whole_sprites_set_in_30_seconds_and_one_gigabyte(repository: Path, 
         cwd=repository,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr
