@@ -166,5 +166,6 @@ def test_small_columns_of_a_full_size_store_are_fast(tmp_path: Path, suffix: str
         took = time.process_time() - started
         assert all(len(values) == total for values in got.values())
         assert (got["state"] != RowState.EMPTY).sum() == total // 1024 * 1024
-        # 0.1 s measured for zarr on an idle machine, 0.01 s for HDF5; the rest is room for a slow one. Time of the processor: that of the clock is the other programs' too.
+        # 0.1 s measured for zarr on an idle machine, 0.01 s for HDF5; the rest is room for a slow one.
+        # Time of the processor, since other programs have a share in that of the clock.
         assert took < 2

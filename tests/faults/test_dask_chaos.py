@@ -31,7 +31,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 IMAGES = 1000
 SETTINGS: dict[str, Any] = {"gaussians": 24, "steps": 600, "block_rows": 25}
-WORKER_KILLS, RUN_KILLS = 5, 3
+FEW, MANY = (2, 1), (5, 3)
+"""Kills of workers, and of whole runs."""
 
 RUN = """
 import sys
@@ -71,7 +72,10 @@ def killed_one_shard_too_often(run: subprocess.Popen[bytes], log: Path) -> bool:
     return True
 
 
-def test_random_kills_of_workers_and_of_whole_runs_change_no_byte(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("worker_kills", "run_kills"), [FEW, pytest.param(*MANY, marks=pytest.mark.soak)])
+def test_random_kills_of_workers_and_of_whole_runs_change_no_byte(
+    worker_kills: int, run_kills: int, tmp_path: Path
+) -> None:
     source, out, expected, log = (tmp_path / name for name in ("images.npz", "a.zarr", "b.zarr", "log"))
     coarse = np.random.default_rng(0).integers(0, 256, (IMAGES, 4, 4, 3), np.uint8)
     np.savez(source, images=coarse.repeat(4, 1).repeat(4, 2))
@@ -79,7 +83,7 @@ def test_random_kills_of_workers_and_of_whole_runs_change_no_byte(tmp_path: Path
     runs: list[subprocess.Popen[bytes]] = []
     rows = 0
     try:
-        for _ in range(RUN_KILLS):
+        for _ in range(run_kills):
             runs.append(begin(source, out, log))
             wait_for_progress(runs[-1], out, rows, log)
             time.sleep(dice.uniform(0, 0.5))
@@ -90,7 +94,7 @@ def test_random_kills_of_workers_and_of_whole_runs_change_no_byte(tmp_path: Path
             rows = found
         runs.append(begin(source, out, log))
         killed = 0
-        while killed < WORKER_KILLS:
+        while killed < worker_kills:
             if killed_one_shard_too_often(runs[-1], log):
                 runs.append(begin(source, out, log))
             wait_until(lambda rows=rows: runs[-1].poll() is not None or done_rows(out) > rows, 120, "another block")
