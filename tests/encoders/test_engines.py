@@ -19,7 +19,6 @@ from encoders.recipe_over import OverRecipe
 from tests.encoders.encoder_contract import EncoderContract, quality
 from tests.encoders.splat_examples import smooth_images
 
-
 COMPILED_ELSEWHERE = """
 from tests.encoders.test_engines import *
 encoder = create_encoder('cpu', FitSettings(gaussians=12, steps=30))
@@ -32,7 +31,7 @@ print(psnr_of_mean_error(quality(result, images)))
 
 @pytest.fixture(scope="module")
 def compiled_anew(repository, tmp_path_factory):
-    """What a process prints that compiles all for the oldest x86-64 (SSE2, no fused multiply-add), with no cache yet."""
+    """What a process prints that compiles all for the oldest x86-64 (SSE2, no fused multiply-add), without a cache."""
     folder = tmp_path_factory.mktemp("compiled")
     environment = {
         **os.environ, "PYTHONPATH": str(repository), "NUMBA_CACHE_DIR": str(folder), "NUMBA_CPU_NAME": "generic",
@@ -56,9 +55,8 @@ class TestCpuEngine(EncoderContract):
 
     @pytest.mark.slow
     def test_compilation_is_not_counted(self, compiled_anew):
-        first, *later = map(float, compiled_anew[0].split())
-        # Compiling takes a thousand times as long as four small images.
-        assert first < 50 * max(later)
+        # Compiling takes tens of seconds; four small images take milliseconds.
+        assert max(map(float, compiled_anew[0].split())) < 5
 
     @pytest.mark.parametrize("start", ["transport", "adaptive"])
     def test_dark_gaussians_are_moved_to_where_they_help(self, start):
