@@ -22,8 +22,8 @@ from tests.waiting import free_port, wait_until
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
-FLOW_IMAGES = 1280
-"""Five blocks of 256 rows, a shard each."""
+FLOW_IMAGES = 768
+"""Three blocks of 256 rows, a shard each."""
 
 FLOW_SETTINGS: dict[str, Any] = {"gaussians": 24, "steps": 300, "workers": 1}
 """Slow enough, about a second for a block, that a fault meets the run in the middle."""
