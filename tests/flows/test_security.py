@@ -231,6 +231,7 @@ class TestAddress:
                 raise AssertionError("used")
             stranger.shutdown()
 
+    @pytest.mark.slow
     def test_a_port_and_the_address_of_another_machine_exclude_each_other(
         self, tmp_path: Path, repository: Path
     ) -> None:

@@ -185,6 +185,7 @@ def test_the_file_says_all_and_names_no_machine(tables: tuple[Run, bytes], repos
     assert b".py" not in data
 
 
+@pytest.mark.slow
 def test_command(tmp_path: Path) -> None:
     def splatspace(*arguments: object) -> tuple[int, str]:
         result = CliRunner().invoke(app, ["export", *map(str, arguments)])
