@@ -15,7 +15,7 @@ import argparse
 import dataclasses
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,8 +154,10 @@ def compared(
     return Compared(str(run.config["model"]), *found)
 
 
-def milliseconds(sessions: list[Any], state: State, timed: int) -> list[float]:
-    """Medians of evaluations of one image, the sessions by turns, so that a busy machine slows all alike."""
+def milliseconds(
+    sessions: list[Any], state: State, timed: int, of: Callable[[list[float]], float] = statistics.median
+) -> list[float]:
+    """Medians of evaluations of one image, or what ``of`` takes, by turns, so that a busy machine slows all alike."""
     feed = {name: value[:1] for name, value in state.inputs.items()}
     seen: list[list[float]] = [[] for _ in sessions]
     for number in range(timed + 1):
@@ -164,7 +166,7 @@ def milliseconds(sessions: list[Any], state: State, timed: int) -> list[float]:
             session.run(["clean"], feed)
             if number:  # the first one warms up
                 times.append(1000 * (time.perf_counter() - began))
-    return [statistics.median(times) for times in seen]
+    return [of(times) for times in seen]
 
 
 def table(found: list[Compared]) -> str:
