@@ -6,8 +6,8 @@
 products of eight bits in 32 bits (VNNI, and those of ARM), wrong where it adds pairs of them in 16. The same file with
 onnxruntime's option ``session.x64quantprecision`` is right everywhere, but an option belongs to whoever opens the file.
 Weights without a sign, and inputs with one, are the other two. PSNR compares predictions with the network's on states
-of sampling that did not set the ranges. Times are the shortest of some evaluations of one image, the graphs by turns: what other
-programs disturb least.
+of sampling that did not set the ranges. Times are the shortest of some evaluations of one image, the graphs by turns:
+what other programs disturb least.
 """
 
 from __future__ import annotations
