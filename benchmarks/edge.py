@@ -155,18 +155,18 @@ def compared(
 
 
 def milliseconds(
-    sessions: list[Any], state: State, timed: int, of: Callable[[list[float]], float] = statistics.median
+    sessions: list[Any], state: State, timed: int, clock: Callable[[], float] = time.perf_counter
 ) -> list[float]:
-    """Medians of evaluations of one image, or what ``of`` takes, by turns, so that a busy machine slows all alike."""
+    """Medians of evaluations of one image, the sessions by turns, so that a busy machine slows all alike."""
     feed = {name: value[:1] for name, value in state.inputs.items()}
     seen: list[list[float]] = [[] for _ in sessions]
     for number in range(timed + 1):
         for session, times in zip(sessions, seen, strict=True):
-            began = time.perf_counter()
+            began = clock()
             session.run(["clean"], feed)
             if number:  # the first one warms up
-                times.append(1000 * (time.perf_counter() - began))
-    return [of(times) for times in seen]
+                times.append(1000 * (clock() - began))
+    return [statistics.median(times) for times in seen]
 
 
 def table(found: list[Compared]) -> str:
