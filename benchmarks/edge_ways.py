@@ -6,8 +6,8 @@
 products of eight bits in 32 bits (VNNI, and those of ARM), wrong where it adds pairs of them in 16. The same file with
 onnxruntime's option ``session.x64quantprecision`` is right everywhere, but an option belongs to whoever opens the file.
 Weights without a sign, and inputs with one, are the other two. PSNR compares predictions with the network's on states
-of sampling that did not set the ranges. Times are medians of evaluations of one image, the graphs by turns, by the clock
-of the process, which other programs disturb little.
+of sampling that did not set the ranges. Times are medians of evaluations of one image, the graphs by turns, by the
+clock of the process, which other programs disturb little.
 """
 
 from __future__ import annotations
@@ -67,12 +67,10 @@ def lines(run: Run, *, timed: int = TIMED) -> list[str]:
     states = sampler_states(run, images=COMPARED_IMAGES, steps=COMPARED_STEPS, seed=COMPARED_SEED)
     times = milliseconds(sessions, states[0], timed, clock=time.process_time)
     found = []
-    for way, graph, session, median in zip(compared, graphs, sessions, times, strict=True):
+    for way, graph, session, spent in zip(compared, graphs, sessions, times, strict=True):
         answers = [session.run(["clean"], state.inputs)[0] for state in states]
         quality = prediction_psnr(run, answers, states)
-        found.append(
-            f"| `{run.config['model']}` | {way.name} | {len(graph) / 1e6:.2f} | {median:.2f} | {quality:.1f} |"
-        )
+        found.append(f"| `{run.config['model']}` | {way.name} | {len(graph) / 1e6:.2f} | {spent:.2f} | {quality:.1f} |")
     return found
 
 
