@@ -71,6 +71,7 @@ class TestCpuEngine(EncoderContract):
         assert error[0] > error[1]
 
 
+@pytest.mark.slow
 class TestReferenceEngine(EncoderContract):
     engine = "reference"
 
