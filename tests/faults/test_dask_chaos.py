@@ -37,12 +37,11 @@ FEW, MANY = (2, 1), (5, 3)
 RUN = """
 import sys
 from pathlib import Path
-from data_schemas.stores import open_store
-from pipeline.compute import encode_shards, open_compute
+from pipeline.compute import dask_client
 from pipeline.encode import encode
 from pipeline.jobs import resolve_job
-from pipeline.shards import shards
 from tests.faults.test_dask_chaos import SETTINGS
+dask_client.WITHOUT_WORKERS_SECONDS = 1200  # on a busy machine those that replace the killed ones come late
 if __name__ == "__main__":
     encode(resolve_job(sys.argv[1], Path(sys.argv[2]), compute="dask", workers=2, **SETTINGS))
 """
