@@ -282,13 +282,15 @@ def sampler_states(run: Run, *, images: int, steps: int, seed: int = 0) -> list[
 
 
 def graph_answers(data: bytes, states: list[State]) -> list[NDArray[np.float32]]:
-    """What onnxruntime makes of the states on the CPU.
+    """What onnxruntime makes of the states on the CPU, with as many threads as torch.
 
     Raises:
         JobError: onnxruntime is not installed.
     """
     runtime = onnx_module("onnxruntime")
-    session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     return [session.run(["clean"], state.inputs)[0] for state in states]
 
 

@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_every_contender_is_trained_evaluated_timed_and_shown(folder: Path) -> None:
     text = (folder / "generation.md").read_text()
     for name in RUNS:
@@ -36,7 +36,7 @@ def test_every_contender_is_trained_evaluated_timed_and_shown(folder: Path) -> N
         assert sheet.width > 4 * sheet.height / 2
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_what_is_done_is_not_repeated(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = sorted(folder.glob("demo/*/evaluation/evaluation.json")) + sorted(folder.glob("demo/*/model.safetensors"))
     before = [path.stat().st_mtime_ns for path in files]
@@ -45,7 +45,7 @@ def test_what_is_done_is_not_repeated(folder: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.strip() == (folder / "generation.md").read_text().strip()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_one_contender_with_another_seed_alone_and_a_table_of_what_there_is(folder: Path) -> None:
     main(folder, seeds="1", quick=True, contender=["splatdit"])
     assert not (folder / "demo" / "published-1").exists()

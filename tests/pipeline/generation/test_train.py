@@ -189,7 +189,7 @@ def test_killed_and_continued_is_the_same_to_the_bit(store: Path, tmp_path: Path
         process.wait()
     reached = load_checkpoint(tmp_path / "killed" / "state.safetensors").config["step"]
     assert 8 <= reached < 24
-    subprocess.run([*command, "--resume"], cwd=repository, env=environment, check=True, capture_output=True)
+    train(continued_job(tmp_path / "killed", {}), resume=True)
     assert _same_weights(tmp_path / "whole", tmp_path / "killed")
     assert (tmp_path / "killed" / "log.jsonl").read_bytes() == (tmp_path / "whole" / "log.jsonl").read_bytes()
 
