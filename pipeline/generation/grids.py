@@ -48,6 +48,20 @@ def grid_of(
     return picture_of(canvas), len(shown)
 
 
+def most_shown(height: int, width: int, *, gap: int = 2, smallest: int = 64) -> int:
+    """How many pictures :func:`grid_of` can show at all, so that no more need be rendered for it.
+
+    Args:
+        height: rows of a picture.
+        width: columns of a picture.
+        gap: see there.
+        smallest: see there.
+    """
+    factor = max(1, smallest // max(height, width))
+    across, down = (max(1, (LARGEST_GRID - gap) // (side * factor + gap)) for side in (width, height))
+    return across * down
+
+
 def side_by_side(pictures: list[Image.Image], *, gap: int = 4) -> Image.Image:
     """Pictures of one height beside each other, in colour."""
     height = max(picture.height for picture in pictures)

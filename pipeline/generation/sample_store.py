@@ -39,8 +39,6 @@ def write_samples(
     """
     config, spec = run.config, run.spec
     assert run.codec is not None
-    known = None if job.known is None else {"image": job.known.image, "box": job.known.box}
-    source = config["store"]["source"]
     header = StoreHeader(
         codec=run.codec,
         layout=run.splats.layout.name,
@@ -54,29 +52,56 @@ def write_samples(
         start=config["store"]["identity"]["start"],
         anchors=spec.anchors,
         engine="generated",
-        settings={
-            "generated": {
-                "model": config["model"],
-                "preset": config["preset"],
-                "objective": run.objective.settings.name,
-                "step": config.get("step"),
-                "sampler": job.sampler or run.objective.settings.sampler,
-                "evaluations": evaluations,
-                "guidance": job.guidance,
-                "known": known,
-            }
-        },
+        settings={"generated": generation_record(run, job, evaluations)},
         seed=job.seed,
-        source=SourceRecord(
-            name=f"generated after {source['name']}",
-            split="generated",
-            licence=source.get("licence", ""),
-            attribution=source.get("attribution", ""),
-            label_names=run.label_names,
-        ),
+        source=generated_source(run),
         block_rows=min(BLOCK_ROWS, len(splats)),
     )
-    write_rows(header, splats, labels, [f"generated/{index:06d}" for index in range(len(splats))], path)
+    write_rows(header, splats, labels, sample_names(len(splats)), path)
+
+
+def sample_names(count: int) -> list[str]:
+    """What samples are called in their store."""
+    return [f"generated/{index:06d}" for index in range(count)]
+
+
+def generation_record(run: Run, job: SampleJob, evaluations: int) -> dict[str, Any]:
+    """By what the samples were made, for the settings of their store.
+
+    Args:
+        run: the generator.
+        job: of the sampling.
+        evaluations: that were spent on each image.
+    """
+    config = run.config
+    known = None if job.known is None else {"image": job.known.image, "box": job.known.box}
+    sketch = None if job.sketch is None else {"file": job.sketch.name, "signal": job.signal}
+    return {
+        "run": run.path.resolve().name,
+        "model": config["model"],
+        "preset": config["preset"],
+        "objective": run.objective.settings.name,
+        "step": config.get("step"),
+        "sampler": job.sampler or run.objective.settings.sampler,
+        "evaluations": evaluations,
+        "guidance": job.guidance,
+        "label": job.label,
+        "seed": job.seed,
+        "known": known,
+        "sketch": sketch,
+    }
+
+
+def generated_source(run: Run) -> SourceRecord:
+    """Where samples come from: what was learnt from, with its licence."""
+    source = run.config["store"]["source"]
+    return SourceRecord(
+        name=f"generated after {source['name']}",
+        split="generated",
+        licence=source.get("licence", ""),
+        attribution=source.get("attribution", ""),
+        label_names=run.label_names,
+    )
 
 
 def write_rows(
