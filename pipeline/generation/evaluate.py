@@ -24,6 +24,7 @@ from pipeline.generation.evaluation_report.facts import reference_facts, trainin
 from pipeline.generation.evaluation_report.figures import (
     Evaluation,
     FeatureFigures,
+    FittedFigures,
     GeneratorFacts,
     Neighbour,
     NeighbourFigures,
@@ -44,8 +45,16 @@ from pipeline.generation.metrics import (
     sliced_wasserstein,
     support,
 )
-from pipeline.generation.real_images import finished_rows, labels, originals, renderings
+from pipeline.generation.real_images import (
+    as_channels_first,
+    as_channels_last,
+    finished_rows,
+    labels,
+    originals,
+    renderings,
+)
 from pipeline.generation.run import Run, load_run
+from pipeline.generation.sample_fit import SampleFit, require_fitted, sample_fit
 from pipeline.generation.seams import seam_figures
 from pipeline.report.writing import write_whole
 
@@ -98,22 +107,23 @@ def evaluate(
 
     Raises:
         CheckpointError: no run, or a damaged one.
-        JobError: a device that is not there.
+        JobError: a device that is not there; a fit whose K is not known.
         EvaluationError: fewer images than the metrics need, no source images, or features that cannot be had.
         DownloadError: the weights of Inception could not be downloaded.
         StoreMismatchError: a store of another shape or codec than the generator's.
-        SamplingError: samples that are not finite.
+        SamplingError: samples that are not finite or cannot be fitted; splats asked of a generator of splats.
         ReportError: the folder cannot be written, or an evaluation or the ablation cannot be read.
     """
     others = [read_evaluation(path) for path in job.against]
     ablation = None if job.ablation is None else read_ablation(job.ablation)
     run = load_run(job.run, device=device)
+    fit = sample_fit(run, gaussians=job.gaussians, steps=job.steps, seed=job.seed) if job.splats else None
     with open_store(job.store, "r") as store:
         run.require_same_data(store.header, store.path)
         rows = finished_rows(store)[: job.rows]
         extractor = extractor or build_extractor(job.features, store, weights=job.weights)
         sets = _chosen_sets(job, _kept_apart(run, store, rows, extractor), extractor, len(store))
-        found, pictures = _measure(job, run, store, sets, extractor, len(rows), progress)
+        found, pictures = _measure(job, run, fit, store, sets, extractor, len(rows), progress)
     write_whole(job.out / PAGE_FILE, render_page(found, pictures, others, ablation).encode())
     write_whole(job.out / JSON_FILE, (found.model_dump_json(indent=2) + "\n").encode())
     logger.info("Evaluation written to %s", job.out)
@@ -166,6 +176,7 @@ def _chosen_sets(job: EvaluateJob, split: DataSplit, extractor: FeatureExtractor
 def _measure(
     job: EvaluateJob,
     run: Run,
+    fit: SampleFit | None,
     store: SplatStore,
     sets: _Sets,
     extractor: FeatureExtractor,
@@ -203,6 +214,11 @@ def _measure(
     assert headline is not None  # the sweep holds the number that was asked for
     neighbours, nearest_rows = _neighbours(store, sets, extractor, features, others)
     way = roll_out(run, settings, wanted, min(_SHOWN_WAYS, count))
+    fitted = shown = splats = None
+    if fit is not None:
+        fitted, shown = _fitted(fit, headline, reference, job.seed, settings.evaluations, extractor)
+        first = fit.splats(np.concatenate([run.rendered(stored[:1]) for _, stored in way]))
+        splats = fit.view, [(moment, first[step : step + 1]) for step, (moment, _) in enumerate(way)]
     found = Evaluation(
         created=datetime.now(UTC),
         generator=GeneratorFacts(
@@ -220,6 +236,7 @@ def _measure(
             name=extractor.name, sha=extractor.sha, dimension=extractor.dimension, facts=extractor.facts
         ),
         generated=tuple(scored),
+        fitted=fitted,
         against_renderings=_scores(
             "generated", "renderings", rendered_features, features, job.seed, settings.evaluations
         ),
@@ -230,8 +247,38 @@ def _measure(
         seams=seam_figures(run, settings, wanted, headline.images, real),
         cost=_cost(run, settings, headline, conditional),
     )
-    pictures = Pictures(run=run, samples=headline.images, originals=real, way=way, neighbours=nearest_rows)
+    pictures = Pictures(
+        run=run,
+        samples=headline.images,
+        originals=real,
+        way=way,
+        neighbours=nearest_rows,
+        fitted=shown,
+        splats=splats,
+    )
     return found, pictures
+
+
+def _fitted(
+    fit: SampleFit, drawn: Drawn, reference: Tensor, seed: int, evaluations: int, extractor: FeatureExtractor
+) -> tuple[FittedFigures, Tensor]:
+    """The figures of generated pixels as splats, and what the splats show: uint8 [image, channel, row, column]."""
+    rows, summary = fit.rows(as_channels_last(drawn.images))
+    require_fitted(summary)
+    images = as_channels_first(fit.view.rendered(rows.splats))
+    found = extractor.forward(images)
+    psnr = summary.psnr
+    figures = FittedFigures(
+        scores=_scores("generated, as splats", "originals", reference, found, seed, evaluations, extractor, images),
+        codec=fit.header.codec,
+        gaussians=fit.header.gaussians,
+        steps=fit.encoder.settings.steps,
+        engine=fit.encoder.name,
+        psnr=None if psnr is None or not np.isfinite(psnr) else psnr,
+        seconds_per_image=summary.fit_seconds / len(images),
+        core_seconds_per_image=summary.core_seconds / len(images),
+    )
+    return figures, images
 
 
 def _sweep(job: EvaluateJob, evaluations: int) -> list[int]:
