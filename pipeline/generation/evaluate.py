@@ -24,7 +24,6 @@ from pipeline.generation.evaluation_report.facts import reference_facts, trainin
 from pipeline.generation.evaluation_report.figures import (
     Evaluation,
     FeatureFigures,
-    FittedFigures,
     GeneratorFacts,
     Neighbour,
     NeighbourFigures,
@@ -36,25 +35,16 @@ from pipeline.generation.evaluation_report.pictures import Pictures
 from pipeline.generation.evaluation_report.reading import JSON_FILE, PAGE_FILE, read_evaluation
 from pipeline.generation.features import FeatureExtractor, build_extractor
 from pipeline.generation.flops import sample_tflop, time_steps
-from pipeline.generation.metrics import (
-    frechet_distance,
-    images_needed,
-    inception_score,
-    kernel_distance,
-    nearest,
-    sliced_wasserstein,
-    support,
-)
+from pipeline.generation.metrics import images_needed, nearest
 from pipeline.generation.real_images import (
-    as_channels_first,
-    as_channels_last,
     finished_rows,
     labels,
     originals,
     renderings,
 )
 from pipeline.generation.run import Run, load_run
-from pipeline.generation.sample_fit import SampleFit, require_fitted, sample_fit
+from pipeline.generation.sample_fit import SampleFit, sample_fit
+from pipeline.generation.scores import fitted_figures, scores_of
 from pipeline.generation.seams import seam_figures
 from pipeline.report.writing import write_whole
 
@@ -63,7 +53,6 @@ logger = logging.getLogger("splatspace.evaluate")
 DEFAULT_IMAGES = 1000
 """Images of each set where nothing else is asked for, and the store has twice as many."""
 
-_FEWEST_FOR_SCORE = 100
 _SHOWN_NEIGHBOURS = 8
 _SHOWN_WAYS = 6
 
@@ -208,7 +197,7 @@ def _measure(
 
         drawn = draw(run, _with(settings, number), wanted, count, sampled)
         found = extractor.forward(drawn.images)
-        scored.append(_scores("generated", "originals", reference, found, job.seed, number, extractor, drawn.images))
+        scored.append(scores_of("generated", "originals", reference, found, job.seed, number, extractor, drawn.images))
         if number == settings.evaluations:
             headline, features = drawn, found
     assert headline is not None  # the sweep holds the number that was asked for
@@ -216,7 +205,7 @@ def _measure(
     way = roll_out(run, settings, wanted, min(_SHOWN_WAYS, count))
     fitted = shown = splats = None
     if fit is not None:
-        fitted, shown = _fitted(fit, headline, reference, job.seed, settings.evaluations, extractor)
+        fitted, shown = fitted_figures(fit, headline, reference, job.seed, settings.evaluations, extractor)
         first = fit.splats(np.concatenate([run.rendered(stored[:1]) for _, stored in way]))
         splats = fit.view, [(moment, first[step : step + 1]) for step, (moment, _) in enumerate(way)]
     found = Evaluation(
@@ -237,11 +226,11 @@ def _measure(
         ),
         generated=tuple(scored),
         fitted=fitted,
-        against_renderings=_scores(
+        against_renderings=scores_of(
             "generated", "renderings", rendered_features, features, job.seed, settings.evaluations
         ),
-        real_floor=_scores("other originals", "originals", reference, others, job.seed),
-        reconstruction_floor=_scores("renderings", "originals", reference, rendered_features, job.seed),
+        real_floor=scores_of("other originals", "originals", reference, others, job.seed),
+        reconstruction_floor=scores_of("renderings", "originals", reference, rendered_features, job.seed),
         score_reason="" if scored[-1].inception_score is not None else _score_reason(extractor, count),
         neighbours=neighbours,
         seams=seam_figures(run, settings, wanted, headline.images, real),
@@ -259,28 +248,6 @@ def _measure(
     return found, pictures
 
 
-def _fitted(
-    fit: SampleFit, drawn: Drawn, reference: Tensor, seed: int, evaluations: int, extractor: FeatureExtractor
-) -> tuple[FittedFigures, Tensor]:
-    """The figures of generated pixels as splats, and what the splats show: uint8 [image, channel, row, column]."""
-    rows, summary = fit.rows(as_channels_last(drawn.images))
-    require_fitted(summary)
-    images = as_channels_first(fit.view.rendered(rows.splats))
-    found = extractor.forward(images)
-    psnr = summary.psnr
-    figures = FittedFigures(
-        scores=_scores("generated, as splats", "originals", reference, found, seed, evaluations, extractor, images),
-        codec=fit.header.codec,
-        gaussians=fit.header.gaussians,
-        steps=fit.encoder.settings.steps,
-        engine=fit.encoder.name,
-        psnr=None if psnr is None or not np.isfinite(psnr) else psnr,
-        seconds_per_image=summary.fit_seconds / len(images),
-        core_seconds_per_image=summary.core_seconds / len(images),
-    )
-    return figures, images
-
-
 def _sweep(job: EvaluateJob, evaluations: int) -> list[int]:
     further = (evaluations // 4, evaluations // 2) if job.sweep is None else job.sweep
     return sorted({evaluations, *(number for number in further if number >= 1)})
@@ -292,40 +259,6 @@ def _with(settings: Settings, evaluations: int) -> Settings:
 
 def _score_reason(extractor: FeatureExtractor, count: int) -> str:
     return _NO_SCORE.get(extractor.name, "") or f"{count} images are too few for it"
-
-
-def _scores(
-    images: str,
-    reference: str,
-    real: Tensor,
-    generated: Tensor,
-    seed: int,
-    evaluations: int | None = None,
-    extractor: FeatureExtractor | None = None,
-    pixels: Tensor | None = None,
-) -> Scores:
-    kid, spread = kernel_distance(real, generated, seed=seed)
-    covered = support(real, generated)
-    score: tuple[float, float] | tuple[None, None] = (None, None)
-    if extractor is not None and pixels is not None and len(pixels) >= _FEWEST_FOR_SCORE:
-        logits = extractor.logits(pixels)
-        score = (None, None) if logits is None else inception_score(logits, seed=seed)
-    return Scores(
-        images=images,
-        reference=reference,
-        n=len(generated),
-        evaluations=evaluations,
-        fid=frechet_distance(real, generated),
-        kid=kid,
-        kid_spread=spread,
-        precision=covered.precision,
-        recall=covered.recall,
-        density=covered.density,
-        coverage=covered.coverage,
-        sliced_wasserstein=sliced_wasserstein(real, generated, seed=seed),
-        inception_score=score[0],
-        inception_score_spread=score[1],
-    )
 
 
 def _neighbours(

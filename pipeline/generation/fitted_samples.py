@@ -38,6 +38,9 @@ PORTION = 32
 """Images that the network draws at once. Matrix products of another size round otherwise, and a fit would show it:
 with ``--batch`` only whole portions change hands, so an image's bytes do not depend on it."""
 
+MOST_BLOCKS = 1024
+"""Blocks of a store: each is some files."""
+
 ROWS_AT_ONCE = 256
 """Images that are rendered at once: large pictures of all samples would not fit into memory."""
 
@@ -129,8 +132,8 @@ def sample_fitted(
         progress: called with the number of images after each handful.
 
     Raises:
-        SamplingError: a result that is not finite, or no splats where an image between two is asked for.
-        StoreError: something cannot be written.
+        SamplingError: a result that is not finite, or an animation of what cannot be fitted.
+        StoreError: something cannot be written; an image between two of which one has no splats.
     """
     watch = Watch(labels, count=MOST_SHOWN) if isinstance(run.model, PatchModel) else None
     source = SampledImages(run, draw, labels, watch)
@@ -168,7 +171,7 @@ def sample_fitted(
 def _encode(
     source: SampledImages, fit: SampleFit, job: SampleJob, store: Path, progress: Callable[[int], None] | None
 ) -> EncodeSummary:
-    block = -(-min(job.batch, len(source)) // PORTION) * PORTION
+    block = -(-min(max(job.batch, len(source) // MOST_BLOCKS), len(source)) // PORTION) * PORTION
     told = 0
 
     def report(state: EncodeProgress) -> None:
