@@ -9,6 +9,7 @@ from prefect import flow, get_run_logger
 from pydantic import Field
 
 from data_schemas.locations import location
+from encoders.base import MAX_GAUSSIANS, MAX_STEPS
 from flows.evaluation_artifact import publish_evaluation
 from flows.gate import require_generator_quality
 from flows.parameters import PathText
@@ -34,6 +35,9 @@ def evaluate(
     sampler: SamplerName | None = None,
     guidance: float = 1.0,
     features: FeatureName = "auto",
+    splats: bool = False,
+    gaussians: Annotated[int, Field(ge=1, le=MAX_GAUSSIANS)] | None = None,
+    steps: Annotated[int, Field(ge=0, le=MAX_STEPS)] | None = None,
     weights: PathText | None = None,
     against: PathText | None = None,
     ablation: PathText | None = None,
@@ -55,6 +59,9 @@ def evaluate(
         sampler: without it the objective's.
         guidance: towards the label; 1 for none.
         features: in what to measure; auto is classifier where every image has a label, else selfsup.
+        splats: also fit Gaussians to what a generator of pixels draws, and measure what they show.
+        gaussians: with splats, K; without it that of the store that the run learnt from.
+        steps: with splats, of the fit's optimiser; without it as that store had it.
         weights: file or folder of the Inception network's weights.
         against: evaluation of another generator (folder or JSON), for one table.
         ablation: folder of an ablation, whose table and picture go into the page.
@@ -81,6 +88,9 @@ def evaluate(
         sampler=sampler,
         guidance=guidance,
         features=features,
+        splats=splats,
+        gaussians=gaussians,
+        steps=steps,
         weights=None if weights is None else Path(weights),
         against=() if against is None else (Path(against),),
         ablation=None if ablation is None else Path(ablation),

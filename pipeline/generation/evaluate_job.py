@@ -9,6 +9,7 @@ from pathlib import Path
 from data_schemas.errors import JobError
 from models.samplers import SAMPLERS, steps_of
 from pipeline.generation.features import FeatureName
+from pipeline.generation.sample_job import require_fit_options
 from pipeline.whole_numbers import require_seed
 
 
@@ -31,6 +32,9 @@ class EvaluateJob:
         ablation: ``ablation.json`` or its folder, for the page.
         rows: first finished rows of the store only; None takes all.
         references: most originals among which nearest neighbours are searched.
+        splats: also fit Gaussians to what a generator of pixels draws, and measure what they show.
+        gaussians: K of the fit; None takes that of the store that was learnt from.
+        steps: of the fit's optimiser; None takes those of that store.
         batch: images at once.
         seed: of the samples and of the choice of originals.
     """
@@ -49,6 +53,9 @@ class EvaluateJob:
     ablation: Path | None = None
     rows: int | None = None
     references: int = 10_000
+    splats: bool = False
+    gaussians: int | None = None
+    steps: int | None = None
     batch: int = 64
     seed: int = 0
 
@@ -56,8 +63,9 @@ class EvaluateJob:
         """Refuses numbers that cannot be meant.
 
         Raises:
-            JobError: a number below one or too large, or an unknown sampler.
+            JobError: a number below one or too large, an unknown sampler, or options of a fit without one.
         """
+        require_fit_options(splats=self.splats, gaussians=self.gaussians, steps=self.steps)
         counts = {"images": self.images, "rows": self.rows, "evaluations": self.evaluations, "batch": self.batch}
         counts |= {"references": self.references} | {f"sweep {number}": number for number in self.sweep or ()}
         for name, count in counts.items():

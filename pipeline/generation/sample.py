@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +21,20 @@ from models.objectives import Objective
 from models.samplers import Trajectory, generators_for, steps_of
 from models.samplers import sample as sample_batch
 from pipeline.generation.animation import Drawing, require_beside, save_gifs
+from pipeline.generation.fitted_samples import GRID_FILE, STORE_STEM, STRIP_FILE, sample_fitted
 from pipeline.generation.gallery import Gallery, strip_of
 from pipeline.generation.interpolation import between
 from pipeline.generation.known_parts import Kept, kept_part
 from pipeline.generation.patch_anatomy import MOST_SHOWN, Watch, drawn_at, patch_model, save_anatomy, splat_head
 from pipeline.generation.portions import portions
 from pipeline.generation.run import Run
+from pipeline.generation.sample_fit import SampleFit, sample_fit
 from pipeline.generation.sample_job import SampleJob, SampleResult
 from pipeline.generation.sample_store import samples_header, write_samples
 from pipeline.generation.sketch import sketch_features
 from pipeline.render_store import save_png
 
 logger = logging.getLogger("splatspace.sample")
-
-GRID_FILE, STRIP_FILE, STORE_STEM = "grid.png", "interpolation.png", "samples"
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class _Request:
     labels: NDArray[np.int64]
     kept: Kept | None
     sketch: Tensor | None
+    fit: SampleFit | None
 
     def draw(self, first: int, count: int, trajectory: Trajectory | None = None) -> Tensor:
         """Clean features of some consecutive images."""
@@ -107,6 +108,8 @@ def sample(
         StoreError: the folder is there already or cannot be written; a store that cannot be read.
         StoreMismatchError: a known image of another codec, size or K.
     """
+    fit = sample_fit(run, gaussians=job.gaussians, steps=job.steps, seed=job.seed) if job.splats else None
+    shown = run if fit is None else fit.view
     out = resolved(job.out)
     require_outside_stores(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -119,13 +122,14 @@ def sample(
         require_beside(run, beside)
     kept = None if job.known is None else kept_part(run, job.known)
     sketch = None if job.sketch is None else sketch_features(run, job.sketch)
-    request = _Request(run, job, labels_for(run, job, kept), kept, sketch)
+    request = _Request(run, job, labels_for(run, job, kept), kept, sketch, fit)
     if job.anatomy:
         patch_model(run)
     if splat_head(run) is None:
-        run.rendered(np.zeros((0, *_stored_shape(run)), np.float32), job.size)  # refuses a size before long sampling
+        # Refuses a size before long sampling.
+        shown.rendered(np.zeros((0, *_stored_shape(shown)), np.float32), job.size)
     if job.interpolate is not None:
-        _ = run.splats
+        _ = shown.splats
     evaluations = job.evaluations or run.objective.settings.evaluations
     steps_of(job.sampler or run.objective.settings.sampler, evaluations)
     if run.spec.kind == "splats":
@@ -156,6 +160,19 @@ def _written(
 ) -> SampleResult:
     run, job = request.run, request.job
     notes = list(request.kept.notes) if request.kept is not None else []
+    if request.fit is not None:
+        return sample_fitted(
+            run,
+            request.fit,
+            job,
+            evaluations=evaluations,
+            labels=request.labels,
+            draw=request.draw,
+            folder=folder,
+            columns=_columns(run, job),
+            notes=notes,
+            progress=progress,
+        )
     gallery = Gallery(run, folder, job.number, size=job.size, columns=_columns(run, job))
     shown = gallery.grid.room
     watch = Watch(run.labels.classes(request.labels), count=MOST_SHOWN) if job.anatomy else None
@@ -252,16 +269,15 @@ def _moved(result: SampleResult, before: Path, after: Path) -> SampleResult:
     def place(path: Path) -> Path:
         return after / path.relative_to(before)
 
-    return SampleResult(
+    return replace(
+        result,
         pictures=tuple(place(path) for path in result.pictures),
         grid=place(result.grid),
         store=None if result.store is None else place(result.store),
         gifs=tuple(place(path) for path in result.gifs),
         strip=None if result.strip is None else place(result.strip),
-        labels=result.labels,
-        seconds=result.seconds,
-        notes=result.notes,
         anatomy=tuple(place(path) for path in result.anatomy),
+        pixels=None if result.pixels is None else place(result.pixels),
     )
 
 

@@ -58,6 +58,9 @@ class SampleJob:
         interpolate: two of the images, between which pictures are made.
         gif: write the way from data to noise and back.
         suffix: format of the store.
+        splats: fit Gaussians to what a generator of pixels draws.
+        gaussians: K of the fit; None takes that of the store that was learnt from.
+        steps: of the fit's optimiser; None takes those of that store.
 
     Raises:
         JobError: a number outside its range, or options that exclude each other.
@@ -79,6 +82,9 @@ class SampleJob:
     interpolate: tuple[int, int] | None = None
     gif: bool = False
     suffix: StoreSuffix = ".zarr"
+    splats: bool = False
+    gaussians: int | None = None
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         """Checks what can be checked without the model."""
@@ -102,9 +108,48 @@ class SampleJob:
         for image in self.interpolate or ():
             if not 0 <= image < self.number:
                 raise JobError(f"--interpolate with image {image}", allowed=f"0 to {self.number - 1}")
+        require_fit_options(splats=self.splats, gaussians=self.gaussians, steps=self.steps)
         box = None if self.known is None else self.known.box
         if box is not None and not (box[0] < box[2] and box[1] < box[3]):
             raise JobError(f"--box {','.join(f'{side:g}' for side in box)}", allowed="left < right and top < bottom")
+
+
+def require_fit_options(*, splats: bool, gaussians: int | None, steps: int | None) -> None:
+    """Checks the options of a fit of samples; their upper bounds are those of the engine.
+
+    Raises:
+        JobError: a number outside its range, or options of a fit without one.
+    """
+    for name, number, least in (("gaussians", gaussians, 1), ("steps", steps, 0)):
+        if number is None:
+            continue
+        if not splats:
+            raise JobError(f"--{name} {number} without --splats", allowed="both", next_step="add --splats")
+        if number < least:
+            raise JobError(f"--{name} {number}", allowed=f"{least} or more")
+
+
+@dataclass(frozen=True)
+class FitFigures:
+    """How samples of pixels became splats.
+
+    Attributes:
+        gaussians: K.
+        steps: of the optimiser, at most.
+        engine: that fitted.
+        psnr: of the decoded splats against the sampled pixels, of the mean error, in dB; None where all are lossless.
+        seconds: wall time inside the engine; sampling went on meanwhile.
+        core_seconds: processor time of the engine.
+        failed: images without splats.
+    """
+
+    gaussians: int
+    steps: int
+    engine: str
+    psnr: float | None
+    seconds: float
+    core_seconds: float
+    failed: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -114,13 +159,15 @@ class SampleResult:
     Attributes:
         pictures: PNGs in order of the images.
         grid: all pictures in one.
-        store: splats of the images; None for pixel models.
+        store: splats of the images; None for pixel models whose samples were not fitted.
         gifs: animations.
         strip: pictures between two images, if they were asked for.
         labels: of each image, -1 for none.
-        seconds: wall time of sampling, rendering left out.
+        seconds: wall time of sampling, fit and rendering left out.
         notes: what a user should know.
         anatomy: pictures of how a patch model makes its images, if they were asked for.
+        pixels: what the generator drew, in one picture, where splats were fitted to it.
+        fit: how they were.
     """
 
     pictures: tuple[Path, ...]
@@ -132,3 +179,5 @@ class SampleResult:
     seconds: float
     notes: tuple[str, ...]
     anatomy: tuple[Path, ...] = ()
+    pixels: Path | None = None
+    fit: FitFigures | None = None

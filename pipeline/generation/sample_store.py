@@ -43,7 +43,7 @@ def write_samples(
         StoreError: it cannot be written.
     """
     header = samples_header(run, job, evaluations)
-    write_rows(header, splats, labels, [f"generated/{index:06d}" for index in range(len(splats))], path)
+    write_rows(header, splats, labels, sample_names(len(splats)), path)
 
 
 def samples_header(run: Run, job: SampleJob, evaluations: int) -> StoreHeader:
@@ -70,8 +70,6 @@ def samples_header(run: Run, job: SampleJob, evaluations: int) -> StoreHeader:
 def _header(run: Run, job: SampleJob, evaluations: int) -> StoreHeader:
     config, spec = run.config, run.spec
     assert run.codec is not None
-    known = None if job.known is None else {"image": job.known.image, "box": job.known.box}
-    source = config["store"]["source"]
     return StoreHeader(
         codec=run.codec,
         layout=run.splats.layout.name,
@@ -85,27 +83,54 @@ def _header(run: Run, job: SampleJob, evaluations: int) -> StoreHeader:
         start=config["store"]["identity"]["start"],
         anchors=spec.anchors,
         engine="generated",
-        settings={
-            "generated": {
-                "model": config["model"],
-                "preset": config["preset"],
-                "objective": run.objective.settings.name,
-                "step": config.get("step"),
-                "sampler": job.sampler or run.objective.settings.sampler,
-                "evaluations": evaluations,
-                "guidance": job.guidance,
-                "known": known,
-            }
-        },
+        settings={"generated": generation_record(run, job, evaluations)},
         seed=job.seed,
-        source=SourceRecord(
-            name=f"generated after {source['name']}",
-            split="generated",
-            licence=source.get("licence", ""),
-            attribution=source.get("attribution", ""),
-            label_names=run.label_names,
-        ),
+        source=generated_source(run),
         block_rows=min(BLOCK_ROWS, job.number, pictures_at_once(spec.height, spec.width, spec.channels)),
+    )
+
+
+def sample_names(count: int) -> list[str]:
+    """What samples are called in their store."""
+    return [f"generated/{index:06d}" for index in range(count)]
+
+
+def generation_record(run: Run, job: SampleJob, evaluations: int) -> dict[str, Any]:
+    """By what the samples were made, for the settings of their store.
+
+    Args:
+        run: the generator.
+        job: of the sampling.
+        evaluations: that were spent on each image.
+    """
+    config = run.config
+    known = None if job.known is None else {"image": job.known.image, "box": job.known.box}
+    sketch = None if job.sketch is None else {"file": job.sketch.name, "signal": job.signal}
+    return {
+        "run": run.path.resolve().name,
+        "model": config["model"],
+        "preset": config["preset"],
+        "objective": run.objective.settings.name,
+        "step": config.get("step"),
+        "sampler": job.sampler or run.objective.settings.sampler,
+        "evaluations": evaluations,
+        "guidance": job.guidance,
+        "label": job.label,
+        "seed": job.seed,
+        "known": known,
+        "sketch": sketch,
+    }
+
+
+def generated_source(run: Run) -> SourceRecord:
+    """Where samples come from: what was learnt from, with its licence."""
+    source = run.config["store"]["source"]
+    return SourceRecord(
+        name=f"generated after {source['name']}",
+        split="generated",
+        licence=source.get("licence", ""),
+        attribution=source.get("attribution", ""),
+        label_names=run.label_names,
     )
 
 

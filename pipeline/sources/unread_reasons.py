@@ -13,8 +13,8 @@ from pipeline.sources.image_formats import READ_NAMES
 from pipeline.sources.pixel_kinds import NEXT_STEP, unsupported_tiff
 
 _UNSUPPORTED = re.compile(
-    r"unsupported(?! header size)|not (yet )?supported|not available|cannot handle|unknown (raw|pixel) mode|cannot decode|"
-    r"unknown (TGA|TIFF|data|compression)",
+    r"unsupported(?! header size)|not (yet )?supported|not available|cannot handle|cannot decode|"
+    r"unknown (raw mode|pixel mode|TGA|TIFF|data|compression)",
     re.IGNORECASE,
 )
 _CUT = re.compile("truncated|corrupt", re.IGNORECASE)

@@ -50,6 +50,7 @@ def render_page(
         curves=[Markup(evaluations_svg(found)), Markup(recall_svg(found))],
         samples=pictures.sample_sheet(),
         originals=pictures.original_sheet(),
+        fitted=pictures.fitted_sheet(),
         way=way,
         times=times,
         neighbours=pictures.neighbour_sheet(),
