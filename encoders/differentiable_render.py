@@ -7,10 +7,6 @@ take the compiled sums of the CPU engine (``encoders.render_sums``), which leave
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +19,7 @@ from data_schemas.splats import CODECS, NORMALISED, NORMALISED_EPSILON, OVER, La
 from encoders.decode_box import GREATEST_RHO, SMALLEST_SIGMA
 from encoders.render import render
 from encoders.render_sums import Kept, draw_back, draw_images
+from encoders.threads import on_threads, parts_of
 
 CUT, NORMALISED_CUT = 5.0, 6.0
 """Half-widths of the summed boxes in marginal standard deviations: weights below 4e-6 and 2e-8 are left out. The second
@@ -75,7 +72,7 @@ def render_differentiable(
     if is_compiled(splats, codec):
         image = _compiled(splats, layout, codec == NORMALISED, height, width, workers)
         return image.clamp(0, 1) if clip else image
-    if splats.device.type == "cpu" and not _is_traced():
+    if splats.device.type == "cpu" and not is_traced():
         bad = (~torch.isfinite(splats)).any(dim=-1).nonzero()
         if len(bad):
             raise _not_finite(splats, *bad[0].tolist())
@@ -84,12 +81,13 @@ def render_differentiable(
 
 def is_compiled(splats: Tensor, codec: str) -> bool:
     """Whether these splats take the compiled path."""
-    return splats.device.type == "cpu" and splats.dtype == torch.float32 and codec != OVER and not _is_traced()
+    return splats.device.type == "cpu" and splats.dtype == torch.float32 and codec != OVER and not is_traced()
 
 
-def _is_traced() -> bool:
+def is_traced() -> bool:
+    """Whether torch records operations, for ONNX or a compiler, instead of carrying them out alone."""
     tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-    return torch.onnx.is_in_onnx_export() or tracing or torch.compiler.is_compiling()
+    return tracing or torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling() or torch.compiler.is_exporting()
 
 
 def _not_finite(splats: Tensor, image: int, gaussian: int) -> TrainingError:
@@ -154,8 +152,8 @@ class _Drawing(torch.autograd.Function):
                 raise _not_finite(columns, rows.start + bad_image, bad_gaussian)
             return Kept(*kept)
 
-        ctx.rows = _parts(batch, threads)
-        kept = _on_threads(part, ctx.rows, threads)
+        ctx.rows = parts_of(batch, threads)
+        kept = on_threads(part, ctx.rows, threads)
         if keep:
             ctx.kept, ctx.tag, ctx.threads = kept, tag, threads
             ctx.save_for_backward(columns, images, scales)
@@ -166,30 +164,17 @@ class _Drawing(torch.autograd.Function):
     def backward(ctx: Any, *pulls: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         columns, images, scales = ctx.saved_tensors
         gradients = torch.empty_like(columns)
-        pulled = pulls[0].to(torch.float32).contiguous()
-        numbers = columns.numpy(), images.numpy(), scales.numpy(), pulled.numpy(), gradients.numpy()
+        pulled = pulls[0].to(torch.float32)
+        last = pulled.permute(0, 2, 3, 1)
+        # Losses come with either order of memory: both are read as they are.
+        dense = last if last.is_contiguous() else pulled.contiguous()
+        strides = last.permute(0, 3, 1, 2).stride() if last.is_contiguous() else dense.stride()
+        flat = dense.reshape(len(dense), -1)
+        numbers = columns.numpy(), images.numpy(), scales.numpy(), flat.numpy(), gradients.numpy()
 
         def part(number: int) -> None:
             rows = ctx.rows[number]
-            draw_back(*(array[rows] for array in numbers), ctx.tag, *ctx.kept[number])
+            draw_back(*(array[rows] for array in numbers), strides[1:], ctx.tag, *ctx.kept[number])
 
-        _on_threads(part, range(len(ctx.rows)), ctx.threads)
+        on_threads(part, range(len(ctx.rows)), ctx.threads)
         return gradients, None, None, None, None, None, None
-
-
-def _parts(images: int, threads: int) -> list[slice]:
-    """Ranges of images: some for each thread, so that none waits long for another."""
-    size = -(-images // (1 if threads == 1 else 4 * threads))
-    return [slice(first, min(first + size, images)) for first in range(0, images, size)] if images else []
-
-
-def _on_threads(call: Callable[[Any], Any], parts: Any, threads: int) -> list[Any]:
-    if threads == 1 or len(parts) <= 1:
-        return [call(part) for part in parts]
-    return list(_pool(os.getpid(), threads).map(call, parts))
-
-
-@lru_cache(maxsize=4)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads that stay: starting them would cost as much as a small batch. A forked process has none of them."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="splats")

@@ -237,15 +237,16 @@ def _to_columns(theta, derived, moments, padded, height, width):
 
 
 @compiled
-def draw_back(splats, images, scales, pulls, gradients, tag, theta, derived, chains, spans, layout, ends):
+def draw_back(splats, images, scales, pulls, gradients, strides, tag, theta, derived, chains, spans, layout, ends):
     """The gradient of every column.
 
     Args:
         splats: as given to ``draw_images``.
         images: as ``draw_images`` filled them (read when normalised).
         scales: as ``draw_images`` filled them.
-        pulls: float32 [image, channel, row, column], the gradient of each pixel.
+        pulls: float32 [image, number], the gradient of each pixel; in what order, say ``strides``.
         gradients: float32 like ``splats``, receives the gradient; 0 for a sigma or rho beyond what is drawn.
+        strides: distances in ``pulls`` from a channel, a row and a column to the next.
         tag: as given to ``draw_images``.
         theta: and the further ones: see ``Kept``.
         derived: see there.
@@ -256,7 +257,8 @@ def draw_back(splats, images, scales, pulls, gradients, tag, theta, derived, cha
     """
     number = len(tag)
     count, parameters = splats.shape[1:]
-    batch, channels, height, width = pulls.shape
+    batch, channels, height, width = images.shape
+    of_channel, of_row, of_column = strides
     padded = (count + LANES - 1) // LANES * LANES
     stride = width + LANES
     size = height * stride
@@ -272,8 +274,9 @@ def draw_back(splats, images, scales, pulls, gradients, tag, theta, derived, cha
         for channel in range(channels):
             for row in range(height):
                 at = channel * size + row * stride
+                begin = channel * of_channel + row * of_row
                 for column in range(width):
-                    planes[at + column] = pulls[image, channel, row, column]
+                    planes[at + column] = pulls[image, begin + column * of_column]
         if number > channels:
             below = channels * size
             for row in range(height):
