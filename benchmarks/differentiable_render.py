@@ -10,6 +10,8 @@ in turns, in processor time of one thread, and the least of several repetitions 
 
 from __future__ import annotations
 
+import copy
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -30,10 +32,13 @@ from encoders.differentiable_render import render_differentiable
 from encoders.fit_sums import CUT, NORMALISED_CUT
 from encoders.frame import to_splats
 from encoders.render import render
+from models.base import DataSpec
+from models.registry import build_model
+from pipeline.generation.patch_renderer import with_compiled_patches
 
 SETS = {"mnist": 70, "sprites": 150, "cifar10": 200, "sprites64": 500}
 CODECS: tuple[CodecName, ...] = (ADDITIVE, NORMALISED)
-STEPS_OF_A_FIT, DENSE_IMAGES = 50, 2
+STEPS_OF_A_FIT, DENSE_IMAGES, PATCH_BATCH = 50, 2, 64
 HEADER = (
     "set, K",
     "codec",
@@ -108,14 +113,31 @@ def measure(data: Set, codec: CodecName, repeats: int) -> list[str]:
     ]
 
 
+def patch_step(repeats: int) -> list[list[str]]:
+    """A training step (forward and backward) of a small patch model, its splats drawn by either renderer."""
+    network = build_model("cats-splats", "tiny", DataSpec("pixels", height=64, width=64))
+    noisy, time = torch.randn(PATCH_BATCH, 3, 64, 64), torch.rand(PATCH_BATCH)
+    plain = copy.deepcopy(network)
+    with_compiled_patches(network)
+    turns = {"compiled": network, "plain torch": plain}
+    rows = [["renderer", "training step, ms", "peak memory, MB"]]
+    for name, model in turns.items():
+        seconds = least_seconds({name: lambda model=model: model(noisy, time).square().mean().backward()}, repeats)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        rows.append([name, f"{1e3 * seconds[name]:.0f}", f"{peak:.0f}"])
+    return rows
+
+
 def main(
     data_dir: Annotated[Path, typer.Option(help="Folder with the folders mnist, sprites and cifar10.")],
-    images: Annotated[int, typer.Option(min=2, help="Images of each set.")] = 16,
+    images: Annotated[int, typer.Option(min=2, help="Images of each set: a batch of training.")] = 64,
     repeats: Annotated[int, typer.Option(min=1, help="Timings of which the least counts.")] = 9,
     only: Annotated[list[str] | None, typer.Option(help="Only these sets.")] = None,
 ) -> None:
-    """Prints the table of docs/results.md."""
+    """Prints the tables of docs/results.md."""
     torch.set_num_threads(1)
+    steps = patch_step(min(repeats, 2))
+    typer.echo(f"\n### One core: cats-splats tiny at 64x64, a batch of {PATCH_BATCH}\n\n{markdown(steps)}")
     rows = [list(HEADER)]
     for name in only or SETS:
         data = Set(name, SETS[name], load(name, data_dir, 10 * images))
