@@ -23,6 +23,7 @@ from models.pixel_representation import PixelRepresentation, representation_from
 from models.registry import build_model
 from models.representation import SplatRepresentation
 from pipeline.generation.class_labels import ClassLabels
+from pipeline.generation.patch_renderer import with_compiled_patches
 from pipeline.generation.train_state import MODEL_FILE, representation_tensors, run_folder
 
 UNBUILDABLE = (
@@ -209,7 +210,7 @@ def load_run(path: str | os.PathLike[str], *, device: str = "auto") -> Run:
     config = checkpoint.config
     try:
         spec = DataSpec.from_dict(config["data"])
-        model = build_model(config["model"], config["preset"], spec, **config["changes"])
+        model = with_compiled_patches(build_model(config["model"], config["preset"], spec, **config["changes"]))
         representation = representation_from(config["representation"], representation_tensors(checkpoint))
         objective = Objective.from_config(config["objective"], anchors=spec.anchors)
         codec = config["codec"] if spec.kind == "splats" else None

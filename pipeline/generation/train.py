@@ -24,6 +24,7 @@ from pipeline.generation.folder_lock import sole_writer
 from pipeline.generation.jobs import TrainJob
 from pipeline.generation.latents import TrainingRows
 from pipeline.generation.loader import Loader, latent_bytes, mixed_seed
+from pipeline.generation.patch_renderer import with_compiled_patches
 from pipeline.generation.trackers import TrackerName, require_trackers
 from pipeline.generation.train_loop import TrainLoop
 from pipeline.generation.train_records import TrainProgress, TrainSummary
@@ -110,7 +111,7 @@ def _trained(
             **job.objective_changes,
         )
         torch.manual_seed(mixed_seed(job.seed, "weights"))
-        network = build_model(job.model, job.preset, rows.spec(representation), **job.changes)
+        network = with_compiled_patches(build_model(job.model, job.preset, rows.spec(representation), **job.changes))
         gflop = step_gflop(copy.deepcopy(network).to("meta"))
         network.to(fabric.device)
         ema = Ema(network, decay_for(job.steps)) if job.ema else None
