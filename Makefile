@@ -4,15 +4,20 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 # Files of tests run beside each other, one process a core; PYTEST_ARGS= runs them one after the other.
-PYTEST_ARGS ?= -n auto --dist loadfile
+PYTEST_ARGS ?= $(BESIDE)
+BESIDE := -n auto --dist loadfile --no-loadscope-reorder
 DATA_DIR ?= ../shared/data
+
+# What rounds otherwise on another processor, and what holds torch to the instructions of an older one.
+NUMERIC := tests/models tests/pipeline/generation tests/encoders/test_engines.py tests/encoders/test_re*.py
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 INSTALLED := $(VENV)/.splatspace-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo check test narrow soak lint format bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -35,8 +40,21 @@ lint: $(INSTALLED) ## style, format, types and layers
 	$(BIN)/pyright --pythonpath $(PY)
 	$(BIN)/lint-imports
 
+check: lint ## in between: make lint, then the tests that are neither slow nor need a Prefect server
+	$(PY) -m pytest $(BESIDE) -m "not slow and not prefect"
+
 test: lint ## the whole suite: make lint, then every test
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+narrow: $(INSTALLED) ## the numeric tests with torch held to AVX2, where the processor has more
+	@if $(PY) -c 'import sys, torch; sys.exit(not torch.backends.cpu.get_cpu_capability().startswith("AVX512"))'; then \
+	    $(AVX2) $(PY) -m pytest $(BESIDE) -m "not prefect" $(NUMERIC); \
+	else \
+	    echo "Not run: torch computes with AVX2 or less on this processor, as in make test."; \
+	fi
+
+soak: $(INSTALLED) ## faults at full repetition, every variant, the benchmarks: hours, not minutes
+	$(PY) -m pytest $(BESIDE) -m soak
 
 format: $(INSTALLED) ## mends style and format
 	$(BIN)/ruff check --fix .

@@ -65,7 +65,7 @@ def share_of_peak(sets: list[Set], repeats: int) -> tuple[str, Table]:
 
 
 def held(
-    data: Set, frames: NDArray[np.float32], *, normalised: bool, bounded: bool, steps: int
+    data: Set, frames: NDArray[np.float32], *, normalised: bool, bounded: bool, steps: int, cut: float = CUT
 ) -> Callable[[], object]:
     """Steps of a codec on Gaussians that stay where they are: the cost of the codec, not of where it leads."""
     _, _, channels = data.shape
@@ -85,7 +85,7 @@ def held(
         (1,) * (channels + normalised),
         bounded,
         np.float32(NORMALISED_EPSILON),
-        np.float32(CUT),
+        np.float32(cut),
         steps // 2,
         0,
         0,

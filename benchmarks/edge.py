@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import statistics
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,13 @@ class Compared:
     int8: Precision
 
 
-def session_of(data: bytes) -> Any:
-    """The graph in onnxruntime, on one thread."""
+def session_of(data: bytes, entries: Mapping[str, str] | None = None) -> Any:
+    """The graph in onnxruntime, on one thread, with entries of the session's configuration."""
     runtime = onnx_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    for name, value in (entries or {}).items():
+        options.add_session_config_entry(name, value)
     return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
@@ -130,7 +133,7 @@ def compared(
     graphs = [full, quantised_graph(full, run)]
     states = sampler_states(run, images=COMPARED_IMAGES, steps=COMPARED_STEPS, seed=COMPARED_SEED)
     sessions = [session_of(data) for data in graphs]
-    times = _milliseconds(sessions, states[0], timed)
+    times = milliseconds(sessions, states[0], timed)
     settings = Settings(
         sampler=run.objective.settings.sampler,
         evaluations=evaluations or run.objective.settings.evaluations,
@@ -142,25 +145,27 @@ def compared(
     labels = np.arange(len(real)) % classes if classes else None
     features = extractor.forward(real)
     found = []
-    for data, session, milliseconds in zip(graphs, sessions, times, strict=True):
+    for data, session, median in zip(graphs, sessions, times, strict=True):
         sampled = dataclasses.replace(run, model=GraphModel(run.spec, session))
         drawn = draw(sampled, settings, labels, len(real), lambda _done: None)
         kid, deviation = kernel_distance(features, extractor.forward(drawn.images))
         quality = prediction_psnr(run, graph_answers(data, states), states)
-        found.append(Precision(len(data), milliseconds, quality, kid, deviation))
+        found.append(Precision(len(data), median, quality, kid, deviation))
     return Compared(str(run.config["model"]), *found)
 
 
-def _milliseconds(sessions: list[Any], state: State, timed: int) -> list[float]:
+def milliseconds(
+    sessions: list[Any], state: State, timed: int, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """Medians of evaluations of one image, the sessions by turns, so that a busy machine slows all alike."""
     feed = {name: value[:1] for name, value in state.inputs.items()}
     seen: list[list[float]] = [[] for _ in sessions]
     for number in range(timed + 1):
         for session, times in zip(sessions, seen, strict=True):
-            began = time.perf_counter()
+            began = clock()
             session.run(["clean"], feed)
             if number:  # the first one warms up
-                times.append(1000 * (time.perf_counter() - began))
+                times.append(1000 * (clock() - began))
     return [statistics.median(times) for times in seen]
 
 

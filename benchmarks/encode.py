@@ -60,8 +60,8 @@ class Fit:
 
 def load(name: str, folder: Path, images: int) -> NDArray[np.uint8]:
     """The first images of a set: uint8 [image, height, width, channel]."""
-    whole = name in ("sprites", "cats")
-    place = folder / ("cats64" if name == "cats" else name)
+    whole = name in ("sprites", "sprites64", "cats")
+    place = folder / {"cats": "cats64", "sprites64": "sprites"}.get(name, name)
     source = open_source(name, data_dir=place, split="all" if whole else "train", size=None)
     return np.stack([item.pixels for item in source.read(range(min(images, len(source)))) if item.pixels is not None])
 

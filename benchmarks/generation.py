@@ -11,7 +11,8 @@ contender can also be run by itself (``--contender``) and all of them be put int
 ``published`` keeps its own network, objective, covariance, ranges and learning rate; it learns from the same splats,
 which were fitted from one layout for all images: better latents than those it was published with. ``pixel-unet`` gets
 the processor time that ``splatdit`` took, everything else the same number of steps. No contender sees a label, but
-``splatdit-labels``.
+``splatdit-labels``. ``pixel-dit + fit`` is not trained: it fits the K Gaussians of the store to the samples of
+``pixel-dit``, as ``splatspace sample --splats`` does, and what the decoded splats show is measured.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,8 +28,8 @@ import torch
 import typer
 from pydantic import BaseModel
 
-from benchmarks.generation_tables import tables, timed_name, write_sheet
-from benchmarks.generation_times import alternate_times
+from benchmarks.generation_tables import FIT, scored, tables, timed_name, write_sheet
+from benchmarks.generation_times import Timed, alternate_times
 from data_schemas.durable_files import write_file
 from data_schemas.stores import open_store
 from pipeline.encode import encode
@@ -60,6 +61,7 @@ class Contender:
         evaluations: of the network per sample; None takes the objective's.
         same_time_as: contender whose processor time it is trained for; None trains for the set's steps.
         fewer: further numbers of evaluations to measure.
+        fit_of: contender whose samples are fitted; this one is not trained.
     """
 
     kind: Any
@@ -67,6 +69,7 @@ class Contender:
     evaluations: int | None = None
     same_time_as: str | None = None
     fewer: tuple[int, ...] = ()
+    fit_of: str | None = None
 
 
 OURS: dict[str, Any] = {"model": "splatdit", "learning_rate": 3e-3}
@@ -79,6 +82,7 @@ CONTENDERS: dict[str, Contender] = {
     "pixel-dit": Contender(
         "pixels", {"model": "pixel-dit", "classes": False, "learning_rate": OURS["learning_rate"]}, 20
     ),
+    FIT: Contender("pixels", {}, 20, fit_of="pixel-dit"),
 }
 
 
@@ -102,7 +106,7 @@ class BenchmarkSet:
     samples: int = 500
     batch: int = 64
     encoding: dict[str, Any] = field(default_factory=dict)
-    contenders: tuple[str, ...] = ("splatdit", "published", "pixel-unet", "pixel-dit")
+    contenders: tuple[str, ...] = ("splatdit", "published", "pixel-unet", "pixel-dit", FIT)
 
 
 SETS: dict[str, BenchmarkSet] = {
@@ -164,8 +168,10 @@ def run_of(
 ) -> Finished:
     """Trains and evaluates a contender with one seed, as far as that is not done."""
     recipe = CONTENDERS[contender]
-    run = out / name / f"{contender}-{seed}"
+    run = out / name / f"{recipe.fit_of or contender}-{seed}"
     record_path = run / RECORD_FILE
+    if recipe.fit_of is not None and not record_path.exists():
+        raise SystemExit(f"{contender} fits the samples of {run.name}, which has not been run: run it first")
     if not record_path.exists():
         steps = settings.steps
         if recipe.same_time_as is not None:
@@ -181,7 +187,7 @@ def run_of(
             steps=steps, seconds=time.perf_counter() - began, core_seconds=time.process_time() - used, loss=summary.loss
         )
         write_file(record_path, (record.model_dump_json(indent=2) + "\n").encode())
-    folder = run / "evaluation"
+    folder = _evaluation_folder(name, contender, seed, out)
     if not (folder / JSON_FILE).exists():
         evaluations = QUICK_PUBLISHED_EVALUATIONS if quick else recipe.evaluations
         evaluate(
@@ -193,11 +199,16 @@ def run_of(
                 evaluations=evaluations,
                 sweep=() if quick else recipe.fewer,
                 features=settings.features,
+                splats=recipe.fit_of is not None,
             ),
             device="cpu",
         )
     record = RunRecord.model_validate_json(record_path.read_bytes())
     return Finished(contender, seed, run, record, read_evaluation(folder))
+
+
+def _evaluation_folder(name: str, contender: str, seed: int, out: Path) -> Path:
+    return out / name / f"{contender.replace(' ', '')}-{seed}" / "evaluation"
 
 
 def _job(recipe: Contender, settings: BenchmarkSet, store: Path, run: Path, steps: int, seed: int) -> TrainJob:
@@ -242,6 +253,9 @@ def main(
     contender: Annotated[list[str] | None, typer.Option(help="Only these contenders; the table has all.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, as 0,1,2.")] = "0,1",
     sheets: Annotated[Path | None, typer.Option(help="Folder for sheets of samples side by side.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of every training, instead of the set's.")] = None,
+    images: Annotated[int | None, typer.Option(help="That are learnt from, instead of the set's.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Of each evaluation, instead of the set's.")] = None,
     quick: Annotated[bool, typer.Option(help="Seconds instead of hours, on the demo set: that it runs.")] = False,
     tables_only: Annotated[bool, typer.Option(help="Only the table, of what is done.")] = False,
 ) -> None:
@@ -250,6 +264,9 @@ def main(
     logger.setLevel(logging.INFO)
     torch.set_num_threads(1)
     sets = {name: one for name, one in (QUICK if quick else SETS).items() if not only or name in only}
+    budget = {"steps": steps, "images": images, "samples": samples}
+    given = {name: number for name, number in budget.items() if number is not None}
+    sets = {name: replace(one, **given) for name, one in sets.items()}
     numbers = [int(seed) for seed in seeds.split(",")]
     finished: dict[str, list[Finished]] = {}
     times: dict[str, dict[str, float]] = {}
@@ -265,7 +282,7 @@ def main(
             run_of(name, settings, one, seed, store, out, quick=quick)
             for one in settings.contenders
             for seed in numbers
-            if (out / name / f"{one}-{seed}" / "evaluation" / JSON_FILE).exists()
+            if (_evaluation_folder(name, one, seed, out) / JSON_FILE).exists()
         ]
         if done:
             finished[name] = done
@@ -282,9 +299,9 @@ def _times(path: Path, first: dict[str, Finished], *, quick: bool, measure: bool
     """Processor seconds per image of each contender, kept beside the runs; measured anew when one has joined."""
     kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
     runs = {
-        timed_name(name, scores.evaluations): (found.run, scores.evaluations)
+        timed_name(name, scores.evaluations): Timed(found.run, scores.evaluations, found.evaluation.fitted is not None)
         for name, found in first.items()
-        for scores in found.evaluation.generated
+        for scores in scored(found)
         if scores.evaluations is not None
     }
     if measure and set(runs) - set(kept):

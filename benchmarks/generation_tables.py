@@ -19,11 +19,14 @@ from pipeline.generation.evaluation_report.figures import Scores
 from pipeline.generation.grids import grid_of, side_by_side
 from pipeline.generation.real_images import as_channels_last
 from pipeline.generation.run import load_run
+from pipeline.generation.sample_fit import sample_fit
 
 if TYPE_CHECKING:
     from benchmarks.generation import Finished
 
 OURS, PUBLISHED, UNET, DIT = "splatdit", "published", "pixel-unet", "pixel-dit"
+FIT = "pixel-dit + fit"
+"""The samples of ``pixel-dit``, to which Gaussians are fitted."""
 
 SPLATS = DataSpec("splats", gaussians=150, features=8)
 PIXELS = DataSpec("pixels", height=32, width=32, channels=3)
@@ -35,6 +38,7 @@ CLAIMED_PARAMETERS, CLAIMED_GFLOP, CLAIMED_TFLOP, CLAIMED_UNET_GFLOP = "~40 M", 
 
 MOST_FID_RATIO, LEAST_RECALL, MOST_GFLOP, MOST_SMALL_GFLOP = 0.25, 0.6, 3.8, 0.65
 MOST_TFLOP, MOST_TIME_RATIO, MOST_UNET_RATIO = 0.08, 1 / 50, 1.0
+MOST_FIT_RATIO, MOST_FIT_TIME = 1.02, 0.25
 """The targets."""
 
 SCORES_HEAD = (
@@ -73,10 +77,16 @@ def _spread(values: Sequence[float], digits: int) -> str:
     return mean if low == high else f"{mean} ({low} to {high})"
 
 
+def scored(run: Finished) -> tuple[Scores, ...]:
+    """The scores of a contender by number of evaluations, greatest last: of its pixels as splats where it fits them."""
+    fitted = run.evaluation.fitted
+    return run.evaluation.generated if fitted is None else (fitted.scores,)
+
+
 def _scores(run: Finished, evaluations: int | None) -> Scores | None:
     """The scores at a number of evaluations; None takes that of the contender."""
     wanted = run.evaluation.cost.evaluations if evaluations is None else evaluations
-    return next((scores for scores in run.evaluation.generated if scores.evaluations == wanted), None)
+    return next((scores for scores in scored(run) if scores.evaluations == wanted), None)
 
 
 def _mean(runs: Sequence[Finished], contender: str, score: str, evaluations: int | None = None) -> float | None:
@@ -98,16 +108,15 @@ def _time(runs: Sequence[Finished], times: Mapping[str, float], contender: str, 
 def scores_table(name: str, runs: Sequence[Finished], times: Mapping[str, float]) -> str:
     """Every contender of a set, mean over its seeds."""
     rows: list[list[str]] = [list(SCORES_HEAD)]
-    kinds = dict.fromkeys(
-        (run.contender, scores.evaluations) for run in runs for scores in reversed(run.evaluation.generated)
-    )
+    kinds = dict.fromkeys((run.contender, scores.evaluations) for run in runs for scores in reversed(scored(run)))
     for contender, evaluations in kinds:
         assert evaluations is not None  # of generated images it is known
         mine = _of(runs, contender)
-        scored = [scores for run in mine if (scores := _scores(run, evaluations)) is not None]
+        found = [scores for run in mine if (scores := _scores(run, evaluations)) is not None]
         costs = mine[0].evaluation.cost
         ratios = [ratio for run in mine if (ratio := run.evaluation.neighbours.ratio) is not None]
-        headline = evaluations == costs.evaluations
+        # Neighbours are searched for the pixels.
+        headline = evaluations == costs.evaluations and contender != FIT
         taken = _time(runs, times, contender, evaluations)
         rows.append(
             [
@@ -116,22 +125,35 @@ def scores_table(name: str, runs: Sequence[Finished], times: Mapping[str, float]
                 _spread([run.record.steps for run in mine], 0),
                 f"{np.mean([run.record.core_seconds for run in mine]) / 60:.1f}",
                 str(evaluations),
-                _spread([scores.fid for scores in scored], 1),
-                _spread([scores.kid for scores in scored], 1),
-                f"{np.mean([scores.precision for scores in scored]):.2f}",
-                _spread([scores.recall for scores in scored], 2),
-                f"{np.mean([scores.coverage for scores in scored]):.2f}",
+                _spread([scores.fid for scores in found], 1),
+                _spread([scores.kid for scores in found], 1),
+                f"{np.mean([scores.precision for scores in found]):.2f}",
+                _spread([scores.recall for scores in found], 2),
+                f"{np.mean([scores.coverage for scores in found]):.2f}",
                 f"{np.mean(ratios):.2f}" if ratios and headline else "",
                 f"{costs.gflop_per_step:.3f}",
                 f"{costs.gflop_per_step * evaluations / 1000:.4f}",
                 "" if taken is None else f"{1e3 * taken:.1f}",
             ]
         )
-    found = runs[0].evaluation
-    floors = f"FID of other originals {found.real_floor.fid:.2f}, of the store's renderings "
-    floors += f"{found.reconstruction_floor.fid:.2f}"
-    head = f"### {name}: n = {found.headline.n:,}, FID[{found.features.label}], K = {found.reference.gaussians}"
-    return f"{head}\n\n{markdown(rows)}\n\nFloors: {floors}."
+    first = runs[0].evaluation
+    floors = f"FID of other originals {first.real_floor.fid:.2f}, of the store's renderings "
+    floors += f"{first.reconstruction_floor.fid:.2f}"
+    head = f"### {name}: n = {first.headline.n:,}, FID[{first.features.label}], K = {first.reference.gaussians}"
+    return f"{head}\n\n{markdown(rows)}\n\nFloors: {floors}.{_fit_words(runs)}"
+
+
+def _fit_words(runs: Sequence[Finished]) -> str:
+    """What the fit of sampled pixels was, and how near it comes to them."""
+    fits = [fitted for run in runs if (fitted := run.evaluation.fitted) is not None]
+    if not fits:
+        return ""
+    quality = [fitted.psnr for fitted in fits if fitted.psnr is not None]
+    return (
+        f" Fit of {FIT}: K = {fits[0].gaussians}, up to {fits[0].steps} steps of engine {fits[0].engine}"
+        + (f", {_spread(quality, 1)} dB against the sampled pixels" if quality else "")
+        + f", {1e3 * float(np.mean([fitted.core_seconds_per_image for fitted in fits])):.1f} core-ms an image."
+    )
 
 
 def _figure(name: str, value: float | None, *, most: float | None = None, least: float | None = None) -> list[str]:
@@ -161,6 +183,14 @@ def targets_table(finished: Mapping[str, Sequence[Finished]], times: Mapping[str
             _figure(f"{name}: recall", _mean(runs, OURS, "recall"), least=LEAST_RECALL),
             _figure(f"{name}: FID over pixel-unet", _ratio(runs, UNET), most=MOST_UNET_RATIO),
         ]
+        fids, held = (_mean(runs, FIT, "fid"), _mean(runs, DIT, "fid")), times.get(name, {})
+        taken = [_time(runs, held, one, _evaluations(runs, one)) for one in (FIT, DIT)]
+        ratio = fids[0] / fids[1] if fids[0] is not None and fids[1] else None
+        added = taken[0] / taken[1] - 1 if taken[0] is not None and taken[1] else None
+        rows += [
+            _figure(f"{name}: FID of {FIT} over {DIT}", ratio, most=MOST_FIT_RATIO),
+            _figure(f"{name}: core time that the fit adds to that of {DIT}", added, most=MOST_FIT_TIME),
+        ]
         other = _time(runs, times.get(name, {}), PUBLISHED, _evaluations(runs, PUBLISHED))
         for scores in reversed(next(iter(_of(runs, OURS))).evaluation.generated) if _of(runs, OURS) else ():
             count = scores.evaluations or 0
@@ -186,21 +216,21 @@ def targets_table(finished: Mapping[str, Sequence[Finished]], times: Mapping[str
 def comparison_table(finished: Mapping[str, Sequence[Finished]], times: Mapping[str, Mapping[str, float]]) -> str:
     """Published claim | published recipe re-measured | ours | pixel baselines."""
     published, ours, unet, dit = (cost(name, "full") for name in (PUBLISHED, OURS, UNET, DIT))
-    rows = [["", "published claim", "published recipe, re-measured", OURS, UNET, DIT]]
-    costs = (published, ours, unet, dit)
+    rows = [["", "published claim", "published recipe, re-measured", OURS, UNET, DIT, FIT]]
+    costs = (published, ours, unet, dit, dit)
     rows.append(["parameters, full", CLAIMED_PARAMETERS, *(f"{one.parameters / 1e6:.1f} M" for one in costs)])
     rows.append(["GFLOP per step, full", CLAIMED_GFLOP, *(f"{one.gflop:.2f}" for one in costs)])
-    counts = (PUBLISHED_EVALUATIONS, OUR_EVALUATIONS, UNET_EVALUATIONS, OUR_EVALUATIONS)
+    counts = (PUBLISHED_EVALUATIONS, OUR_EVALUATIONS, UNET_EVALUATIONS, OUR_EVALUATIONS, OUR_EVALUATIONS)
     rows.append(["evaluations per sample", "200", *(str(count) for count in counts)])
     tflops = (one.gflop * count / 1000 for one, count in zip(costs, counts, strict=True))
     rows.append(["TFLOP per sample, full", CLAIMED_TFLOP, *(f"{tflop:.3f}" for tflop in tflops)])
     for name, runs in finished.items():
         for title, score, digits in (("FID", "fid", 1), ("recall", "recall", 2)):
-            values = [_mean(runs, contender, score) for contender in (PUBLISHED, OURS, UNET, DIT)]
+            values = [_mean(runs, contender, score) for contender in (PUBLISHED, OURS, UNET, DIT, FIT)]
             shown = ["" if value is None else f"{value:.{digits}f}" for value in values]
             rows.append([f"{name}: {title}, tiny", "none", *shown])
         held = times.get(name, {})
-        taken = [_time(runs, held, one, _evaluations(runs, one)) for one in (PUBLISHED, OURS, UNET, DIT)]
+        taken = [_time(runs, held, one, _evaluations(runs, one)) for one in (PUBLISHED, OURS, UNET, DIT, FIT)]
         shown = ["" if seconds is None else f"{1e3 * seconds:.1f}" for seconds in taken]
         rows.append([f"{name}: core-ms per image, tiny", "none", *shown])
     return markdown(rows)
@@ -225,7 +255,11 @@ def write_sheet(path: Path, first: Mapping[str, Finished]) -> None:
         evaluations = found.evaluation.cost.evaluations
         settings = Settings(run.objective.settings.sampler, evaluations, 1.0, 0, SHEET_IMAGES)
         drawn = draw(run, settings, labels, SHEET_IMAGES, lambda _done: None)
-        grid, _ = grid_of(as_channels_last(drawn.images), columns=SHEET_COLUMNS, smallest=1)
+        images = as_channels_last(drawn.images)
+        if found.evaluation.fitted is not None:
+            fit = sample_fit(run)
+            images = fit.view.rendered(fit.splats(images))
+        grid, _ = grid_of(images, columns=SHEET_COLUMNS, smallest=1)
         grid = grid.resize((grid.width * 2, grid.height * 2), Image.Resampling.NEAREST)
         panels.append(titled(grid, f"{name}, {evaluations} evaluations"))
     path.parent.mkdir(parents=True, exist_ok=True)

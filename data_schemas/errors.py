@@ -1,13 +1,16 @@
 """Every error that SplatSpace raises for a user.
 
 A message says what was got, what is allowed, and what to do next. The command line prints it without a
-traceback and leaves with the class's ``exit_code``; flows let it fail the task.
+traceback and leaves with the class's ``exit_code``; flows let it fail the task. Names in it are written out
+(``printable``), for they come from outside.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+from data_schemas.printable import printable
 
 
 class SplatSpaceError(Exception):
@@ -33,7 +36,7 @@ class SplatSpaceError(Exception):
             parts.append(f"Allowed: {self.allowed.rstrip('.')}.")
         if self.next_step:
             parts.append(f"Next: {self.next_step.rstrip('.')}.")
-        return " ".join(parts)
+        return printable(" ".join(parts))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles as it is: errors travel back from worker processes."""

@@ -12,6 +12,7 @@ import h5py
 from data_schemas.durable_files import PARTIAL_SUFFIX, seal, sync_folder, unseal, write_file
 from data_schemas.errors import StoreError
 from data_schemas.hdf5_layout import FORMAT, block_of, create_arrays, encode_text, mark_block, store_id_of
+from data_schemas.hdf5_opening import open_unlocked
 from data_schemas.records import RowBlock, StoreHeader
 
 _BLOCK_NAME = re.compile(r"block-(\d{8,})\.h5")
@@ -86,7 +87,7 @@ class Hdf5Journal:
             StoreError: of another store or block.
             OSError: damaged.
         """
-        file = h5py.File(path, "r")
+        file = open_unlocked(path)
         try:
             self._require_same_store(store_id_of(file), store_id, path)
             if block_of(file) != block:

@@ -29,6 +29,7 @@ from data_schemas.hdf5_layout import (
     store_id_of,
     text_width,
 )
+from data_schemas.hdf5_opening import open_unlocked
 from data_schemas.headers import SCHEMA_NAME, header_from_json, header_to_json
 from data_schemas.records import RowBlock, StoreHeader
 from data_schemas.row_store import RowStore
@@ -79,7 +80,7 @@ class Hdf5Store(RowStore):
     def is_ours(cls, path: Path) -> bool:
         """Whether a SplatSpace store (of any version) is at ``path``."""
         try:
-            with h5py.File(path, "r") as file:
+            with open_unlocked(path) as file:
                 schema = file.attrs.get("schema")
                 return schema is not None and schema in (SCHEMA_NAME, SCHEMA_NAME.encode())
         except (OSError, RuntimeError, ValueError):
@@ -102,7 +103,7 @@ class Hdf5Store(RowStore):
         # finished rows. This way a merge makes a listed file vanish, which reading notices (see _read_range).
         self._blocks = self._journal.blocks()
         try:
-            self._file = h5py.File(path, "r")
+            self._file = open_unlocked(path)
         except OSError as error:
             if error.errno is not None:
                 raise

@@ -158,10 +158,12 @@ def require_identity(header: StoreHeader, wanted: StoreHeader) -> None:
     faults: list[str] = []
     for key in header.identity():
         faults.extend(_differences(key, stored[key], asked[key]))
+    faults.extend(_differences("background", stored["source"]["background"], asked["source"]["background"]))
     if faults:
         raise StoreMismatchError(
             "The store was made with other settings: " + "; ".join(faults),
-            allowed="rows that share codec, layout, K, size, dtype, colours, start, engine, settings and seed",
+            allowed="rows that share codec, layout, K, size, dtype, colours, start, engine, settings, seed and "
+            "background",
             next_step="choose another output path, or use the stored settings",
         )
 

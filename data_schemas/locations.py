@@ -6,6 +6,7 @@ A URL never becomes a ``pathlib.Path``, which would turn ``s3://b/x`` into ``s3:
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -18,7 +19,7 @@ from upath import UPath
 
 from data_schemas.errors import StoreError
 
-__all__ = ["Location", "LocationField", "location", "shown"]
+__all__ = ["Location", "LocationField", "location", "resolved", "shown"]
 
 Location = Path | UPath
 """A place where a store or a file beside it is kept."""
@@ -66,6 +67,41 @@ def location(given: str | os.PathLike[str] | UPath) -> Location:
         )
     options = {} if isinstance(given, str | os.PathLike) else dict(given.storage_options)
     return _remote(scheme, match["rest"].strip("/"), options)
+
+
+def resolved(path: Path) -> Path:
+    """The real path: ``~`` expanded, ``..`` collapsed, links followed. What is not there may be missing.
+
+    Raises:
+        StoreError: a link that leads back to itself, a name that is too long for the disk, or a home that this system
+            does not know.
+    """
+    try:
+        expanded = path.expanduser()
+        for part in (expanded, *expanded.parents):
+            _require_reachable(part)
+        return expanded.resolve()
+    except (RuntimeError, OSError, ValueError) as error:
+        raise StoreError(
+            f"{path} leads nowhere ({_reason(error)})",
+            allowed="a path that exists or can be made",
+            next_step="remove that link, or give another path",
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return "a link that leads back to itself" if error.errno == errno.ELOOP else str(error.strerror)
+    return str(error).rstrip(".")
+
+
+def _require_reachable(path: Path) -> None:
+    # Newer versions of Python return a loop as a path of its own, older ones end with RuntimeError.
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise
 
 
 def shown(text: str) -> str:

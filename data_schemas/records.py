@@ -105,7 +105,9 @@ class SourceRecord(BaseModel):
     licence: str = ""
     attribution: str = ""
     removed_duplicates: int = 0
+    left_out: int = Field(default=0, description="other files of the place: no images, or hidden")
     label_names: tuple[str, ...] = ()
+    background: str = Field(default="#000000", description="what transparency was laid over, #rrggbb")
 
 
 class RunRecord(BaseModel):
@@ -117,6 +119,7 @@ class RunRecord(BaseModel):
     finished: datetime
     images: int = Field(description="images fitted in this run")
     failed: int = 0
+    noted: dict[str, int] = Field(default_factory=dict, description="images of which something is to be known, by kind")
     reused: int = Field(default=0, description="rows copied from an identical image, not fitted again")
     wall_seconds: float
     fit_seconds: float = Field(description="wall time spent inside the engine")

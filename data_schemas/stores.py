@@ -14,10 +14,10 @@ from typing import Literal
 from upath import UPath
 
 from data_schemas.durable_files import explained, remove_leftovers
-from data_schemas.errors import StoreError
+from data_schemas.errors import JobError, StoreError
 from data_schemas.hdf5_store import Hdf5Store
 from data_schemas.headers import check_header, header_to_json, require_identity
-from data_schemas.locations import Location, location
+from data_schemas.locations import Location, location, resolved
 from data_schemas.records import StoreHeader
 from data_schemas.remote_lock import RemoteLock
 from data_schemas.remote_zarr_store import RemoteZarrStore, replace_store, store_place
@@ -32,6 +32,8 @@ __all__ = [
     "open_store",
     "publish_store",
     "require_identity",
+    "require_new",
+    "require_outside_stores",
     "store_exists",
     "verify_checksums",
 ]
@@ -68,7 +70,8 @@ def create_store(path: str | os.PathLike[str] | UPath, header: StoreHeader, *, o
     header_to_json(header)
     if not isinstance(place, Path):
         return _create_remote(place, header, overwrite=overwrite)
-    path = place.expanduser().resolve()
+    path = resolved(place)
+    require_outside_stores(path.parent)
     with explained("create", path):
         path.parent.mkdir(parents=True, exist_ok=True)
     lock = WriterLock(path)
@@ -108,7 +111,7 @@ def open_store(path: str | os.PathLike[str] | UPath, mode: Literal["r", "a"] = "
         )
     if not isinstance(place, Path):
         return _open_remote(place, writable=mode == "a", lock=lock)
-    path = place.expanduser().resolve()
+    path = resolved(place)
     if not path.exists():
         raise _absent(path)
     if mode == "a" and not lock and backend is not ZarrStore:
@@ -146,8 +149,44 @@ def store_exists(path: str | os.PathLike[str] | UPath) -> bool:
     """
     place = location(path)
     if isinstance(place, Path):
-        return place.expanduser().exists()
+        return resolved(place).exists()
     return store_place(place) in ("store", "strange")
+
+
+def require_new(path: str | os.PathLike[str] | UPath) -> None:
+    """Refuses a place where no new store can be made.
+
+    Raises:
+        StoreError: another suffix than those of stores, or something is there already.
+    """
+    place = location(path)
+    _backend(place)
+    if store_exists(place):
+        raise StoreError(
+            f"{place} exists already", allowed="a new path", next_step="choose another one, or delete what is there"
+        )
+
+
+def require_outside_stores(place: Location) -> None:
+    """Refuses a place for results that is a store or lies inside of one: a store holds its own files and no others.
+
+    Args:
+        place: a file or a folder that is going to be written; of a URL nothing is asked.
+
+    Raises:
+        JobError: a store is there, or above it.
+    """
+    if not isinstance(place, Path):
+        return
+    path = place.expanduser().resolve()
+    for part in (path, *path.parents):
+        backend = BACKENDS.get(part.suffix.lower())
+        if backend is not None and part.exists() and backend.is_ours(part):
+            raise JobError(
+                f"--out {place}, which is {'a store' if part == path else f'inside of the store {part.name}'}",
+                allowed="a place that no store is in the way of",
+                next_step=f"give --out {part.with_name(part.stem + '-out')}, for example",
+            )
 
 
 def publish_store(local: Path, path: UPath, *, overwrite: bool = False) -> None:

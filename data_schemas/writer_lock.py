@@ -1,4 +1,4 @@
-"""One writer per store: a file lock that a killed process lets go of by itself."""
+"""One writer per store or folder: a file lock that a killed process lets go of by itself."""
 
 from __future__ import annotations
 
@@ -38,14 +38,15 @@ class WriterLock:
     The lock is ``NAME.lock`` beside the store (the file stays; only the lock on it matters).
 
     Args:
-        store: path of the store.
+        store: path of the store, or of a folder that one process fills at a time.
+        next_step: what somebody can do who finds it held.
 
     Raises:
         StoreLockedError: another writer holds it; the message names process and host.
         StoreError: the folder cannot be written.
     """
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, *, next_step: str = "wait for it to finish, or open the store for reading") -> None:
         self.path = store.with_name(store.name + ".lock")
         self._lock = FileLock(self.path, timeout=0, thread_local=False)
         with explained("lock", store):
@@ -55,7 +56,7 @@ class WriterLock:
                 raise StoreLockedError(
                     f"{store} is being written by {self._holder()}",
                     allowed="one writer at a time",
-                    next_step="wait for it to finish, or open the store for reading",
+                    next_step=next_step,
                 ) from error
         # Who holds it is a courtesy to the next one; on systems with mandatory locks it cannot be written.
         with contextlib.suppress(OSError):

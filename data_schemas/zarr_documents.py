@@ -130,7 +130,30 @@ def make_group(folder: Path, header: StoreHeader, store_id: str) -> None:
 
 def group_attributes(header: StoreHeader, store_id: str) -> dict[str, Any]:
     """Attributes of the group: the convenient ones, the whole header, and the store's random name."""
-    return {**attributes(header), "store_id": store_id, "header": header_to_json(header)}
+    # As text: programs that copy attributes to other formats (xarray to netCDF) cannot write an object.
+    content = json.dumps(header_to_json(header), ensure_ascii=False)
+    return {**attributes(header), "store_id": store_id, "header": content}
+
+
+def header_of(group: dict[str, Any], path: Location) -> StoreHeader:
+    """The header in the attributes of a group, fully checked.
+
+    Args:
+        group: its document; the header is JSON as text, in stores of earlier versions an object.
+        path: of the store, for messages.
+
+    Raises:
+        StoreError: newer version, unknown codec or layout, a field that is missing or wrong, or no JSON.
+    """
+    content = group["attributes"].get("header")
+    if isinstance(content, str):
+        try:
+            content = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise StoreError(
+                f"{path}: the header is not JSON ({error})", next_step="restore the store from a copy"
+            ) from error
+    return header_from_json(content, path)
 
 
 def sealed(document: dict[str, Any]) -> bytes:
@@ -211,7 +234,7 @@ def checked_documents(
     require_ours(group, where)
     require_known_version(group["attributes"].get("schema_version"), path)
     require_sealed(group, where)
-    header = header_from_json(group["attributes"].get("header"), path)
+    header = header_of(group, path)
     arrays: dict[str, dict[str, Any]] = {}
     for spec in array_specs(header).values():
         document, where = read(spec.name)

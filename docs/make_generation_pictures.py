@@ -1,10 +1,12 @@
 """Makes the pictures of docs/sample.md from the runs that ``benchmarks.generation`` left.
 
     python docs/make_generation_pictures.py runs/generation
+    python docs/make_generation_pictures.py runs/generation composed
 
 MNIST: a sheet of all classes with guidance, and digits whose lower half is drawn anew, both by
 ``mnist/splatdit-labels-0`` (the pictures here: by 600 steps, docs/results.md). Sprites: one sample at fourteen
-times the size beside its ellipses, the same as SVG, and another in new colours: none of the art itself.
+times the size beside its ellipses, the same as SVG, and another in new colours: none of the art itself. ``composed``
+alone: samples of ``sprites/pixel-dit-0`` and the splats that fit them, by 300 steps on 2,000 images.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from PIL import Image
 from data_schemas.stores import open_store
 from encoders.decode import decode, to_uint8
 from pipeline.generation.export import export_image
-from pipeline.generation.grids import picture_of, side_by_side
+from pipeline.generation.grids import below_each_other, picture_of, side_by_side
 from pipeline.generation.run import Run, load_run
 from pipeline.generation.sample import sample
 from pipeline.generation.sample_job import KnownPart, SampleJob
@@ -31,6 +33,7 @@ SMALL, TILE, LARGE = 32, 128, 448
 DIGIT, CHARACTER = 7, 0
 ANEW = 6
 SHOWN = 2
+COMPOSED = 9
 
 
 def stored(store: Path, image: int, side: int) -> Image.Image:
@@ -51,9 +54,37 @@ def part_anew(run: Run, store: Path, image: int, work: Path, box: tuple[int, int
     return side_by_side([tile.resize((TILE, TILE), Image.Resampling.NEAREST) for tile in tiles])
 
 
-def main(runs: Path) -> None:
-    """Draws everything into docs/images."""
+def composed(runs: Path, work: Path) -> None:
+    """Pixels that a generator drew, what the splats for them show as large and larger, and the way between two."""
+    pixels = load_run(runs / "sprites" / "pixel-dit-0", device="cpu")
+    ends = (0, COMPOSED - 1)
+    made = sample(pixels, SampleJob(out=work / "composed", number=COMPOSED, splats=True, size=TILE, interpolate=ends))
+    assert made.store is not None  # the fit writes one
+    assert made.strip is not None
+    with open_store(made.store, "r") as opened:
+        header, content = opened.header, opened.read(["image", "splats"])
+    near = [picture_of(image).resize((TILE, TILE), Image.Resampling.NEAREST) for image in content["image"]]
+    shown = [stored(made.store, row, header.height) for row in range(COMPOSED)]
+    rows = [
+        near,
+        [picture.resize((TILE, TILE), Image.Resampling.NEAREST) for picture in shown],
+        [Image.open(path) for path in made.pictures],
+        [draw_ellipses(splats, header.splat_layout, header.height, header.width, TILE) for splats in content["splats"]],
+    ]
+    strip = Image.open(made.strip)
+    sheet = below_each_other([*(side_by_side(row) for row in rows), strip], gap=4)
+    sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4)).quantize(128).save(
+        IMAGES / "composed.png", optimize=True
+    )
+
+
+def main(runs: Path, only: str = "") -> None:
+    """Draws everything into docs/images, or ``composed`` only."""
     torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        composed(runs, Path(folder))
+    if only == "composed":
+        return
     mnist = runs / "mnist" / "mnist.zarr"
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -78,4 +109,4 @@ def main(runs: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -9,8 +9,9 @@ from encoders.compiled import compiled
 CUT = 7.75
 """Half-width of the box in marginal standard deviations: exp(-7.75^2 / 2) < 1e-13."""
 
-_SMALLEST_SIGMA = 1e-6
-_GREATEST_RHO = 0.999999
+SMALLEST_SIGMA = 1e-6
+GREATEST_RHO = 0.999999
+"""Bounds of what is drawn: sigmas in normalised units. Beyond them the nearest Gaussian is drawn."""
 
 
 @compiled
@@ -19,9 +20,9 @@ def pixel_frame(geometry, height, width):
 
     ``geometry`` = sigma_x, sigma_y, rho, x, y in the columns' units; what is no Gaussian becomes the nearest one.
     """
-    sigma_x = max(abs(geometry[0]), np.float32(_SMALLEST_SIGMA)) * np.float32(0.5 * width)
-    sigma_y = max(abs(geometry[1]), np.float32(_SMALLEST_SIGMA)) * np.float32(0.5 * height)
-    rho = min(max(geometry[2], np.float32(-_GREATEST_RHO)), np.float32(_GREATEST_RHO))
+    sigma_x = max(abs(geometry[0]), np.float32(SMALLEST_SIGMA)) * np.float32(0.5 * width)
+    sigma_y = max(abs(geometry[1]), np.float32(SMALLEST_SIGMA)) * np.float32(0.5 * height)
+    rho = min(max(geometry[2], np.float32(-GREATEST_RHO)), np.float32(GREATEST_RHO))
     x = (geometry[3] + np.float32(1)) * np.float32(0.5 * width)
     y = (geometry[4] + np.float32(1)) * np.float32(0.5 * height)
     root = np.float32(np.sqrt((1.0 - rho) * (1.0 + rho)))

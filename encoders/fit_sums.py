@@ -23,6 +23,7 @@ from encoders.vector import (
     ceil,
     entry,
     exponential,
+    exponential_to_rounding,
     floor,
     fused,
     lanes,
@@ -47,6 +48,10 @@ _DEEPEST = 78.0
 _STEEPEST = 80.0
 MOMENTS = 8
 
+RUN = 16
+"""Rows after which an exact sum begins its chain of multiplications anew: an error e of the quotient grows to e t^2 / 2
+within t rows. The fit goes on for whole boxes, which are lower than that as a rule."""
+
 # Rows of the table of derived quantities, each [gaussian].
 FACTOR_A, FACTOR_C, QUOTIENT, LEFT, VECTORS, TOP, ROWS, CHAIN, HALF, SLOPE = range(10)
 DERIVED = 10
@@ -55,14 +60,22 @@ DERIVED = 10
 @compiled
 def derive(theta, derived, padded, height, width, cut):
     """Factors and boxes of all Gaussians, eight at a time."""
+    for n in range(0, padded, LANES):
+        store(derived, FACTOR_A * padded + n, exponential(load(theta, LOG_A * padded + n)))
+        store(derived, FACTOR_C * padded + n, exponential(load(theta, LOG_C * padded + n)))
+    place_boxes(theta, derived, padded, height, width, cut)
+
+
+@compiled
+def place_boxes(theta, derived, padded, height, width, cut, exact=None):
+    """Boxes of all Gaussians whose factors a and c are in ``derived`` already, eight at a time."""
     zero, half = splat(0.0), splat(0.5)
     wide, high = splat(np.float32(width)), splat(np.float32(height))
     reach = splat(cut)
     for n in range(0, padded, LANES):
         x, y = load(theta, X * padded + n), load(theta, Y * padded + n)
         b = load(theta, B * padded + n)
-        a = exponential(load(theta, LOG_A * padded + n))
-        c = exponential(load(theta, LOG_C * padded + n))
+        a, c = load(derived, FACTOR_A * padded + n), load(derived, FACTOR_C * padded + n)
         stiffness = fused(b, b, c * c)
         half_x = reach * square_root(stiffness) / (a * c)
         half_y = reach / c
@@ -86,9 +99,10 @@ def derive(theta, derived, padded, height, width, cut):
         slope = fused(magnitude(b), u, half * stiffness + c * v)
         # 1 where the chain of multiplications stays inside float32: depth and slope below their limits.
         chain = minimum(splat(_DEEPEST + BIAS) - depth, splat(_STEEPEST) - slope)
-        store(derived, FACTOR_A * padded + n, a)
-        store(derived, FACTOR_C * padded + n, c)
-        store(derived, QUOTIENT * padded + n, exponential(zero - stiffness))
+        if exact is None:
+            store(derived, QUOTIENT * padded + n, exponential(zero - stiffness))
+        else:
+            store(derived, QUOTIENT * padded + n, exponential_to_rounding(zero - stiffness))
         store(derived, LEFT * padded + n, left)
         store(derived, VECTORS * padded + n, vectors)
         store(derived, TOP * padded + n, top)
@@ -99,7 +113,7 @@ def derive(theta, derived, padded, height, width, cut):
 
 
 @compiled
-def room(derived, count, padded):
+def room(derived, count, padded, exact=None):
     """How many numbers a forward pass keeps for the backward pass: of chains, of spans, of their layout.
 
     Asked before every pass, since the room for the greatest possible boxes would be gigabytes for a photograph.
@@ -110,7 +124,8 @@ def room(derived, count, padded):
         if vectors == 0 or rows == 0:
             continue
         if entry(derived, CHAIN * padded + n) > np.float32(0):
-            chains += 2 * LANES * vectors
+            runs = 1 if exact is None else (rows + RUN - 1) // RUN
+            chains += 2 * LANES * vectors * runs
         else:
             # A span is at most two reaches and two rounded columns long, and no longer than its box.
             columns = min(float(vectors * LANES), 2.0 * entry(derived, HALF * padded + n) + 2.0)
@@ -143,8 +158,11 @@ def lay_spans(layout, at, first_centre, slope, half, rows, width):
 
 
 @compiled
-def forward(theta, derived, planes, chains, spans, layout, count, padded, height, width, tag, channels):
-    """Adds every Gaussian to the planes; keeps what the backward pass repeats."""
+def forward(theta, derived, planes, chains, spans, layout, count, padded, height, width, tag, channels, exact=None):
+    """Adds every Gaussian to the planes; keeps what the backward pass repeats.
+
+    With ``exact`` (anything but None: the choice is compiled) weights are right to 1e-5 however high a box is.
+    """
     number = len(tag)
     stride = width + LANES
     size = height * stride
@@ -164,33 +182,40 @@ def forward(theta, derived, planes, chains, spans, layout, count, padded, height
         k2 = entry(theta, (COLOUR + 2) * padded + n) if channels > 2 else np.float32(1)
         if entry(derived, CHAIN * padded + n) > np.float32(0):
             left = int(entry(derived, LEFT * padded + n))
-            dy = np.float32(top) + np.float32(0.5) - y
-            v = c * dy
             stiffness = b * b + c * c
-            shift = np.float32(BIAS) - np.float32(0.5) * v * v
-            slope = np.float32(0.5) * stiffness + c * v
             c0, c1, c2, c3 = splat(k0 * unbias), splat(k1 * unbias), splat(k2 * unbias), splat(unbias)
             quotient = splat(entry(derived, QUOTIENT * padded + n))
-            for vector in range(vectors):
-                start = left + vector * LANES
-                u = fused(splat(a), lanes() + splat(np.float32(start) + np.float32(0.5) - x), splat(b * dy))
-                weight = exponential(fused(splat(np.float32(-0.5)) * u, u, splat(shift)))
-                ratio = exponential(fused(splat(-b), u, splat(-slope)))
-                store(chains, chain_at, weight)
-                store(chains, chain_at + LANES, ratio)
-                chain_at += 2 * LANES
-                at = top * stride + start
-                for _ in range(rows):
-                    store(planes, at, fused(weight, c0, load(planes, at)))
-                    if number > 1:
-                        store(planes, at + size, fused(weight, c1, load(planes, at + size)))
-                    if number > 2:
-                        store(planes, at + 2 * size, fused(weight, c2, load(planes, at + 2 * size)))
-                    if number > 3:
-                        store(planes, at + 3 * size, fused(weight, c3, load(planes, at + 3 * size)))
-                    weight = weight * ratio
-                    ratio = ratio * quotient
-                    at += stride
+            runs = 1 if exact is None else (rows + RUN - 1) // RUN
+            for part in range(runs):
+                row = top + part * RUN
+                dy = np.float32(row) + np.float32(0.5) - y
+                v = c * dy
+                shift = np.float32(BIAS) - np.float32(0.5) * v * v
+                slope = np.float32(0.5) * stiffness + c * v
+                for vector in range(vectors):
+                    start = left + vector * LANES
+                    u = fused(splat(a), lanes() + splat(np.float32(start) + np.float32(0.5) - x), splat(b * dy))
+                    depth = fused(splat(np.float32(-0.5)) * u, u, splat(shift))
+                    steepness = fused(splat(-b), u, splat(-slope))
+                    if exact is None:
+                        weight, ratio = exponential(depth), exponential(steepness)
+                    else:
+                        weight, ratio = exponential_to_rounding(depth), exponential_to_rounding(steepness)
+                    store(chains, chain_at, weight)
+                    store(chains, chain_at + LANES, ratio)
+                    chain_at += 2 * LANES
+                    at = row * stride + start
+                    for _ in range(rows if exact is None else min(RUN, rows - part * RUN)):
+                        store(planes, at, fused(weight, c0, load(planes, at)))
+                        if number > 1:
+                            store(planes, at + size, fused(weight, c1, load(planes, at + size)))
+                        if number > 2:
+                            store(planes, at + 2 * size, fused(weight, c2, load(planes, at + 2 * size)))
+                        if number > 3:
+                            store(planes, at + 3 * size, fused(weight, c3, load(planes, at + 3 * size)))
+                        weight = weight * ratio
+                        ratio = ratio * quotient
+                        at += stride
         else:
             slope = entry(derived, SLOPE * padded + n)
             dy = np.float32(top) + np.float32(0.5) - y
@@ -259,11 +284,27 @@ def residual(planes, target, low, high, mask, height, width, tag, channels, epsi
 
 
 @compiled
-def backward(theta, derived, planes, chains, spans, layout, moments, count, padded, height, width, tag, channels):
+def backward(
+    theta,
+    derived,
+    planes,
+    chains,
+    spans,
+    layout,
+    moments,
+    count,
+    padded,
+    height,
+    width,
+    tag,
+    channels,
+    exact=None,
+):
     """Moments of the residual under every Gaussian.
 
     ``moments`` [8, gaussian] receives the sums of g dx, g dy, g dx^2, g dx dy, g dy^2 and of residual * weight per
-    channel, g = weight * sum_c(residual_c colour_c).
+    channel, g = weight * sum_c(residual_c colour_c). With ``exact`` (as in ``forward``) u = a dx + b dy takes the place
+    of dx: the moments of a needle, whose dx and dy cancel, keep their digits.
     """
     number = len(tag)
     stride = width + LANES
@@ -278,7 +319,8 @@ def backward(theta, derived, planes, chains, spans, layout, moments, count, padd
             for moment in range(MOMENTS):
                 moments[moment * padded + n] = np.float32(0)
             continue
-        x, y = entry(theta, X * padded + n), entry(theta, Y * padded + n)
+        x, y, b = entry(theta, X * padded + n), entry(theta, Y * padded + n), entry(theta, B * padded + n)
+        a = entry(derived, FACTOR_A * padded + n)
         top = int(entry(derived, TOP * padded + n))
         k0, k1, k2 = np.float32(1), np.float32(1), np.float32(1)
         if number > 1:
@@ -297,40 +339,45 @@ def backward(theta, derived, planes, chains, spans, layout, moments, count, padd
             left = int(entry(derived, LEFT * padded + n))
             quotient = splat(entry(derived, QUOTIENT * padded + n))
             below = np.float32(top + rows) + np.float32(0.5) - y
+            runs = 1 if exact is None else (rows + RUN - 1) // RUN
             for vector in range(vectors):
                 start = left + vector * LANES
-                weight = load(chains, chain_at)
-                ratio = load(chains, chain_at + LANES)
-                chain_at += 2 * LANES
                 # Running sums down the rows: first = sum g, second = sum g t, third = sum g t (t + 1) / 2, where t
                 # counts rows from the bottom edge of the box, dy = below - t.
                 first, second, third = zero, zero, zero
                 at = top * stride + start
-                for _ in range(rows):
-                    r0 = load(planes, at)
-                    if number == 1:
-                        first = fused(weight, r0, first)
-                    else:
-                        gather0 = fused(weight, r0, gather0)
-                        pull = r0 * c0
-                        r1 = load(planes, at + size)
-                        if channels > 1:
-                            gather1 = fused(weight, r1, gather1)
-                            pull = fused(r1, c1, pull)
+                for part in range(runs):
+                    kept_at = chain_at + (part * vectors + vector) * 2 * LANES
+                    weight = load(chains, kept_at)
+                    ratio = load(chains, kept_at + LANES)
+                    for _ in range(rows if exact is None else min(RUN, rows - part * RUN)):
+                        r0 = load(planes, at)
+                        if number == 1:
+                            first = fused(weight, r0, first)
                         else:
-                            pull = pull + r1
-                        if number > 2:
-                            r2 = load(planes, at + 2 * size)
-                            gather2 = fused(weight, r2, gather2)
-                            pull = fused(r2, c2, pull)
-                        if number > 3:
-                            pull = pull + load(planes, at + 3 * size)
-                        first = fused(weight, pull, first)
-                    second = second + first
-                    third = third + second
-                    weight = weight * ratio
-                    ratio = ratio * quotient
-                    at += stride
+                            gather0 = fused(weight, r0, gather0)
+                            pull = r0 * c0
+                            r1 = load(planes, at + size)
+                            if channels > 1:
+                                gather1 = fused(weight, r1, gather1)
+                                pull = fused(r1, c1, pull)
+                            else:
+                                pull = pull + r1
+                            if number > 2:
+                                r2 = load(planes, at + 2 * size)
+                                gather2 = fused(weight, r2, gather2)
+                                pull = fused(r2, c2, pull)
+                            if number > 3:
+                                pull = pull + load(planes, at + 3 * size)
+                            first = fused(weight, pull, first)
+                        second = second + first
+                        third = third + second
+                        weight = weight * ratio
+                        ratio = ratio * quotient
+                        at += stride
+                if exact is not None:
+                    # Before the squares of distances, which overflow with the bias for a Gaussian far off the canvas.
+                    first, second, third = first * splat(unbias), second * splat(unbias), third * splat(unbias)
                 if number == 1:
                     gather0 = gather0 + first
                 dx = lanes() + splat(np.float32(start) + np.float32(0.5) - x)
@@ -344,6 +391,17 @@ def backward(theta, derived, planes, chains, spans, layout, moments, count, padd
                 along_x = first * dx
                 sum_x = sum_x + along_x
                 sum_xx = fused(along_x, dx, sum_xx)
+            chain_at += runs * vectors * 2 * LANES
+            if exact is not None:
+                scale = np.float32(1)
+                if number > 1:
+                    unbiased = splat(unbias)
+                    gather0, gather1, gather2 = gather0 * unbiased, gather1 * unbiased, gather2 * unbiased
+                to_x, to_y = splat(a), splat(b)
+                sum_x = fused(to_x, sum_x, to_y * sum_y)
+                across = fused(to_x, sum_xx, to_y * sum_xy)
+                sum_xy = fused(to_x, sum_xy, to_y * sum_yy)
+                sum_xx = fused(to_x, across, to_y * sum_xy)
         else:
             for row in range(top, top + rows):
                 dy = np.float32(row) + np.float32(0.5) - y
@@ -355,6 +413,8 @@ def backward(theta, derived, planes, chains, spans, layout, moments, count, padd
                     span_at += LANES
                     at = row * stride + start
                     dx = lanes() + splat(np.float32(start) + np.float32(0.5) - x)
+                    if exact is not None:
+                        dx = fused(splat(a), dx, splat(b * dy))
                     r0 = load(planes, at)
                     gather0 = fused(weight, r0, gather0)
                     pull = r0 * c0

@@ -202,19 +202,24 @@ floor = _operation(_one("floor"))
 ceil = _operation(_one("ceil"))
 
 
-def _emit_exp(builder, value):
+_TAYLOR = (0.6931471805599453, 0.2402265069591007, 0.05550410866482158, 0.009618129107628477, 0.0013333558146428443)
+_LONG_TAYLOR = (*_TAYLOR, 0.00015403530393381608, 1.525273380405984e-05)
+"""Coefficients of 2^f = 1 + sum of these times f^k: ln(2)^k / k!."""
+
+
+def _emit_exp(builder, value, coefficients=_TAYLOR):
     def fma(a, b, c):
         return _call(builder, f"llvm.fmuladd.v{LANES}f32", _VECTOR, [a, b, c])
 
-    # exp(x) = 2^n 2^f with n = round(x log2 e), |f| <= 1/2; 2^f by its Taylor polynomial of degree 5 (relative
-    # error below 3e-6; rounding the argument adds 6e-8 |x|), 2^n by adding n to the exponent bits.
+    # exp(x) = 2^n 2^f with n = round(x log2 e), |f| <= 1/2; 2^f by its Taylor polynomial (relative error below 3e-6
+    # with degree 5, 5e-9 with degree 7; rounding the argument adds 6e-8 |x|), 2^n by adding n to the exponent bits.
     value = _call(builder, f"llvm.maxnum.v{LANES}f32", _VECTOR, [value, _constant(-87.0)])
     value = _call(builder, f"llvm.minnum.v{LANES}f32", _VECTOR, [value, _constant(88.0)])
     scaled = builder.fmul(value, _constant(1.4426950408889634))
     whole = _call(builder, f"llvm.rint.v{LANES}f32", _VECTOR, [scaled])
     fraction = builder.fsub(scaled, whole)
-    result = _constant(0.0013333558146428443)
-    for coefficient in (0.009618129107628477, 0.05550410866482158, 0.2402265069591007, 0.6931471805599453, 1.0):
+    result = _constant(coefficients[-1])
+    for coefficient in (*coefficients[-2::-1], 1.0):
         result = fma(result, fraction, _constant(coefficient))
     exponent = builder.shl(builder.fptosi(whole, _INT_VECTOR), _int_constant(23))
     return builder.bitcast(builder.add(builder.bitcast(result, _INT_VECTOR), exponent), _VECTOR)
@@ -226,6 +231,16 @@ def exponential(typingctx, value):
 
     def codegen(context, builder, sig, args):
         return _emit_exp(builder, args[0])
+
+    return float32x8(value), codegen
+
+
+@_operation
+def exponential_to_rounding(typingctx, value):
+    """exp, relative error below 2e-7 + 6e-8 |value|; arguments are held to [-87, 88]."""
+
+    def codegen(context, builder, sig, args):
+        return _emit_exp(builder, args[0], _LONG_TAYLOR)
 
     return float32x8(value), codegen
 

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_schemas.errors import JobError, SplatSpaceError
+from data_schemas.printable import printable
 from flows.catalogue import DEPLOYMENTS, prefect_yaml
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -187,7 +188,9 @@ def _once(name: str, texts: list[str], port: int | None) -> int:
     check_access(api_url, _auth())
     state = run_once(deployment, flow, parameters)
     if not state.is_completed():
-        Console(stderr=True, soft_wrap=True).print(f"{state.name}: {state.message}", style="bold red", markup=False)
+        Console(stderr=True, soft_wrap=True).print(
+            printable(f"{state.name}: {state.message}", keep="\n"), style="bold red", markup=False
+        )
         return 1
     console.print(f"{state.name}: {report_of(state.result()) or 'no report'}", markup=False)
     return 0

@@ -46,6 +46,7 @@ def encode(
     data_dir: Path | None = None,
     split: Split | None = None,
     size: Annotated[int, Field(ge=1, le=MOST_SIZE)] | None = None,
+    background: str | None = None,
     limit: Annotated[int, Field(ge=1)] | None = None,
     gaussians: Annotated[int, Field(ge=0, le=MAX_GAUSSIANS)] | None = None,
     steps: Annotated[int, Field(ge=0, le=MAX_STEPS)] | None = None,
@@ -76,6 +77,7 @@ def encode(
         data_dir: folder that holds the files of a named data set; without it they are downloaded once.
         split: part of the data set.
         size: resize the images to this many pixels a side.
+        background: what transparent images are laid over: black, white, another name of a colour, or #rrggbb.
         limit: only the first images of the data set.
         gaussians: K, Gaussians per image; 0 stores the images only, for generators of pixels.
         steps: most optimiser steps per image, in the first round.
@@ -104,7 +106,8 @@ def encode(
     """
     logger = get_run_logger()
     job = resolve_job(
-        dataset, out, data_dir=data_dir, split=split, size=size, limit=limit, gaussians=gaussians, steps=steps,
+        dataset, out, data_dir=data_dir, split=split, size=size, background=background,
+        limit=limit, gaussians=gaussians, steps=steps,
         target_psnr=target_psnr, rounds=rounds, colours=colours, start=start, refine=refine, codec=codec, dtype=dtype,
         engine=engine, seed=seed, workers=workers, compute=compute, versions=versions,
     )  # fmt: skip

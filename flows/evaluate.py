@@ -9,6 +9,7 @@ from prefect import flow, get_run_logger
 from pydantic import Field
 
 from data_schemas.locations import location
+from encoders.base import MAX_GAUSSIANS, MAX_STEPS
 from flows.evaluation_artifact import publish_evaluation
 from flows.gate import require_generator_quality
 from flows.parameters import PathText
@@ -20,6 +21,7 @@ from pipeline.generation.evaluate_job import EvaluateJob
 from pipeline.generation.evaluation_report.reading import PAGE_FILE
 from pipeline.generation.feature_training import cache_folder
 from pipeline.generation.features import FeatureName
+from pipeline.generation.train_state import run_folder
 
 
 @flow(name="evaluate", flow_run_name="{run} on {store}", persist_result=False)
@@ -33,6 +35,9 @@ def evaluate(
     sampler: SamplerName | None = None,
     guidance: float = 1.0,
     features: FeatureName = "auto",
+    splats: bool = False,
+    gaussians: Annotated[int, Field(ge=1, le=MAX_GAUSSIANS)] | None = None,
+    steps: Annotated[int, Field(ge=0, le=MAX_STEPS)] | None = None,
     weights: PathText | None = None,
     against: PathText | None = None,
     ablation: PathText | None = None,
@@ -54,6 +59,9 @@ def evaluate(
         sampler: without it the objective's.
         guidance: towards the label; 1 for none.
         features: in what to measure; auto is classifier where every image has a label, else selfsup.
+        splats: also fit Gaussians to what a generator of pixels draws, and measure what they show.
+        gaussians: with splats, K; without it that of the store that the run learnt from.
+        steps: with splats, of the fit's optimiser; without it as that store had it.
         weights: file or folder of the Inception network's weights.
         against: evaluation of another generator (folder or JSON), for one table.
         ablation: folder of an ablation, whose table and picture go into the page.
@@ -73,13 +81,16 @@ def evaluate(
     job = EvaluateJob(
         run=Path(run),
         store=store,
-        out=Path(run) / "evaluation" if out is None else Path(out),
+        out=run_folder(Path(run)) / "evaluation" if out is None else Path(out),
         images=images,
         evaluations=evaluations,
         sweep=None if sweep is None else tuple(int(number) for number in sweep.split(",")),
         sampler=sampler,
         guidance=guidance,
         features=features,
+        splats=splats,
+        gaussians=gaussians,
+        steps=steps,
         weights=None if weights is None else Path(weights),
         against=() if against is None else (Path(against),),
         ablation=None if ablation is None else Path(ablation),
@@ -104,6 +115,6 @@ def evaluate(
         found = measure(job, device=device, progress=sampled)
     page = job.out / PAGE_FILE
     get_run_logger().info("evaluation: %s", page)
-    publish_evaluation(found, job.run, page)
+    publish_evaluation(found, run_folder(job.run), page)
     require_generator_quality(found, max_fid=max_fid, min_recall=min_recall, page=page)
     return page

@@ -19,6 +19,8 @@ _HEADER = ("images", "n", "FID", "KID", "precision", "recall", "coverage", "W2",
 def score_rows(found: Evaluation) -> list[list[str]]:
     """One row for each pair of sets that was compared: generated images, and the floors."""
     named = [(f"{line.evaluations} evaluations", line) for line in found.generated]
+    if found.fitted is not None:
+        named.append((f"the same as {found.fitted.gaussians} splats", found.fitted.scores))
     named += [
         ("the same to renderings", found.against_renderings),
         ("floor: originals", found.real_floor),
@@ -62,6 +64,11 @@ def evaluation_markdown(found: Evaluation, *, run: Path, page: Path) -> str:
         ("rows finished, of", f"{reference.finished:,} of {reference.rows:,}"),
         ("seed", str(generator.seed)),
     ]
+    if found.fitted is not None:
+        fitted = found.fitted
+        quality = "lossless" if fitted.psnr is None else f"{fitted.psnr:.2f} dB"
+        facts.append(("fit", f"K = {fitted.gaussians}, engine {fitted.engine}, {quality} to the generated pixels"))
+        facts.append(("core-ms of the fit per image", f"{1000 * fitted.core_seconds_per_image:.1f}"))
     sections = [
         f"# Evaluation of {escape(generator.name)} on {escape(reference.source)}",
         "Lower is better for FID, KID and sliced Wasserstein (W2). Compare only in the same features, at equal n.",

@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from data_schemas.errors import JobError
+from data_schemas.errors import JobError, StoreError
+from data_schemas.locations import resolved
 from pipeline.sources import SOURCES
 
 ROOTS_VARIABLE = "SPLATSPACE_ROOTS"
@@ -31,7 +32,8 @@ def require_inside_roots(*, dataset: str | None = None, **places: str | os.PathL
         places: the other parameters that are paths, by name; None where one is not given.
 
     Raises:
-        JobError: a path outside; the message says what was got and which roots there are.
+        JobError: a path outside, or a link that leads back to itself; the message says what was got and which roots
+            there are.
     """
     roots = configured_roots()
     if roots is None:
@@ -40,7 +42,11 @@ def require_inside_roots(*, dataset: str | None = None, **places: str | os.PathL
     if dataset is not None and dataset not in SOURCES:
         given["dataset"] = dataset
     for name, text in given.items():
-        if not _is_inside(text, roots):
+        try:
+            inside = _is_inside(text, roots)
+        except StoreError as error:
+            raise JobError(f"{name}: {error.got}", allowed=error.allowed, next_step=error.next_step) from error
+        if not inside:
             raise JobError(
                 f"{name} {text!r} lies outside the folders that flows may use",
                 allowed=", ".join(roots) or "nothing",
@@ -92,4 +98,5 @@ def _resolved(text: str) -> list[Path]:
         expanded = path.expanduser()
     except RuntimeError:  # `~` of a user that this system does not know
         expanded = path
-    return [path.resolve(), expanded.resolve()]
+    # An absolute path is not expanded.
+    return [resolved(Path.cwd() / place) for place in (path, expanded)]

@@ -11,6 +11,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
+from data_schemas.printable import text_of_markdown
 from flows.artifacts import artifact_key, escape, harmless, picture, places, small_sheet, table
 from models.checkpoint import read_config
 from pipeline.generation.cats_job import head_of
@@ -55,7 +56,6 @@ def training_rows(config: dict[str, Any], lines: list[dict[str, Any]]) -> list[t
         ("steps", f"{config['step']:,} of {job['steps']:,}"),
         ("loss, mean of the last entry", shown(config["loss"], ".4f")),
         ("norm of the gradient", shown(last.get("gradient_norm"), ".3f")),
-        ("images per second", shown(last.get("images_per_second"), ",.0f")),
         ("device", str(config["device"])),
     ]
 
@@ -106,7 +106,7 @@ def card_sections(text: str) -> list[str]:
             rows = [line.removeprefix("| ").removesuffix(" |").partition(" | ") for line in lines[2:]]
             found.append(table(["fact", "value"], [[name, value] for name, _, value in rows]))
         else:
-            found.append(escape(" ".join(lines)))
+            found.append(escape(text_of_markdown(" ".join(lines))))
     return found
 
 

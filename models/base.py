@@ -15,6 +15,10 @@ from data_schemas.splats import ColourRange
 DataKind = Literal["splats", "pixels"]
 
 
+LARGEST_SIZE = 1_000_000
+"""Of anything in the data of a network: more than any store holds, and far less than what would fill a memory."""
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """The shape of the data that a network is built for; it travels in the checkpoint.
@@ -49,16 +53,16 @@ class DataSpec:
         """Refuses a shape that no network can have.
 
         Raises:
-            JobError: a size below one, or anchors that are not K.
+            JobError: a size below one or above ``LARGEST_SIZE``, or anchors that are not K.
         """
         sizes = {"groups": self.groups, "height": self.height, "width": self.width, "channels": self.channels}
         if self.kind == "splats":
             sizes |= {"gaussians": self.gaussians, "features": self.features}
         for name, size in sizes.items():
-            if size < 1:
-                raise JobError(f"{name} = {size} in the data of a model", allowed="1 or more")
-        if self.gaussians < 0 or self.classes < 0:
-            raise JobError(f"gaussians = {self.gaussians}, classes = {self.classes}", allowed="0 or more")
+            if not 1 <= size <= LARGEST_SIZE:
+                raise JobError(f"{name} = {size} in the data of a model", allowed=f"1 to {LARGEST_SIZE:,}")
+        if not (0 <= self.gaussians <= LARGEST_SIZE and 0 <= self.classes <= LARGEST_SIZE):
+            raise JobError(f"gaussians = {self.gaussians}, classes = {self.classes}", allowed=f"0 to {LARGEST_SIZE:,}")
         if self.anchors is not None and len(self.anchors) != self.gaussians:
             raise JobError(
                 f"{len(self.anchors)} anchors for {self.gaussians} Gaussians", allowed=f"{self.gaussians} or none"

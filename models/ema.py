@@ -75,5 +75,5 @@ class Ema:
         try:
             self.model.load_state_dict(tensors)
             self.updates, self.decay = int(state["updates"]), float(state["decay"])
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(f"Mean weights that cannot be restored: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,6 +59,9 @@ class SplatHead(PatchHead):
         shape: see there.
         config: splats and how they are drawn.
 
+    Attributes:
+        blend: draws splats, with the signature of ``models.splat_patches.blend``; a faster one may take its place.
+
     Raises:
         JobError: no splat, or an unknown kernel or neighbourhood.
     """
@@ -73,6 +77,7 @@ class SplatHead(PatchHead):
             )
         self.grid, self.channels, self.published = grid, shape.channels, shape.published
         self.kernel: KernelName = config.kernel
+        self.blend: Callable[..., Tensor] = blend
         self.shared = config.neighbourhood == "3x3"
         self.parts = 6 + shape.channels
         self.deepest = PUBLISHED_DEPTH if shape.published else DEEPEST
@@ -120,7 +125,7 @@ class SplatHead(PatchHead):
             falls_to_grey = kernel == "gaussian"
             if falls_to_grey:
                 chosen = chosen._replace(colour=2 * chosen.colour - 1)
-            shown = blend(chosen, canvas or self.canvas, kernel, shared=self.shared, published=self.published)
+            shown = self.blend(chosen, canvas or self.canvas, kernel, shared=self.shared, published=self.published)
             return shown if falls_to_grey else 2 * shown - 1
 
     def canvas_of(self, height: int, width: int) -> Canvas:

@@ -183,7 +183,12 @@ def build_model(name: str, preset: str, spec: DataSpec, **changes: Any) -> Denoi
         wanted = type(getattr(config, field))
         if not isinstance(value, (int, float) if wanted is float else wanted):
             raise JobError(f"{field} = {value!r} of model {name}", allowed=f"{wanted.__name__}")
-    return entry.network(spec, dataclasses.replace(config, **changes))
+    try:
+        return entry.network(spec, dataclasses.replace(config, **changes))
+    except (RuntimeError, MemoryError, ArithmeticError) as error:  # what torch says of sizes that it cannot make
+        given = ", ".join(f"{field} = {value}" for field, value in changes.items()) or "no changes"
+        reason = next(iter(str(error).splitlines()), "no reason is known")
+        raise JobError(f"A network of model {name} ({preset}) with {given} cannot be built: {reason}") from error
 
 
 @dataclass(frozen=True)

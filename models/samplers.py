@@ -30,6 +30,9 @@ from models.schedules import LARGEST_BETA, StraightPath
 SamplerName = Literal["dpmpp-2m", "heun", "euler", "ddim", "ancestral"]
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)
 
+MOST_EVALUATIONS = 100_000
+"""Of the network for one image: a hundred times what the slowest published sampler takes."""
+
 Trajectory = Callable[[int, float, Tensor, Tensor], None]
 """(number of the step, time, noisy data, predicted clean data): called when the start of a step was evaluated."""
 
@@ -56,12 +59,12 @@ def steps_of(sampler: str, evaluations: int) -> int:
     """Steps that a number of evaluations pays for; Heun's take two each but the last.
 
     Raises:
-        JobError: an unknown sampler, or no evaluation.
+        JobError: an unknown sampler, no evaluation, or more than ``MOST_EVALUATIONS``.
     """
     if sampler not in SAMPLERS:
         raise JobError(f"Sampler {sampler!r}", allowed=", ".join(SAMPLERS))
-    if evaluations < 1:
-        raise JobError(f"{evaluations} evaluations", allowed="1 or more")
+    if not 1 <= evaluations <= MOST_EVALUATIONS:
+        raise JobError(f"{evaluations} evaluations", allowed=f"1 to {MOST_EVALUATIONS:,}")
     return (evaluations + 1) // 2 if sampler == "heun" else evaluations
 
 

@@ -127,7 +127,7 @@ class Canvas(nn.Module):
         along_x, along_y = xx * x + xy * y, xy * x + yy * y
         terms = torch.stack([xx, xy, yy, -2 * along_x, -2 * along_y, along_x * x + along_y * y], dim=-1)
         # The expanded square may fall a rounding error below zero.
-        return (terms @ self.basis.float()).clamp_min(0)
+        return (terms @ self.basis.to(terms.dtype)).clamp_min(0)
 
     def image(self, places: Tensor) -> Tensor:
         """[batch, row, column, channel, place] -> [batch, channel, row of pixels, column of pixels]."""
@@ -181,7 +181,7 @@ def blend(
     distance = canvas.distances(seen)
     logits = 2 * seen.depth.unsqueeze(-1) - 4 * distance
     if shared:
-        fading = canvas.fading.float().repeat_interleave(splats.depth.shape[-1], dim=2)
+        fading = canvas.fading.to(logits.dtype).repeat_interleave(splats.depth.shape[-1], dim=2)
         logits = logits + fading
     if published:
         weights = torch.exp(logits - PUBLISHED_DEPTH)

@@ -16,7 +16,7 @@ from encoders.base import Encoder
 from encoders.decode import decode_with_dead, to_uint8
 from encoders.quality import psnr, ssim
 from pipeline.block_decision import BlockInput, Decision, decide, why_unreadable
-from pipeline.encode_records import BlockSummary, FailedImage
+from pipeline.encode_records import BlockSummary, FailedImage, NotedImage
 from pipeline.quantise import quantise
 from pipeline.sources.base import SourceImage
 
@@ -255,6 +255,12 @@ class _Tally:
             failed=tuple(
                 FailedImage(row=block.first_row + p, source_id=str(rows.source_id[p]), reason=self.failed[p])
                 for p in sorted(self.failed)
+            ),
+            noted=tuple(
+                NotedImage(row=block.first_row + p, source_id=image.identifier, kind=note.kind, text=note.text)
+                for p, image in enumerate(block.images)
+                if image is not None
+                for note in image.notes
             ),
             # An image without a fit has no error.
             mean_error=float(np.nansum(10.0 ** (-rows.psnr[done].astype(np.float64) / 10))),

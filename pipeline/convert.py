@@ -32,6 +32,7 @@ from data_schemas.stores import create_store, open_store
 from pipeline.convert_places import check_places, expanded, layout_of_source, layout_of_target, whole_or_absent
 from pipeline.convert_quality import measured
 from pipeline.convert_torch_folder import TorchFolderSink, TorchFolderSource
+from pipeline.finite_splats import require_finite
 from pipeline.sources.base import ImageSource
 
 logger = logging.getLogger("splatspace.convert")
@@ -66,6 +67,7 @@ class ConversionSummary:
         failed: (source_id, reason) of every failed row.
         empty: rows that were never encoded.
         notes: what a user should know of the destination.
+        unread_labels: (source_id, label) of every label that is no class number and therefore -1 in the destination.
     """
 
     source: str
@@ -79,6 +81,7 @@ class ConversionSummary:
     failed: list[tuple[str, str]] = field(default_factory=list)
     empty: int = 0
     notes: list[str] = field(default_factory=list)
+    unread_labels: list[tuple[str, str]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types only."""
@@ -98,6 +101,7 @@ class StoreSource:
     def __init__(self, path: Location) -> None:
         """Opens a store for reading."""
         self._store: SplatStore = open_store(path, "r")
+        self.unread_labels: dict[str, str] = {}
 
     @property
     def header(self) -> StoreHeader:
@@ -108,9 +112,16 @@ class StoreSource:
         return len(self._store)
 
     def blocks(self) -> Iterator[RowBlock]:
-        """All rows in order."""
+        """All rows in order.
+
+        Raises:
+            StoreCorruptError: splats that are not finite.
+        """
         for block in block_numbers(len(self._store), self._store.header.block_rows):
-            yield self._store.read_block(block)
+            rows = self._store.read_block(block)
+            done = np.flatnonzero(rows.state == RowState.DONE)
+            require_finite(rows.splats[done], block * self._store.header.block_rows + done, self._store)
+            yield rows
 
     def close(self) -> None:
         """Closes the store."""
@@ -174,8 +185,8 @@ def convert(
 
     Raises:
         JobError: options that do not go together.
-        StoreError: the source cannot be read, or the destination exists or cannot be written; the destination is then
-            as it was.
+        StoreError: the source cannot be read or holds no Gaussians, or the destination exists or cannot be written;
+            the destination is then as it was.
     """
     src, dst = expanded(src), expanded(dst)
     options = options or ConversionOptions()
@@ -194,6 +205,12 @@ def convert(
         else:
             rows = PUBLISHED_SOURCES[source_layout](src, options)
     try:
+        if not rows.header.gaussians and target_layout not in (ZARR, HDF5):
+            raise StoreError(
+                f"{src} holds images only, and layout {target_layout} holds Gaussians",
+                allowed=".zarr or .h5 for a store of images only",
+                next_step="encode the images with --gaussians 1 or more, or convert to .zarr or .h5",
+            )
         if source_layout not in (ZARR, HDF5) and target_layout in (ZARR, HDF5):
             rows = measured(rows, images)
         summary = ConversionSummary(
@@ -210,6 +227,7 @@ def convert(
             whole_or_absent(dst, lock=target_layout in (ZARR, HDF5), overwrite=overwrite) as partial,
         ):
             _pour(rows, partial, summary, options, progress)
+        summary.unread_labels = list(rows.unread_labels.items())
     finally:
         rows.close()
     for name, reason in summary.failed:

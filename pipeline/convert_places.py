@@ -11,12 +11,12 @@ from pathlib import Path
 
 from upath import UPath
 
-from data_schemas.durable_files import partial_name, sync_folder
+from data_schemas.durable_files import remove_abandoned, sync_folder, unfinished_folder
 from data_schemas.errors import JobError, StoreError
-from data_schemas.locations import Location, location
+from data_schemas.locations import Location, location, resolved
 from data_schemas.published_layouts import LAYOUT_NAMES, detect_layout
 from data_schemas.published_layouts.detect import HDF5, TORCH_FOLDER, ZARR, supported
-from data_schemas.stores import BACKENDS, publish_store, store_exists
+from data_schemas.stores import BACKENDS, publish_store, require_outside_stores, store_exists
 from data_schemas.writer_lock import WriterLock
 
 SUFFIXES = {ZARR: (".zarr",), TORCH_FOLDER: ("",)}
@@ -26,9 +26,16 @@ _HDF5_SUFFIXES = tuple(suffix for suffix in BACKENDS if suffix != ".zarr")
 
 
 def expanded(place: str | os.PathLike[str] | UPath) -> Location:
-    """A place as the user named it, with ``~`` resolved."""
+    """A place as the user named it, with ``~`` resolved.
+
+    Raises:
+        StoreError: a link that leads back to itself, or an unknown home.
+    """
     found = location(place)
-    return found.expanduser() if isinstance(found, Path) else found
+    if not isinstance(found, Path):
+        return found
+    resolved(found)
+    return found.expanduser()
 
 
 def layout_of_source(src: Location, name: str | None) -> str:
@@ -95,6 +102,7 @@ def check_places(src: Location, dst: Location, overwrite: bool) -> None:
         return
     if isinstance(src, Path):
         _require_apart(src, dst)
+    require_outside_stores(dst.parent)
     if not (dst.exists() or dst.is_symlink()):
         return
     if not overwrite:
@@ -113,7 +121,7 @@ def check_places(src: Location, dst: Location, overwrite: bool) -> None:
 
 
 def _require_apart(src: Path, dst: Path) -> None:
-    source, target = src.resolve(), dst.resolve()
+    source, target = resolved(src), resolved(dst)
     if source == target or target in source.parents or source in target.parents:
         raise JobError(f"{dst} and {src} lie inside each other", next_step="choose another destination")
 
@@ -135,20 +143,19 @@ def whole_or_absent(dst: Location, *, lock: bool, overwrite: bool = False) -> It
     dst.parent.mkdir(parents=True, exist_ok=True)
     # What is replaced may be a store that another process writes.
     lock = lock or (dst.exists() and dst.suffix.lower() in BACKENDS)
-    held = WriterLock(dst.resolve()) if lock else None
-    folder = partial_name(dst)
+    held = WriterLock(resolved(dst)) if lock else None
     try:
-        folder.mkdir()
-        partial = folder / dst.name
-        yield partial
-        # A journal of a store that stood here must not be replayed into the new one.
-        shutil.rmtree(dst.with_name(dst.name + ".journal"), ignore_errors=True)
-        if dst.exists():
-            os.replace(dst, folder / ("replaced-" + dst.name))
-        os.replace(partial, dst)
-        sync_folder(dst.parent)
+        remove_abandoned(dst)
+        with unfinished_folder(dst) as folder:
+            partial = folder / dst.name
+            yield partial
+            # A journal of a store that stood here must not be replayed into the new one.
+            shutil.rmtree(dst.with_name(dst.name + ".journal"), ignore_errors=True)
+            if dst.exists():
+                os.replace(dst, folder / ("replaced-" + dst.name))
+            os.replace(partial, dst)
+            sync_folder(dst.parent)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         if held is not None:
             held.release()
 

@@ -49,6 +49,11 @@ class MeasuredSource:
         """The header of the store to be made."""
         return self._header
 
+    @property
+    def unread_labels(self) -> dict[str, str]:
+        """Those of the rows."""
+        return self._rows.unread_labels
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -30,6 +30,7 @@ from data_schemas.published_layouts.rows import (
     PublishedImage,
     Survey,
     UnreadableImageError,
+    class_label,
     in_published_order,
     without_alpha,
 )
@@ -88,24 +89,28 @@ def _first_line(error: Exception) -> str:
 
 
 class TorchFolderSource(KeyedSource):
-    """Reads a folder of torch files."""
+    """Reads a folder of torch files, or one of them."""
 
     def __init__(self, path: Path, options: ConversionOptions) -> None:
         """Lists a folder and looks at every file's shape.
 
         Args:
-            path: the folder.
+            path: the folder, or one file of any name.
             options: what the files do not say.
 
         Raises:
-            StoreError: no such files, or none that can be read.
+            StoreError: no such files, or none that can be read; or one file of a folder with a record of conventions,
+                which numbers the rows of the whole folder.
             JobError: the image size is neither given nor known.
         """
-        self._folder = path
-        keys = in_published_order(file.stem for file in path.glob(TORCH_FILE_PATTERN))
+        single = path.is_file()
+        self._files = {file.stem: file for file in ((path,) if single else path.glob(TORCH_FILE_PATTERN))}
+        keys = in_published_order(self._files)
         if not keys:
             raise StoreError(f"{path} has no file {TORCH_FILE_PATTERN}", next_step="check the path")
-        self._record = self._read_record(path / RECORD_FILE)
+        if single:
+            self._require_alone(path)
+        self._record = None if single else self._read_record(path / RECORD_FILE)
         record = self._record
         header = (
             record.restored_header()
@@ -126,9 +131,25 @@ class TorchFolderSource(KeyedSource):
             raise StoreError(f"{path} has {path.stat().st_size} bytes", allowed=f"up to {MAX_RECORD_BYTES}")
         return PublishedRecord.parse(path.read_bytes(), str(path))
 
+    @staticmethod
+    def _require_alone(path: Path) -> None:
+        beside = path.with_name(RECORD_FILE)
+        if beside.is_file():
+            raise StoreError(
+                f"{path} is one of a folder that {beside} describes",
+                allowed="the folder",
+                next_step=f"convert {path.parent}",
+            )
+        try:
+            read_torch_file(path)
+        except UnreadableImageError as error:
+            raise StoreError(
+                f"{path}: {error}", allowed="a torch file with W [K, 7]", next_step="check that it is complete"
+            ) from error
+
     def _shape(self, key: str) -> tuple[int, int] | None:
         try:
-            shape = read_torch_file(self._folder / f"{key}.pt")["W"].shape
+            shape = read_torch_file(self._files[key])["W"].shape
         except UnreadableImageError:
             return None
         return shape[0], shape[1]
@@ -137,13 +158,13 @@ class TorchFolderSource(KeyedSource):
         """Reads one file; what is wrong with it becomes its failure."""
         image = PublishedImage(key)
         try:
-            content = read_torch_file(self._folder / f"{key}.pt")
+            content = read_torch_file(self._files[key])
             name, label = content.get("source_id"), content.get("label")
             if self._record is not None and isinstance(name, str):
                 image.source_id = name
             if isinstance(label, torch.Tensor) and label.numel() == 1:
                 label = label.item()
-            image.label = label if isinstance(label, int) else -1
+            image.label, image.unread_label = class_label(label)
             history = content.get("loss_history")
             image.steps = len(history) if isinstance(history, list) else 0
             table = content["W"]

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from data_schemas.locations import LocationField
 from data_schemas.records import StoreHeader
 from pipeline.jobs import EncodeJob
+from pipeline.sources.base import NoteKind
 
 
 class FailedImage(BaseModel):
@@ -28,6 +29,24 @@ class FailedImage(BaseModel):
     row: int
     source_id: str
     reason: str
+
+
+class NotedImage(BaseModel):
+    """One image that was read, and of which something should be known.
+
+    Attributes:
+        row: its row in the store.
+        source_id: its name inside the source.
+        kind: one of NOTE_WORDS.
+        text: what is particular to this image, or "".
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    row: int
+    source_id: str
+    kind: NoteKind
+    text: str = ""
 
 
 class EncodePlan(BaseModel):
@@ -87,6 +106,7 @@ class BlockSummary(BaseModel):
         retried: of those fitted or reused, rows that had failed before.
         repaired: of those fitted or reused, rows whose stored bytes were damaged.
         failed: images without splats, by name and reason.
+        noted: images that were read, and of which something should be known.
         mean_error: summed mean squared error of the rows now done, in units of 255 squared.
         stopped: whether the user stopped the run inside this block; the rest of its images is left to the next run.
         written: whether the block was written at all.
@@ -105,6 +125,7 @@ class BlockSummary(BaseModel):
     retried: int = 0
     repaired: int = 0
     failed: tuple[FailedImage, ...] = ()
+    noted: tuple[NotedImage, ...] = ()
     mean_error: float = 0.0
     stopped: bool = False
     written: bool = False
@@ -137,6 +158,7 @@ class BlockSummary(BaseModel):
             retried=sum(part.retried for part in parts),
             repaired=sum(part.repaired for part in parts),
             failed=tuple(image for part in parts for image in part.failed),
+            noted=tuple(image for part in parts for image in part.noted),
             mean_error=math.fsum(part.mean_error for part in parts),
             stopped=any(part.stopped for part in parts),
             written=any(part.written for part in parts),
@@ -194,7 +216,9 @@ class EncodeSummary(BaseModel):
         repaired: rows whose stored bytes were damaged and were fitted again.
         removed: rows whose image is no longer in the source; kept.
         removed_duplicates: repeats that the source itself left out.
+        left_out: other files where the images are: no images, or hidden.
         failed: images without splats, by name and reason.
+        noted: images that were read, and of which something should be known: flattened, vanished, decoder.
         psnr: of the mean squared error in dB over the images of the job; None where none is done or all are lossless.
         wall_seconds: of the whole run.
         fit_seconds: wall time inside the engine.
@@ -218,7 +242,9 @@ class EncodeSummary(BaseModel):
     repaired: int
     removed: int
     removed_duplicates: int
+    left_out: int = 0
     failed: tuple[FailedImage, ...]
+    noted: tuple[NotedImage, ...] = ()
     psnr: float | None = Field(default=None, allow_inf_nan=False)
     wall_seconds: float
     fit_seconds: float

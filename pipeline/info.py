@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, computed_field
 from upath import UPath
 
 from data_schemas.locations import LocationField, location
@@ -44,6 +45,16 @@ class StoreInfo(BaseModel):
     bytes_by_array: dict[str, int]
     numbers_per_image: int
     failures: tuple[tuple[int, str, str], ...]
+
+    @computed_field
+    @property
+    def opened_with(self) -> str:
+        """The expression of Python that opens the store without SplatSpace, by the engine that can read it."""
+        place = json.dumps(str(self.path), ensure_ascii=False)
+        if self.path.suffix.lower() == ".zarr":
+            return f"xarray.open_zarr({place}, consolidated=False)"
+        # xarray's first choice, netCDF4, ends the process where it meets half precision.
+        return f'xarray.open_dataset({place}, engine="h5netcdf")'
 
     @property
     def bytes_stored(self) -> int:

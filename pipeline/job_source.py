@@ -25,4 +25,5 @@ def source_of(job: EncodeJob, *, downloading: Progress | None = None) -> ImageSo
         size=job.size,
         download=job.download,
         progress=downloading,
+        background=job.background,
     )

@@ -13,6 +13,7 @@ from data_schemas.errors import JobError
 from data_schemas.locations import LocationField, location
 from data_schemas.splats import ADDITIVE, NORMALISED, OVER, CodecName, ColourRange, SplatDtype, StartName
 from encoders.base import MAX_GAUSSIANS, MAX_ROUNDS, MAX_STEPS, FitSettings
+from pipeline.background import BACKGROUND_PATTERN, BLACK, background_name
 from pipeline.compute_choice import LOCAL, check_compute
 from pipeline.job_errors import job_error
 from pipeline.presets import PRESETS, Split, gaussians_for, preset_for
@@ -46,6 +47,9 @@ class EncodeJob(BaseModel):
     data_dir: Path | None = Field(default=None, description="folder that holds the data set's files")
     split: Split = "all"
     size: int | None = Field(default=None, ge=1, le=16384, description="resize to this many pixels a side")
+    background: str = Field(
+        default=BLACK, pattern=BACKGROUND_PATTERN, description="what transparent images are laid over, #rrggbb"
+    )
     limit: int | None = Field(default=None, ge=1, description="first images of the source only")
     gaussians: int | None = Field(default=None, ge=0, le=MAX_GAUSSIANS, description="K; 0: the images only")
     steps: int = Field(default=400, ge=0, le=MAX_STEPS)
@@ -95,7 +99,7 @@ def resolve_job(dataset: str, out: str | os.PathLike[str] | UPath, **options: An
         dataset: a preset of ``pipeline.presets`` or a path.
         out: the store; its suffix decides the format. A URL such as ``s3://BUCKET/NAME.zarr`` is on object storage.
         options: fields of ``EncodeJob``; None means "as the preset says". ``codec`` may be short
-            (``additive``).
+            (``additive``), ``background`` a name (``white``).
 
     Raises:
         JobError: a value outside its range, an unknown option, a suffix that is no store, or options that
@@ -119,6 +123,8 @@ def resolve_job(dataset: str, out: str | os.PathLike[str] | UPath, **options: An
         )
     if "codec" in given:
         given["codec"] = _codec(str(given["codec"]))
+    if "background" in given:
+        given["background"] = background_name(str(given["background"]))
     if "data_dir" in given and dataset not in PRESETS:
         raise JobError(
             f"--data-dir together with the path {dataset!r}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +15,14 @@ from data_schemas.errors import SourceError, StoreMismatchError
 from data_schemas.headers import require_identity
 from data_schemas.locations import Location
 from data_schemas.records import RowState, StoreHeader
-from data_schemas.splats import layout_of
 from data_schemas.store import SplatStore
 from data_schemas.stores import create_store, open_store, store_exists
-from encoders.anchors import anchors
 from encoders.base import Encoder
 from pipeline.compute_choice import LOCAL
 from pipeline.download import Progress
 from pipeline.encode_records import EncodePlan
 from pipeline.engine_for_store import engine_for
+from pipeline.fit_header import fit_header
 from pipeline.job_encoder import encoder_for
 from pipeline.job_source import source_of
 from pipeline.jobs import EncodeJob
@@ -109,23 +107,9 @@ def survey(
         encoder = encoder_for(job, settings, workers=job.workers, unlearnt=not write)
     settings = encoder.settings
     job = job.model_copy(update={"gaussians": settings.gaussians})
-    header = StoreHeader(
-        codec=settings.codec,
-        layout=layout_of(settings.codec, channels).name,
-        gaussians=settings.gaussians,
-        height=height,
-        width=width,
-        channels=channels,
-        dtype=job.dtype,
-        images=job.images,
-        colours=settings.colours,
-        start=settings.start if settings.gaussians else None,
-        anchors=None
-        if settings.start == "adaptive" or not settings.gaussians
-        else tuple((float(x), float(y)) for x, y in anchors(settings.gaussians, height, width)),
-        engine=encoder.name,
-        settings=json.loads(json.dumps({**settings.as_dict(), "recipe": encoder.recipe()})),
-        seed=settings.seed,
+    header = fit_header(
+        encoder,
+        source.image_shape,
         source=source.record,
         block_rows=job.block_rows
         or _block_rows(
@@ -134,6 +118,8 @@ def survey(
             encoder.images_per_call(height, width, channels),
             FEWEST_BLOCKS if job.compute == LOCAL else FEWEST_BLOCKS_SHARED_OUT,
         ),
+        dtype=job.dtype,
+        images=job.images,
     )
     if job.versions:
         job = job.model_copy(update={"out": version_for(job.out, header)})

@@ -37,6 +37,7 @@ from pipeline.compute_choice import LOCAL
 from pipeline.download import Progress
 from pipeline.encode import encode
 from pipeline.encode_records import EncodeProgress
+from pipeline.finite_splats import require_finite
 from pipeline.job_encoder import read_regression
 from pipeline.job_source import source_of
 from pipeline.jobs import EncodeJob
@@ -236,6 +237,7 @@ def _read(
     folds: list[int] = []
     for first in range(0, len(rows), _ROWS_AT_ONCE):
         read = store.read(["splats", "image"], [int(row) for row in rows[first : first + _ROWS_AT_ONCE]])
+        require_finite(read["splats"], rows[first : first + _ROWS_AT_ONCE], store)
         splats = read["splats"].astype(np.float32)
         inputs.append(inputs_of(read["image"]))
         frames.append(from_splats(splats, header.height, header.width).reshape(len(splats), -1))

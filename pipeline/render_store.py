@@ -19,6 +19,8 @@ from data_schemas.records import RowState
 from data_schemas.store import SplatStore
 from data_schemas.stores import open_store
 from encoders.decode import decode, to_uint8
+from pipeline.finite_splats import require_finite
+from pipeline.whole_numbers import whole_number
 
 LARGEST_SIDE = 8192
 """Most pixels of the longer side."""
@@ -40,7 +42,7 @@ def render_image(
 
     Raises:
         JobError: a size outside 1 to LARGEST_SIDE.
-        StoreError: no such row or name, or a row without splats.
+        StoreError: no such row or name, or a row without splats or with some that are not finite.
     """
     if size is not None and not 1 <= size <= LARGEST_SIDE:
         raise JobError(f"--size {size}", allowed=f"1 to {LARGEST_SIDE} pixels")
@@ -74,8 +76,9 @@ def find_row(store: SplatStore, image: str) -> int:
         StoreError: neither a row nor a name of the store.
     """
     rows = len(store)
-    if image.removeprefix("-").isdecimal() and -rows <= int(image) < rows:
-        return int(image) % rows
+    number = whole_number(image)
+    if number is not None and -rows <= number < rows:
+        return number % rows
     matches = np.flatnonzero(store.read(["source_id"])["source_id"] == image)
     if not len(matches):
         raise StoreError(
@@ -95,6 +98,7 @@ def _splats(store: SplatStore, row: int) -> NDArray[Any]:
             allowed="a row that is done",
             next_step="encode again to fill it",
         )
+    require_finite(content["splats"], [row], store)
     return content["splats"][0]
 
 

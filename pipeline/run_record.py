@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
+from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -15,10 +16,14 @@ from data_schemas.store import SplatStore
 from encoders.base import Encoder
 from pipeline.encode_records import BlockSummary, EncodePlan, EncodeSummary
 from pipeline.planning import attribution_path
+from pipeline.sources.base import NOTE_STEPS, NOTE_WORDS
 
 logger = logging.getLogger("splatspace.encode")
 
 ROWS_AT_ONCE = 2**20
+
+MOST_NAMED = 5
+"""Names in one warning; the summary of the run has all."""
 
 RECORDED_PACKAGES = ("splatspace", "numpy", "numba", "torch", "zarr", "h5py")
 
@@ -36,6 +41,7 @@ def finish_run(
     """
     total = BlockSummary.merge(summaries)
     record = _record_run(store, plan, total, encoder)
+    _tell_notes(total)
     psnr = total.psnr
     attribution = attribution_path(plan.store)
     return EncodeSummary(
@@ -51,7 +57,9 @@ def finish_run(
         repaired=total.repaired,
         removed=plan.removed,
         removed_duplicates=plan.header.source.removed_duplicates,
+        left_out=plan.header.source.left_out,
         failed=total.failed,
+        noted=total.noted,
         psnr=None if psnr is None or not np.isfinite(psnr) else psnr,
         wall_seconds=record.wall_seconds,
         fit_seconds=record.fit_seconds,
@@ -79,6 +87,7 @@ def _record_run(store: SplatStore, plan: EncodePlan, total: BlockSummary, encode
         finished=finished,
         images=total.fitted,
         failed=len(total.failed),
+        noted=dict(Counter(image.kind for image in total.noted)),
         reused=total.reused,
         wall_seconds=max((finished - plan.started).total_seconds(), 0.0),
         fit_seconds=total.fit_seconds,
@@ -94,6 +103,16 @@ def _record_run(store: SplatStore, plan: EncodePlan, total: BlockSummary, encode
         store.set_header(header.model_copy(update={"updated": finished, "runs": (*header.runs, record)}))
     store.commit()
     return record
+
+
+def _tell_notes(total: BlockSummary) -> None:
+    """One warning for each kind of note, with some names."""
+    for kind, words in NOTE_WORDS.items():
+        names = [f"{image.source_id}: {image.text}".removesuffix(": ") for image in total.noted if image.kind == kind]
+        if names:
+            more = f"; and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+            shown = "; ".join(names[:MOST_NAMED]) + more
+            logger.warning("%d %s (%s). Next: %s.", len(names), words, shown, NOTE_STEPS[kind])
 
 
 def _versions() -> dict[str, str]:

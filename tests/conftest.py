@@ -14,6 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# An example that takes long on a busy machine is no fault.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA_VARIABLE = "SPLATSPACE_SHARED_DATA"
@@ -33,11 +38,13 @@ os.environ.update(
     PREFECT_PROFILES_PATH=str(Path(_HOME, "prefect", "profiles.toml")),
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW="ignore",
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="600",
     DO_NOT_TRACK="1",
     MPLBACKEND="Agg",
     NO_COLOR="1",
+    # As many processes as cores run tests: more threads in each would only wait for each other.
     OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", "1"),
+    OPENBLAS_NUM_THREADS=os.environ.get("OPENBLAS_NUM_THREADS", "1"),
 )
 
 
@@ -83,6 +90,22 @@ def s3_bucket() -> Iterator[str]:
 
     with s3_server() as bucket:
         yield bucket
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what only ``-m soak`` asks for, and puts the files that take longest first.
+
+    Workers take whole files: the long ones at once, so that none is left alone with one at the end.
+    """
+    if "soak" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("soak") is not None]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item.get_closest_marker("soak") is None]
+    costs: dict[Path, int] = {}
+    for item in items:
+        cost = 2 * (item.get_closest_marker("prefect") is not None) + (item.get_closest_marker("slow") is not None)
+        costs[item.path] = max(costs.get(item.path, 0), cost)
+    items.sort(key=lambda item: -costs[item.path])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

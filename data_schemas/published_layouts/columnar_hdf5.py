@@ -25,6 +25,7 @@ from data_schemas.published_layouts.rows import (
     PublishedImage,
     Survey,
     UnreadableImageError,
+    class_label,
     gather,
     trailing_number,
     without_alpha,
@@ -57,6 +58,7 @@ class ColumnarSource:
             StoreError: not such a file, or one whose pixels are not clamped sums.
             JobError: the image size is neither given nor known.
         """
+        self.unread_labels: dict[str, str] = {}
         self._file = open_file(path)
         try:
             self._splats = self._table()
@@ -155,7 +157,7 @@ class ColumnarSource:
         for first in range(0, len(self), size):
             part = slice(first, min(first + size, len(self)))
             images = list(self._images(part))
-            rows = next(gather(self._header, images))
+            rows = next(gather(self._header, images, self.unread_labels))
             if self._states is not None:
                 state = np.asarray(self._states[part], np.uint8)
                 told = np.minimum(state, np.uint8(RowState.FAILED))
@@ -170,7 +172,8 @@ class ColumnarSource:
         failures = self._text(self._failures, part)
         for row in range(part.stop - part.start):
             image = PublishedImage(names[row] if names else f"image_{part.start + row}")
-            image.label = -1 if found["labels"] is None else int(found["labels"][row])
+            if found["labels"] is not None:
+                image.label, image.unread_label = class_label(int(found["labels"][row]))
             image.steps = 0 if found["n_epochs"] is None else int(found["n_epochs"][row])
             image.dead = 0 if found["n_dead"] is None else int(found["n_dead"][row])
             image.psnr = float("nan") if found["psnr"] is None else float(found["psnr"][row])

@@ -15,12 +15,13 @@ ZARR = "zarr"
 HDF5 = "hdf5"
 TORCH_FOLDER = "torch-folder"
 
+TORCH_SUFFIXES = (".pt", ".pth")
 TORCH_FILE_PATTERN = "gaussian_representation_*.pt"
 
 MEANINGS = {
     ZARR: "a SplatSpace store in a .zarr folder",
     HDF5: "a SplatSpace store in a .h5 file",
-    TORCH_FOLDER: "a folder of gaussian_representation_{i}.pt with W [K, 7]",
+    TORCH_FOLDER: "a folder of gaussian_representation_{i}.pt with W [K, 7], or one such .pt",
     rotated_hdf5.LAYOUT_NAME: "HDF5 groups W/sprite_{i} or W/img_{i} of scaling, rotation, opacity, features, xyz",
     stamp_hdf5.LAYOUT_NAME: "HDF5 groups {key}/W or W/{key}/W of raw numbers [K, 9]",
     columnar_hdf5.LAYOUT_NAME: "an HDF5 table W [N, K, F] with labels, psnr, done",
@@ -57,6 +58,8 @@ def detect_layout(path: Path) -> str:
         raise StoreError(f"{path} is a folder of an unknown kind", allowed=supported())
     if not path.exists():
         raise StoreError(f"{path} does not exist", next_step="check the path")
+    if path.suffix.lower() in TORCH_SUFFIXES and not h5py.is_hdf5(path):
+        return TORCH_FOLDER
     if not h5py.is_hdf5(path):
         raise StoreError(f"{path} is not an HDF5 file", allowed=supported())
     with open_file(path) as file:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import StoreError
+from data_schemas.hdf5_opening import open_locked_if_possible
 from data_schemas.published_layouts.record import MAX_RECORD_BYTES, PublishedRecord
 from data_schemas.published_layouts.rows import MAX_GAUSSIANS_READ, UnreadableImageError
 
@@ -23,7 +24,7 @@ def open_file(path: Path) -> h5py.File:
         StoreError: not HDF5, cut short, or not readable.
     """
     try:
-        return h5py.File(path, "r")
+        return open_locked_if_possible(path)
     except OSError as error:
         raise StoreError(
             f"{path} cannot be opened as HDF5 ({error})",
@@ -114,6 +115,17 @@ def attribute(group: h5py.Group, name: str, default: Any) -> Any:
         return type(default)(value)
     except (OSError, RuntimeError, ValueError, TypeError, OverflowError):
         return default
+
+
+def plain_attribute(group: h5py.Group, name: str) -> Any:
+    """An attribute as a number, a text or, where it is neither, as it is; None where it is absent."""
+    try:
+        value = group.attrs.get(name)
+        if isinstance(value, np.ndarray) and value.size == 1:
+            value = value.item()
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    except (OSError, RuntimeError, ValueError, TypeError):
+        return "cannot be read"
 
 
 def read_record(file: h5py.File) -> PublishedRecord | None:

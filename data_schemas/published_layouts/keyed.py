@@ -34,6 +34,7 @@ class KeyedSource(ABC):
             StoreError: no entries, or names that do not fit the record.
         """
         self._rows_header = header
+        self.unread_labels: dict[str, str] = {}
         self._plan: list[str | AbsentRow]
         if not keys:
             raise StoreError("The source has no images", next_step="check that it is complete")
@@ -75,7 +76,8 @@ class KeyedSource(ABC):
     def blocks(self) -> Iterator[RowBlock]:
         """All rows in order."""
         first = 0
-        for rows in gather(self._rows_header, (self._planned(entry) for entry in self._plan)):
+        images = (self._planned(entry) for entry in self._plan)
+        for rows in gather(self._rows_header, images, self.unread_labels):
             for row, entry in enumerate(self._plan[first : first + len(rows)]):
                 if isinstance(entry, AbsentRow):
                     rows.state[row] = RowState(entry.state)

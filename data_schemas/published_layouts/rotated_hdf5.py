@@ -16,6 +16,7 @@ from data_schemas.published_layouts.hdf5_access import (
     attribute,
     numbers,
     open_file,
+    plain_attribute,
     read_record,
     subgroup,
     table,
@@ -27,6 +28,7 @@ from data_schemas.published_layouts.rows import (
     PublishedImage,
     Survey,
     UnreadableImageError,
+    class_label,
     in_published_order,
     usual_count,
 )
@@ -88,7 +90,7 @@ class RotatedSource(KeyedSource):
         try:
             group = subgroup(self._images, key)
             image.source_id = attribute(group, "source_id", key) if self._record else key
-            image.label = attribute(group, "label", -1)
+            image.label, image.unread_label = class_label(plain_attribute(group, "label"))
             tables = {name: table(group, name, width) for name, width in FIELDS.items()}
             counts = {dataset.shape[0] for dataset in tables.values()}
             if counts != {self.header.gaussians}:

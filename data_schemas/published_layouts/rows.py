@@ -20,6 +20,7 @@ MAX_GAUSSIANS_READ = 100_000
 
 LARGEST_INTEGER = 2**31 - 1
 MOST_REASON_CHARACTERS = 500
+MOST_LABEL_CHARACTERS = 60
 
 
 class RowSource(Protocol):
@@ -28,6 +29,11 @@ class RowSource(Protocol):
     @property
     def header(self) -> StoreHeader:
         """The header of a store that holds these rows."""
+        ...
+
+    @property
+    def unread_labels(self) -> dict[str, str]:
+        """Labels that are no class numbers, by name of the image; known when all blocks were read."""
         ...
 
     def __len__(self) -> int:
@@ -68,6 +74,7 @@ class PublishedImage:
         splats: float64 [gaussian, parameter], or None where it could not be read.
         failure: why not.
         label: class number, -1 where there is none.
+        unread_label: the label in words where it is no class number, else empty.
         psnr: dB as the file says, NaN where it does not.
         steps: optimiser steps as the file says.
         dead: Gaussians without a visible contribution as the file says.
@@ -77,6 +84,7 @@ class PublishedImage:
     splats: NDArray[np.float64] | None = None
     failure: str = ""
     label: int = -1
+    unread_label: str = ""
     psnr: float = float("nan")
     steps: int = 0
     dead: int = 0
@@ -86,10 +94,39 @@ class UnreadableImageError(Exception):
     """Why one image of a published file cannot be converted; becomes the reason of a failed row."""
 
 
-def gather(header: StoreHeader, images: Iterable[PublishedImage]) -> Iterator[RowBlock]:
-    """Blocks of rows from single images; one that cannot be used becomes a failed row with its reason."""
+def class_label(value: Any) -> tuple[int, str]:
+    """A label of a published file as a store holds it.
+
+    Args:
+        value: whatever stands there; None where nothing does.
+
+    Returns:
+        The class number, -1 for none; and the value in words where it is no whole number that a store holds.
+    """
+    if value is None:
+        return -1, ""
+    value = value.item() if isinstance(value, np.generic) else value
+    try:
+        number = int(value) if isinstance(value, int) or float(value).is_integer() else None
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or not -1 <= number <= LARGEST_INTEGER:
+        return -1, repr(value)[:MOST_LABEL_CHARACTERS]
+    return number, ""
+
+
+def gather(header: StoreHeader, images: Iterable[PublishedImage], unread_labels: dict[str, str]) -> Iterator[RowBlock]:
+    """Blocks of rows from single images; one that cannot be used becomes a failed row with its reason.
+
+    Args:
+        header: of the rows.
+        images: in order.
+        unread_labels: gets, by name of the image, labels that are no class numbers.
+    """
     batch: list[PublishedImage] = []
     for image in images:
+        if image.unread_label:
+            unread_labels[image.source_id] = image.unread_label
         batch.append(image)
         if len(batch) == header.block_rows:
             yield _block(header, batch)
@@ -104,7 +141,7 @@ def _block(header: StoreHeader, images: list[PublishedImage]) -> RowBlock:
     most = float(np.finfo(header.dtype).max)
     for row, image in enumerate(images):
         rows.source_id[row] = image.source_id
-        rows.label[row] = image.label if -1 <= image.label <= LARGEST_INTEGER else -1
+        rows.label[row] = image.label
         failure = image.failure
         if not failure and image.splats is None:
             failure = "it holds no Gaussians"

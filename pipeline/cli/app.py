@@ -34,7 +34,7 @@ from pipeline.cli.report import EXAMPLES as REPORT_EXAMPLES
 from pipeline.cli.report import report
 from pipeline.cli.sample import EXAMPLES as SAMPLE_EXAMPLES
 from pipeline.cli.sample import sample
-from pipeline.cli.terminal import as_epilog, reporting_errors, start_logging
+from pipeline.cli.terminal import Commands, as_epilog, reporting_errors, start_logging
 from pipeline.cli.train import EXAMPLES as TRAIN_EXAMPLES
 from pipeline.cli.train import train
 from pipeline.cli.verify import EXAMPLES as VERIFY_EXAMPLES
@@ -61,6 +61,7 @@ COMMANDS: tuple[tuple[Callable[..., None], tuple[str, ...]], ...] = (
 
 app = typer.Typer(
     name="splatspace",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

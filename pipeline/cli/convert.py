@@ -98,14 +98,18 @@ def convert(
     if as_json:
         print_json(summary.as_dict())
     else:
+        height, width = summary.image_size
         say(
             f"{summary.source_layout} -> {summary.target_layout}: {summary.done:,} of {summary.rows:,} images, "
-            f"{summary.gaussians} Gaussians each, {summary.image_size[0]} x {summary.image_size[1]} pixels: {dst}"
+            f"{summary.gaussians or 'no'} Gaussians each, {height} x {width} pixels: {dst}"
         )
         for note in summary.notes:
             say(note)
     if summary.empty:
         warn(f"Warning: {summary.empty:,} rows of {src} were never encoded")
+    if summary.unread_labels:
+        told = [f"{name} ({label})" for name, label in summary.unread_labels]
+        warn(f"Warning: {len(told):,} labels are no class numbers and are left out (-1): {named(told)}")
     if summary.failed:
         names = [f"{name} ({reason})" for name, reason in summary.failed]
         warn(f"Warning: {len(names):,} of {summary.rows:,} images could not be converted: {named(names)}")

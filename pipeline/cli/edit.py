@@ -33,11 +33,14 @@ def edit(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Changes Gaussians of one image and writes it as a picture or as a store; the given store stays as it is."""
+    from data_schemas.durable_files import remove_abandoned
+    from data_schemas.stores import require_outside_stores
     from pipeline.generation.edit import Edit, edited
     from pipeline.generation.grids import picture_of
     from pipeline.generation.stored_image import read_image, write_image
     from pipeline.render_store import LARGEST_SIDE, save_png
 
+    require_outside_stores(out.parent)
     as_picture = out.suffix.lower() == ".png"
     if size is not None and (not as_picture or size > LARGEST_SIDE):
         raise JobError(f"--size {size}", allowed=f"1 to {LARGEST_SIDE} pixels, of a .png")
@@ -64,6 +67,7 @@ def edit(
         header = changed.header
         share = (size or max(header.height, header.width)) / max(header.height, header.width)
         height, width = (max(1, round(side * share)) for side in (header.height, header.width))
+        remove_abandoned(out)
         save_png(picture_of(changed.rendered(height=height, width=width)), out)
     else:
         write_image(changed, out, what=wanted.in_words())

@@ -32,6 +32,12 @@ def encode(
         Literal["train", "test", "all"] | None, typer.Option(help="Part of the set. Default: see splatspace presets.")
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Resize to so many pixels a side.")] = None,
+    background: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLOUR", help="What transparent images are laid over: black, white, #rrggbb. Default: black."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
     gaussians: Annotated[
         int | None,
@@ -117,6 +123,7 @@ def encode(
         data_dir=data_dir,
         split=split,
         size=size,
+        background=background,
         limit=limit,
         gaussians=gaussians,
         steps=steps,
@@ -169,6 +176,7 @@ def encode(
             "failed": len(summary.failed),
             "no longer in the source (rows kept)": summary.removed,
             "repeats left out": summary.removed_duplicates,
+            "other files left out": summary.left_out,
         }
         said = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
         say(f"{summary.images:,} images in {duration(summary.wall_seconds)}: {said}")

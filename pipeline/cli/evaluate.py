@@ -14,12 +14,13 @@ EXAMPLES = (
     "splatspace evaluate RUN --store sprites.zarr",
     "splatspace evaluate RUN --store mnist.zarr --images 2000 --evaluations 20 --sweep 5,10,50",
     "splatspace evaluate RUN --store mnist.zarr --against OTHER/evaluation",
+    "splatspace evaluate RUN_OF_PIXELS --store sprites.zarr --splats",
     "splatspace evaluate RUN --store cifar10.zarr --features inception --images 5000",
 )
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder of a training.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a training, or its model.safetensors.")],
     store: Annotated[
         str, typer.Option("--store", "-s", help="The store that it was trained on, with its source images.")
     ],
@@ -44,6 +45,15 @@ def evaluate(
         str | None, typer.Option(help="dpmpp-2m, heun, euler, ddim or ancestral. Default: the objective's.")
     ] = None,
     guidance: Annotated[float, typer.Option(help="Towards the label; 1 for none.")] = 1.0,
+    splats: Annotated[
+        bool, typer.Option("--splats", help="Also fit Gaussians to what a generator of pixels draws and measure them.")
+    ] = False,
+    gaussians: Annotated[
+        int | None, typer.Option("--gaussians", "-k", help="With --splats: K. Default: of the store it learnt from.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="With --splats: of the fit's optimiser. Default: as that store had it.")
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -67,17 +77,21 @@ def evaluate(
     from pipeline.generation.evaluate import evaluate as measure
     from pipeline.generation.evaluate_job import EvaluateJob
     from pipeline.generation.evaluation_report.terminal import scores_table
+    from pipeline.generation.train_state import run_folder
 
     job = EvaluateJob(
         run=run,
         store=store,
-        out=out or run / "evaluation",
+        out=out or run_folder(run) / "evaluation",
         images=images,
         evaluations=evaluations,
         sweep=_numbers(sweep),
         sampler=sampler,
         guidance=guidance,
         features=features,
+        splats=splats,
+        gaussians=gaussians,
+        steps=steps,
         weights=weights,
         against=tuple(against or ()),
         ablation=ablation,

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from data_schemas.printable import printable
 from pipeline.cli.terminal import named, print_json, stdout, warn
 
 EXAMPLES = ("splatspace info demo.zarr", "splatspace info demo.h5 --json")
@@ -42,15 +43,19 @@ def info(
         ("numbers", f"{found.numbers_per_image:,} {header.dtype} an image, {found.bytes_stored:,} bytes in all"),
         ("engine", f"{header.engine or '-'}, seed {header.seed}, {header.settings.get('steps', '-')} steps at most"),
         ("source", f"{source.name}, split {source.split}" + (f", {source.digest}" if source.digest else "")),
+        ("left out", f"{source.removed_duplicates:,} repeats, {source.left_out:,} other files"),
         ("licence", source.licence or "-"),
         ("runs", "; ".join(f"{run.images:,} images by {run.device}" for run in header.runs) or "-"),
+        ("in Python", found.opened_with),
         ("updated", f"{header.updated:%Y-%m-%d %H:%M:%S} UTC"),
     ]
-    table = Table(box=box.SIMPLE, show_header=False, title=Text(str(found.path), style="bold"), title_justify="left")
+    table = Table(
+        box=box.SIMPLE, show_header=False, title=Text(printable(str(found.path)), style="bold"), title_justify="left"
+    )
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(Text(name), Text(value))
+        table.add_row(Text(name), Text(printable(value)))
     stdout().print(table)
     if found.failures:
         names = [f"row {row} {name} ({reason})" for row, name, reason in found.failures]

@@ -15,10 +15,10 @@ EXAMPLES = ("splatspace models", "splatspace models --gaussians 70 --size 28 --c
 
 
 def models(
-    gaussians: Annotated[int, typer.Option("--gaussians", "-k", min=1, help="K, Gaussians per image.")] = 150,
-    size: Annotated[int, typer.Option(min=8, help="Pixels of a side.")] = 32,
+    gaussians: Annotated[int, typer.Option("--gaussians", "-k", min=1, max=100_000, help="K.")] = 150,
+    size: Annotated[int, typer.Option(min=8, max=16_384, help="Pixels of a side.")] = 32,
     channels: Annotated[Literal["1", "3"], typer.Option(help="Colours.")] = "3",
-    classes: Annotated[int, typer.Option(min=0, help="Labels.")] = 0,
+    classes: Annotated[int, typer.Option(min=0, max=1_000_000, help="Labels.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
     """Lists the generators with their parameters and GFLOP per evaluation, counted without computing anything."""

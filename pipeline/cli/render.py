@@ -25,11 +25,15 @@ def render(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Decodes one image at any resolution."""
+    from data_schemas.durable_files import remove_abandoned
+    from data_schemas.stores import require_outside_stores
     from pipeline.render_store import render_image, save_png
 
     if out.suffix.lower() != ".png":
         raise JobError(f"--out {out}", allowed="a path that ends in .png", next_step=f"give --out {out.stem}.png")
+    require_outside_stores(out)
     picture, row = render_image(store, image, size=size, ellipses=ellipses)
+    remove_abandoned(out)
     save_png(picture, out)
     if as_json:
         print_json({"out": str(out), "row": row, "width": picture.width, "height": picture.height})

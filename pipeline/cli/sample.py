@@ -19,6 +19,8 @@ EXAMPLES = (
     "splatspace sample runs/sprites -n 1 --out ways --gif --beside runs/pixels",
     "splatspace sample runs/sprites -n 16 --out filled --inpaint sprites.zarr:12 --box 0,0,16,32",
     "splatspace sample runs/sprites -n 16 --out painted --recolour sprites.zarr:12",
+    "splatspace sample runs/pixels -n 64 --out composed --splats",
+    "splatspace sample runs/pixels -n 2 --out larger --splats --gaussians 300 --size 512 --interpolate 0,1",
     "splatspace sample runs/cats -n 16 --out cats --anatomy --size 512",
     "splatspace sample runs/cats -n 8 --out drawn --sketch sketch.png --signal 0.25",
 )
@@ -60,6 +62,15 @@ def sample(
     anatomy: Annotated[
         bool, typer.Option("--anatomy", help="Pictures of how a patch model makes images: roll-out, seams, parts.")
     ] = False,
+    splats: Annotated[
+        bool, typer.Option("--splats", help="Fit Gaussians to what a generator of pixels draws: samples.zarr.")
+    ] = False,
+    gaussians: Annotated[
+        int | None, typer.Option("--gaussians", "-k", help="With --splats: K. Default: of the store it learnt from.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="With --splats: of the fit's optimiser. Default: as that store had it.")
+    ] = None,
     gif: Annotated[bool, typer.Option("--gif", help="Write forward.gif and sampling.gif of the first image.")] = False,
     beside: Annotated[
         Path | None, typer.Option(help="With --gif: a run of train pixels, shown beside the splats.")
@@ -105,6 +116,9 @@ def sample(
         interpolate=ends,
         gif=gif,
         suffix=".h5" if hdf5 else ".zarr",
+        splats=splats,
+        gaussians=gaussians,
+        steps=steps,
     )
     # Imports that take a second come after the options have been checked.
     from pipeline.generation.run import load_run
@@ -130,8 +144,14 @@ def sample(
     say(f"grid:  {result.grid}")
     if result.store is not None:
         say(f"store: {result.store}")
-    for path in (*([result.strip] if result.strip else []), *result.gifs, *result.anatomy):
-        say(f"also:  {path}")
+    fit = result.fit
+    if fit is not None:
+        quality = "lossless" if fit.psnr is None else f"{fit.psnr:.2f} dB of the mean error"
+        say(f"fit:   {fit.gaussians} Gaussians by engine {fit.engine}, {quality} against the sampled pixels,")
+        say(f"       {fit.seconds:.2f} s while sampling went on")
+    for path in (result.pixels, result.strip, *result.gifs, *result.anatomy):
+        if path is not None:
+            say(f"also:  {path}")
 
 
 def _place(option: str, text: str) -> tuple[str, str]:

@@ -154,8 +154,8 @@ def _show(summary: TrainSummary, *, as_json: bool) -> None:
         say(f"model:   {summary.checkpoint}")
         say(f"card:    {summary.run / 'card.md'}")
         say(f"samples: {summary.run / 'samples'}")
-    if summary.held_out:
-        say(f"kept apart for evaluation: {summary.held_out:,} images")
+        if summary.held_out:
+            say(f"kept apart for evaluation: {summary.held_out:,} images")
     if summary.repeats:
         named = ", ".join(summary.repeats_named[:5])
         warn(f"Note: {summary.repeats:,} rows repeat earlier ones and were not used: {named}")

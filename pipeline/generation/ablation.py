@@ -16,9 +16,10 @@ import numpy as np
 
 from data_schemas.durable_files import explained, write_file
 from data_schemas.errors import EvaluationError, JobError, SamplingError, SplatSpaceError, StoppedError, TrainingError
-from data_schemas.records import RowState
+from data_schemas.records import RowState, StoreHeader
+from data_schemas.splats import StartName
 from data_schemas.store import SplatStore
-from data_schemas.stores import open_store
+from data_schemas.stores import open_store, require_outside_stores
 from models.checkpoint import read_config
 from models.registry import model_named
 from pipeline.generation.ablation_job import (
@@ -41,7 +42,7 @@ from pipeline.generation.ablation_report import (
     ablation_png,
 )
 from pipeline.generation.ablation_rows import Found, gathered
-from pipeline.generation.ablation_stores import encode_variant
+from pipeline.generation.ablation_stores import encode_variant, variant_job
 from pipeline.generation.evaluate import evaluate
 from pipeline.generation.evaluate_job import EvaluateJob
 from pipeline.generation.evaluation_report.figures import Evaluation
@@ -53,6 +54,7 @@ from pipeline.generation.real_images import finished_rows
 from pipeline.generation.train import train
 from pipeline.generation.train_records import TrainProgress
 from pipeline.generation.train_state import MODEL_FILE, STATE_FILE, continued_job
+from pipeline.job_encoder import encoder_for
 
 logger = logging.getLogger("splatspace.ablate")
 
@@ -91,6 +93,7 @@ def ablate(job: AblateJob, *, progress: Progress = _nothing, should_stop: Callab
         StoppedError: ``should_stop`` said so.
         SplatSpaceError: a store or a folder cannot be used.
     """
+    require_outside_stores(job.out)
     with open_store(job.store, "r") as store:
         header = store.header
         job = job.model_copy(update={"axes": _filled(job, default_axes(job, header))})
@@ -133,7 +136,7 @@ def _check(job: AblateJob, points: Sequence[Point], store: SplatStore) -> None:
     """Refuses what cannot be trained before hours are spent on what can.
 
     Raises:
-        JobError: the first point that is refused.
+        JobError: the first point that is refused, or an engine of the base store that cannot run here.
         EvaluationError: a store without source images.
     """
     if "image" not in store.arrays:
@@ -154,6 +157,17 @@ def _check(job: AblateJob, points: Sequence[Point], store: SplatStore) -> None:
         if set(planned.changes) - set(known):
             raise JobError(f"Axis {point.axis} of model {job.model}", allowed="model splatdit")
         slots_for(planned, store.header, model_named(planned.model))
+        if point.gaussians is not None or point.start is not None:
+            gaussians, start, place = _variant(job, point, store.header)
+            variant = variant_job(store.header, place, gaussians=gaussians, start=start, workers=job.workers)
+            settings = variant.fit_settings(store.header.height, store.header.width)
+            encoder_for(variant, settings, workers=variant.workers, unlearnt=True)
+
+
+def _variant(job: AblateJob, point: Point, header: StoreHeader) -> tuple[int, StartName | None, Path]:
+    """K, start and place of the store that a point needs in place of the base store."""
+    gaussians, start = point.gaussians or header.gaussians, point.start or header.start
+    return gaussians, start, job.out / "stores" / f"k{gaussians}-{start}.zarr"
 
 
 def _require_same_base(job: AblateJob, store: SplatStore) -> None:
@@ -199,8 +213,7 @@ def _point(
     sweep = tuple(int(value) for value in job.axes.get("evaluations", ())) if point.axis == BASE else ()
     kept = _kept(folder / "evaluation", set(sweep))
     if point.gaussians is not None or point.start is not None:
-        start, gaussians = point.start or store.header.start, point.gaussians or store.header.gaussians
-        place = job.out / "stores" / f"k{gaussians}-{start}.zarr"
+        gaussians, start, place = _variant(job, point, store.header)
         if kept is None:
             report(0.0, "encodes its store")
             encode_variant(

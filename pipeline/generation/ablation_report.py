@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_schemas.printable import markdown_text, printable
 from pipeline.documents import read_document
 
 ABLATION_VERSION = 1
@@ -130,11 +131,11 @@ def ablation_markdown(found: Ablation) -> str:
     """The page ``ablation.md``."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |"
+        return "| " + " | ".join(printable(cell.replace("|", "/").replace("\n", " ")) for cell in cells) + " |"
 
     table = [line(ABLATION_HEADER), line(["---"] * len(ABLATION_HEADER))]
     table += [line(ablation_cells(row)) for row in found.rows]
-    parts = ["# Ablation", ablation_words(found), "\n".join(table), f"![FID by axis]({PICTURE_FILE})"]
+    parts = ["# Ablation", markdown_text(ablation_words(found)), "\n".join(table), f"![FID by axis]({PICTURE_FILE})"]
     return "\n\n".join(parts) + "\n"
 
 

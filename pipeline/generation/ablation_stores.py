@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_schemas.records import SourceRecord
+from data_schemas.records import SourceRecord, StoreHeader
 from data_schemas.splats import StartName
 from data_schemas.store import SplatStore
+from encoders.engines import ENGINES
 from pipeline.encode import encode
 from pipeline.generation.real_images import finished_rows
-from pipeline.jobs import resolve_job
+from pipeline.jobs import EncodeJob, resolve_job
 from pipeline.sources.base import SourceImage
 
 
@@ -82,20 +83,41 @@ def encode_variant(
         StoppedError: ``should_stop`` said so; run again to continue.
         SplatSpaceError: the store cannot be written, or the engine cannot do it.
     """
-    header = base.header
-    settings = header.settings
     path.parent.mkdir(parents=True, exist_ok=True)
-    job = resolve_job(
+    job = variant_job(base.header, path, gaussians=gaussians, start=start, workers=workers)
+    encode(job, source=StoredImages(base, limit), should_stop=should_stop)
+
+
+def variant_job(
+    header: StoreHeader, path: Path, *, gaussians: int, start: StartName | None, workers: int | None = None
+) -> EncodeJob:
+    """The encoding of a variant: every setting that the base store names decides it, but for K and start.
+
+    Args:
+        header: of the base store.
+        path: of the store to make.
+        gaussians: K.
+        start: where Gaussians begin.
+        workers: of the encoder.
+
+    Raises:
+        JobError: a choice that does not go with the base store's settings, as a refined fit from ``adaptive``.
+    """
+    settings = header.settings
+    return resolve_job(
         header.source.name,
         path,
         gaussians=gaussians,
         start=start,
         steps=settings.get("steps"),
         target_psnr=settings.get("target_psnr"),
+        rounds=settings.get("rounds"),
+        refine=header.refine,
+        # Stores of other programs name engines that nobody can run here.
+        engine=header.engine if header.engine in ENGINES else None,
         codec=header.codec,
         colours=header.colours,
         dtype=header.dtype,
         seed=header.seed,
         workers=workers,
     )
-    encode(job, source=StoredImages(base, limit), should_stop=should_stop)

@@ -107,6 +107,62 @@ def save_gifs(
     return [forward, sampling]
 
 
+def save_fitted_gifs(
+    drawing: Drawing,
+    view: Run,
+    fit: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+    folder: Path,
+    *,
+    seed: int,
+) -> list[Path]:
+    """Writes ``forward.gif`` and ``sampling.gif`` of the first image of a generator of pixels and of splats for it.
+
+    Forward: noise is added to the pixels; beside them are the splats that fit them then, as ellipses and as what they
+    show. Sampling: the noisy pixels at each step, what the network takes for the clean image, and the splats that fit
+    that.
+
+    Args:
+        drawing: the generator of pixels.
+        view: renders the splats.
+        fit: uint8 [image, row, column, channel] to splats [image, gaussian, parameter].
+        folder: where to write.
+        seed: of the noise.
+
+    Returns:
+        Both paths.
+
+    Raises:
+        SamplingError: a step that cannot be fitted.
+    """
+    run = drawing.run
+    noisy: list[Tensor] = []
+    clean: list[Tensor] = []
+
+    def keep(_number: int, _time: float, state: Tensor, prediction: Tensor) -> None:
+        noisy.append(state)
+        clean.append(prediction)
+
+    result = drawing.draw(keep)
+    states, predictions = (run.rendered(run.stored(torch.cat([*steps, result]))) for steps in (noisy, clean))
+    [generator] = generators_for(seed, 1)
+    features = result.float().cpu()
+    grain = torch.randn(features.shape, generator=generator)
+    path = run.objective.training_path
+    forward = []
+    for time in torch.linspace(1, 0, FORWARD_FRAMES, dtype=torch.float64):
+        forward.append(run.stored(float(path.signal(time)) * features + float(path.noise(time)) * grain))
+    grown = run.rendered(np.concatenate(forward))
+    paths = [folder / FORWARD_FILE, folder / SAMPLING_FILE]
+    for place, pictures, fitted in ((paths[0], (grown,), grown), (paths[1], (states, predictions), predictions)):
+        splats = fit(fitted)
+        frames = [
+            [*(_enlarged(picture_of(part[step])) for part in pictures), *_views(view, splats[step : step + 1])]
+            for step in range(len(splats))
+        ]
+        save_gif([side_by_side(frame) for frame in frames], place)
+    return paths
+
+
 def _way(drawing: Drawing) -> list[tuple[float, list[Image.Image]]]:
     """(time, pictures) of every step, and of the result."""
     run = drawing.run

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from pathlib import Path
 from typing import Any
 
 from data_schemas.durable_files import explained, write_file
+from data_schemas.printable import markdown_text, printable
 from data_schemas.records import StoreHeader
+from pipeline.generation.class_labels import ClassLabels
 from pipeline.generation.jobs import TrainJob
 from pipeline.generation.train_state import CARD_FILE
 
@@ -21,10 +24,9 @@ def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str
         config: of the checkpoint.
     """
     source, rows = header.source, config["store"]
-    classes = config["data"]["classes"]
     objective = config["objective"]
     lines = [
-        f"# {job.model} ({job.preset}) on {source.name}",
+        f"# {job.model} ({job.preset}) on {markdown_text(source.name)}",
         "",
         f"Generates images of {header.width} x {header.height} pixels"
         + (f" as {header.gaussians} Gaussians each (codec {header.codec})." if job.kind == "splats" else " in pixels."),
@@ -35,7 +37,7 @@ def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str
         f"| unfinished rows, not used | {rows['unfinished']:,} |",
         f"| images kept apart | {rows.get('held_out', 0):,} |",
         f"| rows that repeat others, not used | {rows.get('repeats', 0):,} |",
-        f"| labels | {classes or 'none'} |",
+        f"| labels | {_labels(config)} |",
         f"| order of Gaussians | {rows['order']} |",
         f"| parameters | {config['parameters']:,} |",
         f"| GFLOP per evaluation | {config['gflop']:.3f} |",
@@ -50,8 +52,9 @@ def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str
         "",
         "## Data",
         "",
-        f"Source: {source.name}, split {source.split}. Licence: {source.licence or 'not recorded'}."
-        + (f" {source.attribution}" if source.attribution else ""),
+        f"Source: {markdown_text(source.name)}, split {markdown_text(source.split)}. "
+        f"Licence: {markdown_text(source.licence or 'not recorded')}."
+        + (f" {markdown_text(source.attribution)}" if source.attribution else ""),
         "",
         "## Limits",
         "",
@@ -62,7 +65,7 @@ def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str
         "## Use",
         "",
         "```",
-        f"splatspace sample {job.out.name} -n 64 --out samples",
+        f"splatspace sample {printable(shlex.quote(job.out.name))} -n 64 --out samples",
         "```",
         "",
     ]
@@ -74,6 +77,13 @@ def _plans(plans: list[list[int]]) -> str:
     return "".join(
         f" (until step {step:,} planned with {before:,})" for (_, before), (step, _) in itertools.pairwise(plans)
     )
+
+
+def _labels(config: dict[str, Any]) -> str:
+    """How many; and which, where they do not count from 0."""
+    classes = config["data"]["classes"]
+    labels = ClassLabels(tuple(config.get("labels", range(classes))))
+    return f"{classes or 'none'}" if labels.plain else f"{classes}: {labels.words(labels.numbers)}"
 
 
 def _image_loss(job: TrainJob) -> str:

@@ -30,7 +30,7 @@ def split_rows(rows: NDArray[np.int64], hashes: NDArray[np.uint8], *, distinct: 
 
     Args:
         rows: int64 [image], ascending.
-        hashes: uint8 [image, byte], ``content_hash`` of each.
+        hashes: uint8 [image, byte], of each what ``content_identities`` gives.
         distinct: leave out rows that repeat an earlier one.
         held_out: share to keep apart, below 1.
     """

@@ -62,7 +62,7 @@ def draw(
     Args:
         run: the generator.
         settings: see there.
-        labels: int64 [image] for conditional generators, else None.
+        labels: int64 [image] of classes for conditional generators, else None.
         count: how many.
         report: called with the number of images so far after each batch.
 

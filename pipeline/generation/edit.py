@@ -73,7 +73,8 @@ def edited(image: StoredImage, edit: Edit) -> tuple[StoredImage, int]:
         The new image, with fewer Gaussians where some were deleted, and how many Gaussians were touched.
 
     Raises:
-        JobError: a Gaussian that is not there, a box with none in it, no Gaussian left, or a wrong colour.
+        JobError: a Gaussian that is not there, a box with none in it, no Gaussian left, a wrong colour, or a move
+            out of all numbers.
     """
     header, layout = image.header, image.header.splat_layout
     chosen = _chosen(image, edit)
@@ -86,8 +87,14 @@ def edited(image: StoredImage, edit: Edit) -> tuple[StoredImage, int]:
         return replace(image, splats=left, header=smaller), count
     splats = image.splats.copy()
     if edit.move is not None:
-        splats[chosen, layout.index("x")] += 2 * edit.move[0] / header.width
-        splats[chosen, layout.index("y")] += 2 * edit.move[1] / header.height
+        with np.errstate(over="ignore"):
+            splats[chosen, layout.index("x")] += 2 * edit.move[0] / header.width
+            splats[chosen, layout.index("y")] += 2 * edit.move[1] / header.height
+        if not np.isfinite(splats).all():
+            raise JobError(
+                f"--move {edit.move[0]:g},{edit.move[1]:g} leads out of the numbers that a store holds",
+                allowed=f"pixels of an image of {header.width} x {header.height}",
+            )
     if edit.recolour is not None:
         splats[chosen, layout.colour_slice] = _colour(image, edit.recolour)
     return replace(image, splats=splats), count

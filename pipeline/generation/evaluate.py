@@ -14,8 +14,9 @@ from torch import Tensor
 
 from data_schemas.errors import EvaluationError
 from data_schemas.store import SplatStore
-from data_schemas.stores import open_store
+from data_schemas.stores import open_store, require_outside_stores
 from models.samplers import steps_of
+from pipeline.content_identity import content_identities
 from pipeline.generation.ablation_report import read_ablation
 from pipeline.generation.data_split import DataSplit, split_rows
 from pipeline.generation.draws import Drawn, Settings, draw, roll_out
@@ -35,17 +36,17 @@ from pipeline.generation.evaluation_report.pictures import Pictures
 from pipeline.generation.evaluation_report.reading import JSON_FILE, PAGE_FILE, read_evaluation
 from pipeline.generation.features import FeatureExtractor, build_extractor
 from pipeline.generation.flops import sample_tflop, time_steps
-from pipeline.generation.metrics import (
-    frechet_distance,
-    images_needed,
-    inception_score,
-    kernel_distance,
-    nearest,
-    sliced_wasserstein,
-    support,
+from pipeline.generation.folder_lock import sole_writer
+from pipeline.generation.metrics import images_needed, nearest
+from pipeline.generation.real_images import (
+    finished_rows,
+    labels,
+    originals,
+    renderings,
 )
-from pipeline.generation.real_images import finished_rows, labels, originals, renderings
 from pipeline.generation.run import Run, load_run
+from pipeline.generation.sample_fit import SampleFit, sample_fit
+from pipeline.generation.scores import fitted_figures, scores_of
 from pipeline.generation.seams import seam_figures
 from pipeline.report.writing import write_whole
 
@@ -54,7 +55,6 @@ logger = logging.getLogger("splatspace.evaluate")
 DEFAULT_IMAGES = 1000
 """Images of each set where nothing else is asked for, and the store has twice as many."""
 
-_FEWEST_FOR_SCORE = 100
 _SHOWN_NEIGHBOURS = 8
 _SHOWN_WAYS = 6
 
@@ -98,24 +98,32 @@ def evaluate(
 
     Raises:
         CheckpointError: no run, or a damaged one.
-        JobError: a device that is not there.
+        JobError: a device that is not there; a fit whose K is not known.
         EvaluationError: fewer images than the metrics need, no source images, or features that cannot be had.
         DownloadError: the weights of Inception could not be downloaded.
-        StoreMismatchError: a store of another shape or codec than the generator's.
-        SamplingError: samples that are not finite.
+        StoreMismatchError: a store of another shape or codec than the generator's, or with labels that it did not
+            learn.
+        SamplingError: samples that are not finite or cannot be fitted; splats asked of a generator of splats.
+        StoreLockedError: another process writes the folder.
         ReportError: the folder cannot be written, or an evaluation or the ablation cannot be read.
     """
+    require_outside_stores(job.out)
     others = [read_evaluation(path) for path in job.against]
     ablation = None if job.ablation is None else read_ablation(job.ablation)
     run = load_run(job.run, device=device)
+    fit = sample_fit(run, gaussians=job.gaussians, steps=job.steps, seed=job.seed) if job.splats else None
     with open_store(job.store, "r") as store:
         run.require_same_data(store.header, store.path)
+        run.require_guidable(job.guidance)
         rows = finished_rows(store)[: job.rows]
+        run.require_known_labels(labels(store, rows), store.path, store.header.source.label_names)
         extractor = extractor or build_extractor(job.features, store, weights=job.weights)
         sets = _chosen_sets(job, _kept_apart(run, store, rows, extractor), extractor, len(store))
-        found, pictures = _measure(job, run, store, sets, extractor, len(rows), progress)
-    write_whole(job.out / PAGE_FILE, render_page(found, pictures, others, ablation).encode())
-    write_whole(job.out / JSON_FILE, (found.model_dump_json(indent=2) + "\n").encode())
+        # Before the hours of measuring: whoever comes second would overwrite what the first one writes.
+        with sole_writer(job.out):
+            found, pictures = _measure(job, run, fit, store, sets, extractor, len(rows), progress)
+            write_whole(job.out / PAGE_FILE, render_page(found, pictures, others, ablation).encode())
+            write_whole(job.out / JSON_FILE, (found.model_dump_json(indent=2) + "\n").encode())
     logger.info("Evaluation written to %s", job.out)
     return found
 
@@ -123,7 +131,7 @@ def evaluate(
 def _kept_apart(run: Run, store: SplatStore, rows: NDArray[np.int64], extractor: FeatureExtractor) -> DataSplit:
     """The rows that the generator has not seen, and those that it learnt from; all as unseen where there is no such."""
     trained = run.config["job"]
-    hashes = store.read(["content_hash"], rows.tolist())["content_hash"]
+    hashes = content_identities(store, rows)
     distinct, held_out = bool(trained.get("distinct", False)), float(trained.get("held_out", 0.0))
     split = split_rows(rows, hashes, distinct=distinct, held_out=held_out)
     needed = 2 * images_needed(extractor.dimension)
@@ -166,6 +174,7 @@ def _chosen_sets(job: EvaluateJob, split: DataSplit, extractor: FeatureExtractor
 def _measure(
     job: EvaluateJob,
     run: Run,
+    fit: SampleFit | None,
     store: SplatStore,
     sets: _Sets,
     extractor: FeatureExtractor,
@@ -181,7 +190,7 @@ def _measure(
     )
     steps_of(settings.sampler, settings.evaluations)
     conditional = run.objective.classes > 0
-    wanted = labels(store, sets.reference) if conditional else None
+    wanted = run.labels.classes(labels(store, sets.reference)) if conditional else None
     count = len(sets.reference)
     real, rendered = originals(store, sets.reference), renderings(store, sets.reference)
     reference, others = extractor.forward(real), extractor.forward(originals(store, sets.others))
@@ -197,12 +206,17 @@ def _measure(
 
         drawn = draw(run, _with(settings, number), wanted, count, sampled)
         found = extractor.forward(drawn.images)
-        scored.append(_scores("generated", "originals", reference, found, job.seed, number, extractor, drawn.images))
+        scored.append(scores_of("generated", "originals", reference, found, job.seed, number, extractor, drawn.images))
         if number == settings.evaluations:
             headline, features = drawn, found
     assert headline is not None  # the sweep holds the number that was asked for
     neighbours, nearest_rows = _neighbours(store, sets, extractor, features, others)
     way = roll_out(run, settings, wanted, min(_SHOWN_WAYS, count))
+    fitted = shown = splats = None
+    if fit is not None:
+        fitted, shown = fitted_figures(fit, headline, reference, job.seed, settings.evaluations, extractor)
+        first = fit.splats(np.concatenate([run.rendered(stored[:1]) for _, stored in way]))
+        splats = fit.view, [(moment, first[step : step + 1]) for step, (moment, _) in enumerate(way)]
     found = Evaluation(
         created=datetime.now(UTC),
         generator=GeneratorFacts(
@@ -220,17 +234,26 @@ def _measure(
             name=extractor.name, sha=extractor.sha, dimension=extractor.dimension, facts=extractor.facts
         ),
         generated=tuple(scored),
-        against_renderings=_scores(
+        fitted=fitted,
+        against_renderings=scores_of(
             "generated", "renderings", rendered_features, features, job.seed, settings.evaluations
         ),
-        real_floor=_scores("other originals", "originals", reference, others, job.seed),
-        reconstruction_floor=_scores("renderings", "originals", reference, rendered_features, job.seed),
+        real_floor=scores_of("other originals", "originals", reference, others, job.seed),
+        reconstruction_floor=scores_of("renderings", "originals", reference, rendered_features, job.seed),
         score_reason="" if scored[-1].inception_score is not None else _score_reason(extractor, count),
         neighbours=neighbours,
         seams=seam_figures(run, settings, wanted, headline.images, real),
         cost=_cost(run, settings, headline, conditional),
     )
-    pictures = Pictures(run=run, samples=headline.images, originals=real, way=way, neighbours=nearest_rows)
+    pictures = Pictures(
+        run=run,
+        samples=headline.images,
+        originals=real,
+        way=way,
+        neighbours=nearest_rows,
+        fitted=shown,
+        splats=splats,
+    )
     return found, pictures
 
 
@@ -245,40 +268,6 @@ def _with(settings: Settings, evaluations: int) -> Settings:
 
 def _score_reason(extractor: FeatureExtractor, count: int) -> str:
     return _NO_SCORE.get(extractor.name, "") or f"{count} images are too few for it"
-
-
-def _scores(
-    images: str,
-    reference: str,
-    real: Tensor,
-    generated: Tensor,
-    seed: int,
-    evaluations: int | None = None,
-    extractor: FeatureExtractor | None = None,
-    pixels: Tensor | None = None,
-) -> Scores:
-    kid, spread = kernel_distance(real, generated, seed=seed)
-    covered = support(real, generated)
-    score: tuple[float, float] | tuple[None, None] = (None, None)
-    if extractor is not None and pixels is not None and len(pixels) >= _FEWEST_FOR_SCORE:
-        logits = extractor.logits(pixels)
-        score = (None, None) if logits is None else inception_score(logits, seed=seed)
-    return Scores(
-        images=images,
-        reference=reference,
-        n=len(generated),
-        evaluations=evaluations,
-        fid=frechet_distance(real, generated),
-        kid=kid,
-        kid_spread=spread,
-        precision=covered.precision,
-        recall=covered.recall,
-        density=covered.density,
-        coverage=covered.coverage,
-        sliced_wasserstein=sliced_wasserstein(real, generated, seed=seed),
-        inception_score=score[0],
-        inception_score_spread=score[1],
-    )
 
 
 def _neighbours(

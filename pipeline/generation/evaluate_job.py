@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_schemas.errors import JobError
-from models.samplers import SAMPLERS
+from models.samplers import SAMPLERS, steps_of
 from pipeline.generation.features import FeatureName
+from pipeline.generation.sample_job import require_fit_options
+from pipeline.whole_numbers import require_seed
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class EvaluateJob:
     """What to measure.
 
     Attributes:
-        run: folder of the training.
+        run: folder of the training, or its ``model.safetensors``.
         store: path or URL of the store that the generator was trained on, with source images.
         out: folder of ``evaluation.json`` and ``evaluation.html``.
         images: of each set; None takes 1,000, or half of the store where that is less.
@@ -29,6 +32,9 @@ class EvaluateJob:
         ablation: ``ablation.json`` or its folder, for the page.
         rows: first finished rows of the store only; None takes all.
         references: most originals among which nearest neighbours are searched.
+        splats: also fit Gaussians to what a generator of pixels draws, and measure what they show.
+        gaussians: K of the fit; None takes that of the store that was learnt from.
+        steps: of the fit's optimiser; None takes those of that store.
         batch: images at once.
         seed: of the samples and of the choice of originals.
     """
@@ -47,6 +53,9 @@ class EvaluateJob:
     ablation: Path | None = None
     rows: int | None = None
     references: int = 10_000
+    splats: bool = False
+    gaussians: int | None = None
+    steps: int | None = None
     batch: int = 64
     seed: int = 0
 
@@ -54,12 +63,19 @@ class EvaluateJob:
         """Refuses numbers that cannot be meant.
 
         Raises:
-            JobError: a number below one, or an unknown sampler.
+            JobError: a number below one or too large, an unknown sampler, or options of a fit without one.
         """
+        require_fit_options(splats=self.splats, gaussians=self.gaussians, steps=self.steps)
         counts = {"images": self.images, "rows": self.rows, "evaluations": self.evaluations, "batch": self.batch}
         counts |= {"references": self.references} | {f"sweep {number}": number for number in self.sweep or ()}
         for name, count in counts.items():
             if count is not None and count < 1:
                 raise JobError(f"{name} = {count}", allowed="1 or more")
+        require_seed(self.seed)
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise JobError(f"--guidance {self.guidance:g}", allowed="0 or more")
         if self.sampler is not None and self.sampler not in SAMPLERS:
             raise JobError(f"Sampler {self.sampler!r}", allowed=", ".join(SAMPLERS))
+        for number in (self.evaluations, *(self.sweep or ())):
+            if number is not None:
+                steps_of(self.sampler or "euler", number)

@@ -7,11 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from data_schemas.durable_files import explained, write_file
+from data_schemas.durable_files import explained, remove_abandoned, write_file
 from data_schemas.errors import JobError, SourceError
 from data_schemas.records import SourceRecord, StoreHeader
+from data_schemas.stores import require_outside_stores
 from encoders.quality import psnr
 from pipeline.generation.ply import ply_of, read_ply, splat_of
 from pipeline.generation.stored_image import StoredImage, read_image, write_image
@@ -58,6 +57,7 @@ def export_image(store: str | os.PathLike[str], image: str, out: Path) -> Export
     suffix = out.suffix.lower()
     if suffix not in EXPORTS:
         raise JobError(f"--out {out}", allowed="a path that ends in " + ", ".join(EXPORTS))
+    require_outside_stores(out)
     found = read_image(store, image)
     header = found.header
     layout, codec, height, width = header.splat_layout, header.codec, header.height, header.width
@@ -72,6 +72,7 @@ def export_image(store: str | os.PathLike[str], image: str, out: Path) -> Export
         data, cut = write(found.splats, layout=layout, codec=codec, height=height, width=width)
     with explained("write", out):
         out.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(out)
         write_file(out, data)
     return Exported(out, len(found.splats), cut, loss, len(data))
 
@@ -88,15 +89,16 @@ def import_ply(path: Path, out: Path) -> StoredImage:
 
     Raises:
         SourceError: missing, cut short, or a scene of another program.
-        StoreError: the store is there already or cannot be written.
+        StoreError: another suffix, or the store is there already or cannot be written.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise SourceError(f"Could not read {path}: {error.strerror or error}") from error
-    scene = read_ply(data)
-    if not np.isfinite(scene.splats).all():
-        raise SourceError(f"{path} holds NaN or infinity", allowed="finite numbers")
+    try:
+        scene = read_ply(data)
+    except SourceError as error:
+        raise SourceError(f"{path}: {error.got}", allowed=error.allowed, next_step=error.next_step) from error
     header = StoreHeader(
         codec=scene.codec,
         layout=scene.layout.name,

@@ -26,6 +26,8 @@ from data_schemas.errors import CheckpointError, EvaluationError
 from data_schemas.locations import Location
 from data_schemas.store import SplatStore
 from models.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.content_identity import content_identities
+from pipeline.generation.class_labels import ClassLabels
 from pipeline.generation.real_images import finished_rows, labels, originals
 
 logger = logging.getLogger("splatspace.evaluate")
@@ -112,13 +114,15 @@ def trained_features(name: TrainedName, store: SplatStore, *, folder: Path | Non
             f"{len(rows)} finished images in {store.path} to learn features from", allowed=f"{_FEWEST} or more"
         )
     header = store.header
-    identity = {
+    identity: dict[str, Any] = {
         "recipe": _RECIPE,
         "name": name,
         "source": [header.source.name, header.source.split, header.source.digest],
         "size": [header.channels, header.height, header.width],
-        "content": _digest(store.read(["content_hash"], [int(row) for row in rows])["content_hash"]),
+        "content": _digest(content_identities(store, rows)),
     }
+    if name == "classifier" and not ClassLabels.occurring(labels(store, rows)).plain:
+        identity["answers"] = "labels that occur"  # networks were kept that answer every number up to the largest
     path = (folder or cache_folder(store.path)) / f"{name}-{_digest_text(identity)}.safetensors"
     cached = _from_cache(path, identity)
     if cached is not None:
@@ -147,8 +151,10 @@ class _Labels:
                 allowed="features selfsup or inception",
                 next_step="leave --features out, or ask for --features selfsup",
             )
-        self.numbers = torch.from_numpy(numbers)
-        self.answers = int(numbers.max()) + 1
+        # Answers are classes: labels need not count from 0.
+        self.labels = ClassLabels.occurring(numbers)
+        self.numbers = torch.from_numpy(self.labels.classes(numbers))
+        self.answers = len(self.labels.numbers)
 
     def prepared(self, images: Tensor, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return images[rows], self.numbers[rows]

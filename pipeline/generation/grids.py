@@ -20,6 +20,59 @@ def picture_of(pixels: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
+class Grid:
+    """Pictures row by row, placed as they come.
+
+    Args:
+        number: of all pictures that there will be, at least one.
+        height: rows of each.
+        width: columns of each.
+        channels: 1 or 3.
+        columns: pictures in a row; None makes the grid as square as their number allows.
+        gap: pixels between pictures.
+        smallest: pixels of the longer side below which pictures are enlarged by a whole factor.
+
+    Attributes:
+        room: pictures that can still be placed: as many as come, unless the grid would have more than
+            ``LARGEST_GRID`` pixels a side.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        height: int,
+        width: int,
+        channels: int,
+        *,
+        columns: int | None = None,
+        gap: int = 2,
+        smallest: int = 64,
+    ) -> None:
+        self._factor = max(1, smallest // max(height, width))
+        self._height, self._width, self._gap = height * self._factor + gap, width * self._factor + gap, gap
+        wanted = columns or math.ceil(math.sqrt(number))
+        self._across = max(1, min(wanted, (LARGEST_GRID - gap) // self._width))
+        down = min(-(-number // self._across), max(1, (LARGEST_GRID - gap) // self._height))
+        self.room = min(number, self._across * down)
+        self._placed = 0
+        size = gap + down * self._height, gap + self._across * self._width, channels
+        self._canvas = np.full(size, BACKGROUND, np.uint8)
+
+    def add(self, images: NDArray[np.uint8]) -> None:
+        """Places pictures, uint8 [image, row, column, channel], as far as there is room."""
+        for image in images[: self.room]:
+            enlarged = image.repeat(self._factor, axis=0).repeat(self._factor, axis=1)
+            row, column = divmod(self._placed, self._across)
+            top, left = self._gap + row * self._height, self._gap + column * self._width
+            self._canvas[top : top + len(enlarged), left : left + enlarged.shape[1]] = enlarged
+            self._placed += 1
+            self.room -= 1
+
+    def picture(self) -> Image.Image:
+        """The grid as it is."""
+        return picture_of(self._canvas)
+
+
 def grid_of(
     images: NDArray[np.uint8], *, columns: int | None = None, gap: int = 2, smallest: int = 64
 ) -> tuple[Image.Image, int]:
@@ -34,18 +87,11 @@ def grid_of(
     Returns:
         The grid, and how many pictures it shows: all, unless it would have more than ``LARGEST_GRID`` pixels a side.
     """
-    factor = max(1, smallest // max(images.shape[1:3]))
-    height, width = (side * factor for side in images.shape[1:3])
-    wanted = columns or math.ceil(math.sqrt(len(images)))
-    across = max(1, min(wanted, (LARGEST_GRID - gap) // (width + gap)))
-    down = min(-(-len(images) // across), max(1, (LARGEST_GRID - gap) // (height + gap)))
-    shown = images[: across * down]
-    channels = images.shape[3]
-    canvas = np.full((gap + down * (height + gap), gap + across * (width + gap), channels), BACKGROUND, np.uint8)
-    for index, image in enumerate(shown):
-        top, left = gap + index // across * (height + gap), gap + index % across * (width + gap)
-        canvas[top : top + height, left : left + width] = image.repeat(factor, axis=0).repeat(factor, axis=1)
-    return picture_of(canvas), len(shown)
+    number, height, width, channels = images.shape
+    grid = Grid(number, height, width, channels, columns=columns, gap=gap, smallest=smallest)
+    shown = grid.room
+    grid.add(images)
+    return grid.picture(), shown
 
 
 def side_by_side(pictures: list[Image.Image], *, gap: int = 4) -> Image.Image:

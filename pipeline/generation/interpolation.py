@@ -36,7 +36,8 @@ def between(run: Run, first: Tensor, second: Tensor, *, frames: int = FRAMES) ->
         SamplingError: a generator of pixels.
     """
     representation = run.splats
-    if not model_named(run.config["model"]).needs_slots and run.codec != OVER:
+    slots = model_named(run.config["model"]).needs_slots or representation.anchors is not None
+    if not slots and run.codec != OVER:
         splats: NDArray[Any] = run.stored(torch.stack([first, second]))
         layout = representation.layout
         centres = splats[0][:, [layout.index("x"), layout.index("y")]]

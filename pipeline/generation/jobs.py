@@ -28,6 +28,8 @@ CHANGEABLE = ("store", "out", "device", "devices", "nodes", "compile", "every", 
 """Fields that may differ when a training is continued; all others decide the result."""
 
 
+MOST_STEPS = 100_000_000
+
 TINY_LEARNING_RATE = 3e-3
 """Of the preset ``tiny`` of ``splatdit``: three quarters of the FID that 1e-3 leads to (docs/results.md)."""
 
@@ -50,7 +52,7 @@ class TrainJob(BaseModel):
     order: OrderName = "auto"
     classes: bool | None = Field(default=None, description="condition on labels; None: where model and store can")
     limit: int | None = Field(default=None, ge=1, description="first finished images only")
-    steps: int = Field(default=10_000, ge=1, le=100_000_000)
+    steps: int = Field(default=10_000, ge=1, le=MOST_STEPS)
     batch: int = Field(default=64, ge=1, le=1_000_000)
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)

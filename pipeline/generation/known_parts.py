@@ -15,6 +15,7 @@ from data_schemas.records import RowState
 from data_schemas.splats import Layout
 from data_schemas.stores import open_store
 from models.representation import COLOUR, GEOMETRY
+from pipeline.finite_splats import require_finite
 from pipeline.generation.latents import order_by_anchors
 from pipeline.generation.run import Run
 from pipeline.generation.sample_job import KnownPart
@@ -65,7 +66,7 @@ def kept_part(run: Run, part: KnownPart) -> Kept:
     """Reads the image and marks what is kept.
 
     Raises:
-        StoreError: no such image, or it has no splats.
+        StoreError: no such image, or it has no splats, or some that are not finite.
         StoreMismatchError: a store that the network cannot read.
         JobError: colours of pixels, or a box without anything in it.
     """
@@ -78,8 +79,10 @@ def kept_part(run: Run, part: KnownPart) -> Kept:
         if name not in store.arrays:
             raise StoreError(f"{part.store} holds no source images", next_step="encode it again without --no-images")
         content = store.read([name, "state", "label"], [row])
-    if content["state"][0] != RowState.DONE:
-        raise StoreError(f"Row {row} of {part.store} is not done", allowed="a row that is done")
+        if content["state"][0] != RowState.DONE:
+            raise StoreError(f"Row {row} of {part.store} is not done", allowed="a row that is done")
+        if name == "splats":
+            require_finite(content[name], [row], store)
     stored = content[name]
     if run.spec.kind == "splats":
         stored = stored.astype(np.float32)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ from models.base import DataSpec
 from models.pixel_representation import PixelRepresentation
 from models.registry import ModelEntry, model_named
 from models.representation import SplatRepresentation
+from pipeline.content_identity import content_identities
+from pipeline.finite_splats import require_finite
+from pipeline.generation.class_labels import ClassLabels
 from pipeline.generation.data_split import MOST_NAMED, split_rows
 from pipeline.generation.jobs import TrainJob
 from pipeline.unfinished_rows import UnfinishedRows, unfinished_rows
@@ -114,22 +118,23 @@ class TrainingRows:
     Args:
         store: open for reading; stays open as long as rows are read.
         job: what to train.
+        before: state of the training that goes on, whose classes stay; None for one that begins.
 
     Attributes:
         rows: int64 [image], row numbers in the store.
-        labels: int64 [image], -1 where there is none.
+        labels: int64 [image] as stored, -1 where there is none.
         unfinished: rows that are not done and therefore not used.
         split: those kept apart for evaluation, and those that repeat others.
         repeats_named: the first of those that repeat others.
-        classes: labels that the model is conditioned on; 0 for none.
+        class_labels: that the model is conditioned on; none of them where it is not.
 
     Raises:
         JobError: see ``slots_for``; labels asked for that are not there.
-        StoreMismatchError: a store without images for pixels.
+        StoreMismatchError: a store without images for pixels, or other rows than those that ``before`` began with.
         TrainingError: too few finished images.
     """
 
-    def __init__(self, store: SplatStore, job: TrainJob) -> None:
+    def __init__(self, store: SplatStore, job: TrainJob, *, before: Mapping[str, Any] | None = None) -> None:
         self.store, self.job, self.header = store, job, store.header
         self.entry = model_named(job.model)
         self.slots = slots_for(job, self.header, self.entry)
@@ -139,10 +144,11 @@ class TrainingRows:
                 allowed="a store encoded with images",
                 next_step="encode it again without --no-images",
             )
-        small = store.read(["state", "label", "content_hash"])
+        small = store.read(["state", "label"])
         done = np.flatnonzero(small["state"] == RowState.DONE).astype(np.int64)
+        contents = content_identities(store, done)
         self.unfinished: UnfinishedRows = unfinished_rows(store, blocks(len(store), self.header.block_rows))
-        self.split = split_rows(done, small["content_hash"][done], distinct=job.distinct, held_out=job.held_out)
+        self.split = split_rows(done, contents, distinct=job.distinct, held_out=job.held_out)
         repeats = self.split.repeats[:MOST_NAMED].tolist()
         self.repeats_named: tuple[str, ...] = tuple(store.read(["source_id"], repeats)["source_id"]) if repeats else ()
         self.rows: NDArray[np.int64] = self.split.training[: job.limit]
@@ -158,19 +164,43 @@ class TrainingRows:
         if repeats:
             logger.warning("%d rows repeat others and are not used: %s", len(self.split.repeats), self.repeats_named)
         self.labels: NDArray[np.int64] = small["label"][self.rows].astype(np.int64)
-        self.classes = self._classes()
-        self.digest = self._digest(small["content_hash"][self.rows])
+        self.digest = self._digest(contents[np.searchsorted(done, self.rows)])
+        if before is not None:
+            self._require_same(before)
+        self.class_labels = self._class_labels(before)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def _classes(self) -> int:
-        most = int(self.labels.max())
+    @property
+    def classes(self) -> int:
+        """How many labels the model is conditioned on."""
+        return len(self.class_labels.numbers)
+
+    def _require_same(self, before: Mapping[str, Any]) -> None:
+        if before.get("digest", self.digest) != self.digest:
+            raise StoreMismatchError(
+                f"{self.job.store} is not what this training began with (other images, labels, rows or settings)",
+                allowed="the same store, unchanged",
+                next_step="train into another folder to learn from the store as it is now",
+            )
+
+    @cached_property
+    def class_numbers(self) -> NDArray[np.int64]:
+        """int64 [image], the class of each label, -1 where there is none."""
+        return self.class_labels.classes(self.labels)
+
+    def _class_labels(self, before: Mapping[str, Any] | None) -> ClassLabels:
+        most, names = int(self.labels.max()), self.header.source.label_names
         if self.job.classes and most < 0:
             raise JobError(f"--classes, and {self.store.path} has no labels", allowed="--no-classes")
         if self.job.classes is False or most < 0 or not self.entry.takes_labels:
-            return 0
-        return max(most + 1, len(self.header.source.label_names))
+            return ClassLabels((), names)
+        if before is None:
+            return ClassLabels.occurring(self.labels, names)
+        # Older states do not say it: they have a class for every number, up to the last label or name.
+        numbers = before.get("labels", range(max(most + 1, len(names))))
+        return ClassLabels(tuple(int(number) for number in numbers), names)
 
     def _digest(self, hashes: NDArray[np.uint8]) -> str:
         """Of what decides the latents: how they were encoded, of which images, with which labels, in which rows."""
@@ -184,9 +214,15 @@ class TrainingRows:
 
         Args:
             positions: indices into ``rows``.
+
+        Raises:
+            StoreCorruptError: splats that are not finite.
         """
         name = "splats" if self.job.kind == "splats" else "image"
-        values = self.store.read([name], self.rows[positions].tolist())[name]
+        rows = self.rows[positions]
+        values = self.store.read([name], rows.tolist())[name]
+        if name == "splats":
+            require_finite(values, rows, self.store)
         if self.slots.reorder and self.slots.anchors is not None:
             return order_by_anchors(values, self.header.splat_layout, self.slots.anchors)
         return values

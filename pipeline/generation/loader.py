@@ -38,7 +38,7 @@ class Batch:
 
     Attributes:
         clean: float32 features [image, ...] on the device.
-        label: int64 [image], -1 where there is none; None where the model is not conditioned.
+        label: int64 [image], the class, -1 where there is none; None where the model is not conditioned.
         target: float32 [image, y, x, channel] in [0, 1]; None without a loss in image space.
         rows: int64 [image], rows of the store.
     """
@@ -190,7 +190,7 @@ class Loader:
             chance = np.random.default_rng(mixed_seed(self._seed, "flip", step)).random(self._batch)[self._share]
             mirrored = torch.from_numpy(chance < flip).to(self._device)
             clean = torch.where(mirrored[:, None, None, None], clean.flip(-1), clean)
-        label = torch.from_numpy(self._data.labels[chosen]).to(self._device) if self._data.classes else None
+        label = torch.from_numpy(self._data.class_numbers[chosen]).to(self._device) if self._data.classes else None
         target = torch.cat(images).to(self._device).float() / 255 if images else None
         return Batch(clean, label, target, self._data.rows[chosen])
 

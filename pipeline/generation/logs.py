@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,17 @@ from data_schemas.durable_files import explained, write_file
 from pipeline.generation.trackers import TrackerName, Trackers
 from pipeline.generation.train_state import LOG_FILE, TENSORBOARD_FOLDER
 
+logger = logging.getLogger("splatspace.train")
+
+MOST_NAMED = 5
+"""Lines that a warning names."""
+
 
 class TrainLog:
     """One line of JSON per entry, and the same as scalars for TensorBoard and for trackers of experiments.
+
+    The lines follow from the job and the store alone: an interrupted training leaves the bytes of an uninterrupted one.
+    What a clock says goes to TensorBoard and the trackers only.
 
     Args:
         run: folder of the run.
@@ -47,8 +56,13 @@ class TrainLog:
         self._trackers = Trackers(run, trackers, config or {}, goes_on=after > 0)
         self._path = path
 
-    def write(self, step: int, values: dict[str, Any]) -> None:
+    def write(self, step: int, values: dict[str, Any], *, measured: Mapping[str, float] | None = None) -> None:
         """Adds an entry; what is no number is for the file alone.
+
+        Args:
+            step: steps that are behind.
+            values: that follow from the job and the store.
+            measured: what another run of the same job would measure otherwise; not for the file.
 
         Raises:
             StoreError: the disk is full.
@@ -57,6 +71,7 @@ class TrainLog:
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
         numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        numbers |= measured or {}
         for name, value in numbers.items():
             self._board.add_scalar(name, value, step)
         self._trackers.write(step, numbers)
@@ -77,13 +92,22 @@ class TrainLog:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Entries of a log; a last line that a kill cut short is left out."""
+    """Entries of a log; a last line that a kill cut short is left out, and any other that is none is warned of."""
     if not path.exists():
         return []
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    found: list[dict[str, Any]] = []
+    strange: list[int] = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            entry = None
+        if isinstance(entry, dict) and type(entry.get("step")) is int:
+            found.append(entry)
+        elif number < len(lines):
+            strange.append(number)
+    if strange:
+        named = ", ".join(map(str, strange[:MOST_NAMED])) + (" and more" if len(strange) > MOST_NAMED else "")
+        logger.warning("%s: %d lines are no entries of a log and are left out: %s", path, len(strange), named)
     return found

@@ -25,7 +25,9 @@ def loss_png(lines: Sequence[dict[str, Any]]) -> bytes | None:
     points = [
         (int(line["step"]), float(line["loss"]), float(line["learning_rate"]))
         for line in lines
-        if isinstance(line.get("loss"), int | float) and math.isfinite(line["loss"]) and line["loss"] > 0
+        if all(isinstance(line.get(name), int | float) for name in ("loss", "learning_rate"))
+        and math.isfinite(line["loss"])
+        and line["loss"] > 0
     ]
     if not points:
         return None

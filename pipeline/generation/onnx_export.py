@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from data_schemas.durable_files import explained, write_file
+from data_schemas.durable_files import explained, remove_abandoned, write_file
 from data_schemas.errors import JobError, SamplingError
+from data_schemas.stores import require_outside_stores
 from models.objectives import Objective
 from models.pixel_representation import PixelRepresentation
 from models.samplers import generators_for
@@ -63,7 +64,7 @@ class State:
 
     Attributes:
         inputs: ``noisy`` float32 [image, channel, row, column], ``time`` float32 [image] and, of generators with
-            classes, ``label`` int64 [image].
+            classes, ``label`` int64 [image] of classes.
         clean: float32 as ``noisy``: the network's prediction.
     """
 
@@ -109,6 +110,7 @@ def export_onnx(run: Run, out: Path, *, int8: bool = False) -> OnnxExported:
     """
     if out.suffix.lower() != ".onnx":
         raise JobError(f"--onnx {out}", allowed="a path that ends in .onnx")
+    require_outside_stores(out)
     states = sampler_states(run, images=CHECKED_IMAGES, steps=CHECKED_STEPS)
     data = onnx_graph(run)
     answers = graph_answers(data, states)
@@ -129,6 +131,7 @@ def export_onnx(run: Run, out: Path, *, int8: bool = False) -> OnnxExported:
         quality = prediction_psnr(run, graph_answers(data, states), states)
     with explained("write", out):
         out.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(out)
         write_file(out, data)
     return OnnxExported(out, len(data), difference, quality)
 
@@ -192,8 +195,11 @@ def _metadata(run: Run, representation: PixelRepresentation) -> dict[str, Any]:
     points = torch.tensor(times, dtype=torch.float64)
     return {
         "version": GRAPH_VERSION,
-        "config": run.config,
+        "config": _without_places(run.config),
         "classes": run.objective.classes,
+        # The graph reads classes: class c stands for labels[c], as the data set numbers and names it.
+        "labels": list(run.labels.numbers),
+        "label_names": [run.labels.name(label) for label in run.labels.numbers],
         "shape": list(representation.shape),
         "mean": representation.mean.tolist(),
         "scale": representation.scale.tolist(),
@@ -201,6 +207,16 @@ def _metadata(run: Run, representation: PixelRepresentation) -> dict[str, Any]:
         "signal": path.signal(points).tolist(),
         "noise": path.noise(points).tolist(),
     }
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration as it may leave this machine: of files and folders only their names."""
+
+    def named(part: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
+        return {**part, **{name: str(part[name]).rpartition("/")[2] for name in fields if part.get(name)}}
+
+    places = {"job": ("store", "out", "lpips_weights"), "store": ("path",)}
+    return {**config, **{part: named(config[part], fields) for part, fields in places.items() if part in config}}
 
 
 def _strip(model: Any) -> None:
@@ -266,13 +282,15 @@ def sampler_states(run: Run, *, images: int, steps: int, seed: int = 0) -> list[
 
 
 def graph_answers(data: bytes, states: list[State]) -> list[NDArray[np.float32]]:
-    """What onnxruntime makes of the states on the CPU.
+    """What onnxruntime makes of the states on the CPU, with as many threads as torch.
 
     Raises:
         JobError: onnxruntime is not installed.
     """
     runtime = onnx_module("onnxruntime")
-    session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     return [session.run(["clean"], state.inputs)[0] for state in states]
 
 

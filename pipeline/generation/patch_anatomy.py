@@ -56,7 +56,7 @@ class Watch:
     """Looks on while images are sampled, batch by batch: the way of the first ones, and the last step of more.
 
     Args:
-        labels: int64 [image], -1 for none, of all images.
+        labels: int64 [image], the class of each image, -1 for none.
         count: images of which the last step is kept.
     """
 

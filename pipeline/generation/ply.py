@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from data_schemas.errors import SourceError
 from data_schemas.splats import ADDITIVE, CODECS, OVER, CodecName, Layout, layout_named
+from pipeline.sources.base import MAX_IMAGE_PIXELS
 
 DEPTH_STEP = 1e-4
 FLAT_SCALE = 1e-5
@@ -27,6 +28,7 @@ _DEGREE_ZERO = 0.28209479177387814
 """Spherical harmonic of degree 0: viewers show 0.5 + this times f_dc."""
 
 _LARGEST_OPACITY = 0.9999
+_FORMAT = "binary_little_endian 1.0"
 _CODEC_NAMED: dict[str, CodecName] = {name: name for name in CODECS}
 _FIELDS = (
     "x y z nx ny nz f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3".split()  # noqa: SIM905
@@ -73,7 +75,7 @@ def ply_of(splats: NDArray[Any], *, layout: Layout, codec: CodecName, height: in
     shown = "as viewers compose" if codec == OVER else "viewers lay over each other what this codec sums or averages"
     header = [
         "ply",
-        "format binary_little_endian 1.0",
+        f"format {_FORMAT}",
         f"comment splatspace codec {codec}",
         f"comment splatspace layout {layout.name}",
         f"comment splatspace size {height} {width}",
@@ -112,30 +114,79 @@ def read_ply(data: bytes) -> FlatScene:
     """Reads what :func:`ply_of` wrote.
 
     Raises:
-        SourceError: another kind of PLY (a scene of another program is no flat image), or one that is cut short.
+        SourceError: another kind of PLY (a scene of another program is no flat image), one that is cut short or stored
+            otherwise, or numbers that are no Gaussians.
     """
     end = data.find(b"end_header\n")
     lines = data[:end].decode("ascii", errors="replace").splitlines() if end > 0 else []
-    facts = {line.split()[2]: line.split()[3:] for line in lines if line.startswith("comment splatspace ")}
+    words = [line.split() for line in lines]
+    facts = {line[2]: line[3:] for line in words if line[:2] == ["comment", "splatspace"] and len(line) > 2}
     try:
         layout = layout_named(facts["layout"][0])
         codec = _CODEC_NAMED[facts["codec"][0]]
         height, width = (int(side) for side in facts["size"])
-        count = int(next(line.split()[2] for line in lines if line.startswith("element vertex ")))
-    except (KeyError, ValueError, IndexError, StopIteration) as error:
+        (count,) = (int(line[2]) for line in words if line[:2] == ["element", "vertex"])
+    except (KeyError, ValueError, IndexError) as error:
         raise SourceError(
             "This .ply was not written by splatspace export",
             allowed="a .ply of splatspace export, whose header names codec, layout and size",
             next_step="only flat scenes can be read back",
         ) from error
-    names = [line.split()[-1] for line in lines if line.startswith("property ")]
     body = data[end + len(b"end_header\n") :]
-    if tuple(names) != tuple(_FIELDS) or len(body) != 4 * len(_FIELDS) * count:
+    _require_ours(words, len(body), count)
+    if height < 1 or width < 1 or height * width > MAX_IMAGE_PIXELS:
         raise SourceError(
-            f"This .ply holds {len(body)} bytes of splats", allowed=f"{4 * len(_FIELDS) * count} for {count} Gaussians"
+            f"This .ply is of an image of {height} rows and {width} columns",
+            allowed=f"1 or more each, and up to {MAX_IMAGE_PIXELS:,} pixels",
+            next_step="export the image again",
         )
     table = np.frombuffer(body, "<f4").reshape(count, len(_FIELDS)).astype(np.float64)
-    return FlatScene(_flat(table, layout, codec, height, width), layout, codec, height, width)
+    # Numbers of damaged files overflow; the check below names the Gaussians.
+    with np.errstate(all="ignore"):
+        splats = _flat(table, layout, codec, height, width)
+    _require_gaussians(splats, layout)
+    return FlatScene(splats, layout, codec, height, width)
+
+
+def _require_ours(words: list[list[str]], size: int, count: int) -> None:
+    """Refuses other ways to store the same scene: they would be read as other numbers."""
+    stored = [" ".join(line[1:]) for line in words if line[:1] == ["format"]]
+    if words[:1] != [["ply"]] or stored != [_FORMAT]:
+        raise SourceError(
+            f"This .ply is of format {', '.join(stored) or 'unknown'}",
+            allowed=f"format {_FORMAT}",
+            next_step="export it again, or save it as little-endian binary",
+        )
+    elements = [line for line in words if line[:1] in (["element"], ["property"])]
+    wanted = ["element vertex", *(f"property float {name}" for name in _FIELDS)]
+    if [" ".join(line[:2] if line[0] == "element" else line) for line in elements] != wanted:
+        raise SourceError(
+            "This .ply has other properties than splatspace export writes",
+            allowed="element vertex with 32-bit floats " + " ".join(_FIELDS),
+            next_step="only flat scenes of splatspace export can be read back",
+        )
+    if count < 1 or size != 4 * len(_FIELDS) * count:
+        raise SourceError(
+            f"This .ply holds {size} bytes of splats for {count} Gaussians",
+            allowed=f"1 Gaussian or more, {4 * len(_FIELDS)} bytes for each",
+            next_step="copy it again, it may be cut short",
+        )
+
+
+def _require_gaussians(splats: NDArray[np.float32], layout: Layout) -> None:
+    """Refuses numbers that cannot be drawn."""
+    with np.errstate(invalid="ignore"):
+        right = np.isfinite(splats).all(axis=1) & (np.abs(splats[:, layout.index("rho")]) < 1)
+        for name in ("sigma_x", "sigma_y"):
+            right &= splats[:, layout.index(name)] > 0
+    wrong = np.flatnonzero(~right)
+    if len(wrong):
+        shown = ", ".join(map(str, wrong[:10])) + (" and others" if len(wrong) > 10 else "")
+        raise SourceError(
+            f"Gaussians {shown} of this .ply cannot be drawn",
+            allowed="finite numbers, deviations above 0 and a correlation between -1 and 1",
+            next_step="take them out, or export the image again",
+        )
 
 
 def _scene(

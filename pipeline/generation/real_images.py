@@ -13,6 +13,7 @@ from data_schemas.errors import EvaluationError
 from data_schemas.records import RowState
 from data_schemas.store import SplatStore
 from encoders.decode import decode, to_uint8
+from pipeline.finite_splats import require_finite
 
 _ROWS_AT_ONCE = 2048
 
@@ -45,6 +46,9 @@ def renderings(store: SplatStore, rows: NDArray[np.int64]) -> Tensor:
 
     Returns:
         uint8 [image, channel, row, column].
+
+    Raises:
+        StoreCorruptError: splats that are not finite.
     """
     header = store.header
     if not header.gaussians:
@@ -52,7 +56,7 @@ def renderings(store: SplatStore, rows: NDArray[np.int64]) -> Tensor:
     parts = [
         to_uint8(
             decode(
-                _read(store, "splats", rows[first : first + _ROWS_AT_ONCE]),
+                _splats(store, rows[first : first + _ROWS_AT_ONCE]),
                 layout=header.splat_layout,
                 codec=header.codec,
                 height=header.height,
@@ -77,6 +81,12 @@ def as_channels_last(pixels: Tensor) -> NDArray[np.uint8]:
 def labels(store: SplatStore, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Labels of some rows, -1 where there is none."""
     return _read(store, "label", rows).astype(np.int64)
+
+
+def _splats(store: SplatStore, rows: NDArray[np.int64]) -> NDArray[Any]:
+    splats = _read(store, "splats", rows)
+    require_finite(splats, rows, store)
+    return splats
 
 
 def _read(store: SplatStore, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from data_schemas.records import StoreHeader
-from encoders.render import render
+from encoders.differentiable_render import render_differentiable
 from models.objectives import RenderLoss
 from models.representation import SplatRepresentation
 
@@ -22,8 +23,14 @@ def render_loss(representation: SplatRepresentation, header: StoreHeader, target
 
     def loss(clean: Tensor, rows: Tensor) -> Tensor:
         splats = representation.decode(clean, clamp=False)
+        # What is not finite is no picture: its loss is no number either, and the loop names the rows.
+        finite = torch.isfinite(splats).flatten(1).all(dim=1)
+        drawable = torch.where(finite[:, None, None], splats, 0.0)
         # Not clipped: beyond white and black there would be no gradient.
-        image = render(splats, representation.layout, header.codec, header.height, header.width, clip=False)
-        return weight * (image - target[rows]).abs().flatten(1).mean(dim=1)
+        image = render_differentiable(
+            drawable, representation.layout, header.codec, header.height, header.width, clip=False
+        )
+        error = (image - target[rows]).abs().flatten(1).mean(dim=1)
+        return torch.where(finite, weight * error, torch.nan)
 
     return loss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,21 @@ from models.objectives import Objective
 from models.pixel_representation import PixelRepresentation, representation_from
 from models.registry import build_model
 from models.representation import SplatRepresentation
-from pipeline.generation.train_state import MODEL_FILE, representation_tensors
+from pipeline.generation.class_labels import ClassLabels
+from pipeline.generation.patch_renderer import with_compiled_patches
+from pipeline.generation.train_state import MODEL_FILE, representation_tensors, run_folder
+
+UNBUILDABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    SplatSpaceError,
+    TypeError,
+    ValueError,
+)
+"""What it may be that a network cannot be built from a configuration that this program did not write."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +50,7 @@ class Run:
         representation: between features and stored numbers, on the CPU.
         spec: the data that the network is built for.
         codec: renders the splats; None for pixel models.
-        label_names: of the classes, as far as they have names.
+        label_names: of the data set's labels, by label, as far as they have names.
         config: the whole header of the checkpoint.
     """
 
@@ -64,6 +79,13 @@ class Run:
         )
 
     @property
+    def labels(self) -> ClassLabels:
+        """The label that each class of the network stands for."""
+        # Older runs do not say it: theirs count from 0.
+        numbers = self.config.get("labels", range(self.objective.classes))
+        return ClassLabels(tuple(int(number) for number in numbers), self.label_names)
+
+    @property
     def reorders(self) -> bool:
         """Whether stored splats were brought into the order of the anchors before the network saw them."""
         return self.config["job"]["order"] == "anchors"
@@ -71,6 +93,12 @@ class Run:
     def stored(self, features: torch.Tensor) -> NDArray[np.float32]:
         """Splats [image, gaussian, parameter] or pixels [image, row, column, channel] of clean features."""
         return self.representation.decode(features.detach().float().cpu()).numpy()
+
+    def size_of(self, size: int | None) -> tuple[int, int]:
+        """Rows and columns of pictures with ``size`` pixels on the longer side; None takes the training images'."""
+        longer = max(self.spec.height, self.spec.width)
+        share = (size or longer) / longer
+        return max(1, round(self.spec.height * share)), max(1, round(self.spec.width * share))
 
     def rendered(self, stored: NDArray[Any], size: int | None = None) -> NDArray[np.uint8]:
         """What :meth:`stored` gives as pictures.
@@ -88,8 +116,7 @@ class Run:
         """
         longer = max(self.spec.height, self.spec.width)
         if isinstance(self.representation, SplatRepresentation):
-            share = (size or longer) / longer
-            height, width = (max(1, round(side * share)) for side in (self.spec.height, self.spec.width))
+            height, width = self.size_of(size)
             assert self.codec is not None
             layout = self.representation.layout
             return to_uint8(decode(stored, layout=layout, codec=self.codec, height=height, width=width))
@@ -101,6 +128,24 @@ class Run:
                 next_step="leave --size out; only splats can be rendered at any size",
             )
         return to_uint8(stored).repeat(factor, axis=1).repeat(factor, axis=2)
+
+    def require_guidable(self, guidance: float, *, label: bool = True) -> None:
+        """Refuses guidance where there is no label to follow.
+
+        Args:
+            guidance: 1 for none.
+            label: whether images are made for labels.
+
+        Raises:
+            SamplingError: a generator that was trained without labels, or with labels that were never withheld.
+        """
+        facts = self.objective.classes, self.objective.settings.label_drop, label
+        if guidance != 1 and not all(facts):
+            raise SamplingError(
+                f"--guidance {guidance:g} without a label to follow",
+                allowed="1, or a label and a run that was trained with labels, some of them withheld",
+                next_step="leave --guidance out",
+            )
 
     def require_same_data(self, header: StoreHeader, path: object) -> None:
         """Refuses a store that the network cannot read.
@@ -122,6 +167,28 @@ class Run:
                 next_step="give a store encoded with the same settings as the one that the run was trained on",
             )
 
+    def require_known_labels(self, labels: NDArray[np.int64], path: object, names: Sequence[str] = ()) -> None:
+        """Refuses a store with labels that the network did not learn.
+
+        Args:
+            labels: int64 [image], -1 where there is none.
+            path: of the store.
+            names: of the store's labels, by label.
+
+        Raises:
+            StoreMismatchError: labels that no class stands for; they are named.
+        """
+        known = self.labels
+        unknown = known.unknown(labels) if known.numbers else ()
+        if unknown:
+            images = int(np.isin(labels, unknown).sum())
+            named = ClassLabels((), tuple(names)).words(unknown)
+            raise StoreMismatchError(
+                f"{path} has labels that {self.path} did not learn: {named} ({images:,} images)",
+                allowed=f"labels {known.words(known.numbers)}",
+                next_step="give the store that the run was trained on, or train a run on this one",
+            )
+
 
 def load_run(path: str | os.PathLike[str], *, device: str = "auto") -> Run:
     """Reads a run.
@@ -138,30 +205,50 @@ def load_run(path: str | os.PathLike[str], *, device: str = "auto") -> Run:
         JobError: a device that is not there.
     """
     given = Path(path)
-    file = given if given.suffix == ".safetensors" else given / MODEL_FILE
+    file = given / MODEL_FILE if run_folder(given) == given else given
     checkpoint = load_checkpoint(file)
     config = checkpoint.config
     try:
         spec = DataSpec.from_dict(config["data"])
-        model = build_model(config["model"], config["preset"], spec, **config["changes"])
+        model = with_compiled_patches(build_model(config["model"], config["preset"], spec, **config["changes"]))
         representation = representation_from(config["representation"], representation_tensors(checkpoint))
         objective = Objective.from_config(config["objective"], anchors=spec.anchors)
         codec = config["codec"] if spec.kind == "splats" else None
-        if codec is not None and codec not in CODECS:
+        if spec.kind == "splats" and codec not in CODECS:
             raise CheckpointError(f"{file} makes splats of codec {codec!r}", allowed=", ".join(CODECS))
         names = tuple(str(name) for name in config["label_names"])
-        _ = config["job"]["order"], config["colours"], config["store"]["identity"]["start"]
+        # What is asked for later on: after long work it would be too late to miss it.
+        _ = config["colours"], config["store"]["identity"]["start"], config["store"]["source"]["name"]
+        _ = [config["job"][name] for name in ("order", "batch", "ema", "seed")]
+        _ = [config["store"][name] for name in ("path", "images", "order")]
     except CheckpointError:
         raise
-    except (KeyError, TypeError, SplatSpaceError) as error:
+    except UNBUILDABLE as error:
         raise CheckpointError(
             f"{file} describes no generator that can be built: {error}",
             allowed="the model.safetensors of splatspace train",
             next_step="give the folder of a run",
         ) from error
     checkpoint.load_into(model)
+    run = Run(file.parent, model, objective, representation, spec, codec, names, config)
+    _require_label_for_each_class(run, file)
     model.eval().requires_grad_(False).to(_device(device))
-    return Run(file.parent, model, objective, representation, spec, codec, names, config)
+    return run
+
+
+def _require_label_for_each_class(run: Run, file: Path) -> None:
+    classes = run.objective.classes
+    try:
+        numbers = run.labels.numbers
+        sound = len(numbers) == classes and list(numbers) == sorted({number for number in numbers if number >= 0})
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise CheckpointError(
+            f"{file} does not say what its {classes} classes stand for",
+            allowed="an ascending label for each class",
+            next_step="give the folder of a run",
+        )
 
 
 def _device(name: str) -> torch.device:

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_schemas.durable_files import explained, partial_name
-from data_schemas.errors import JobError, SamplingError, StoreError
+from data_schemas.durable_files import explained, remove_abandoned, unfinished_folder
+from data_schemas.errors import JobError, StoreError
+from data_schemas.locations import resolved
+from data_schemas.stores import require_outside_stores
 from models.objectives import Objective
-from models.patch_model import PatchModel
 from models.samplers import Trajectory, generators_for, steps_of
 from models.samplers import sample as sample_batch
 from pipeline.generation.animation import Drawing, require_beside, save_gifs
-from pipeline.generation.grids import grid_of, picture_of
+from pipeline.generation.fitted_samples import GRID_FILE, STORE_STEM, STRIP_FILE, sample_fitted
+from pipeline.generation.gallery import Gallery, strip_of
 from pipeline.generation.interpolation import between
 from pipeline.generation.known_parts import Kept, kept_part
 from pipeline.generation.patch_anatomy import MOST_SHOWN, Watch, drawn_at, patch_model, save_anatomy, splat_head
+from pipeline.generation.portions import portions
 from pipeline.generation.run import Run
+from pipeline.generation.sample_fit import SampleFit, sample_fit
 from pipeline.generation.sample_job import SampleJob, SampleResult
-from pipeline.generation.sample_store import write_samples
+from pipeline.generation.sample_store import samples_header, write_samples
 from pipeline.generation.sketch import sketch_features
 from pipeline.render_store import save_png
 
 logger = logging.getLogger("splatspace.sample")
-
-GRID_FILE, STRIP_FILE, STORE_STEM = "grid.png", "interpolation.png", "samples"
-ROWS_AT_ONCE = 256
-"""Images that are rendered at once: large pictures of all samples would not fit into memory."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +46,12 @@ class _Request:
     labels: NDArray[np.int64]
     kept: Kept | None
     sketch: Tensor | None
+    fit: SampleFit | None
 
     def draw(self, first: int, count: int, trajectory: Trajectory | None = None) -> Tensor:
         """Clean features of some consecutive images."""
-        label = torch.from_numpy(self.labels[first : first + count]) if self.run.objective.classes else None
+        labels = self.labels[first : first + count]
+        label = torch.from_numpy(self.run.labels.classes(labels)) if self.run.objective.classes else None
         known = keep = None
         if self.kept is not None:
             known = self.kept.features.expand(count, *self.kept.features.shape[1:])
@@ -109,7 +108,10 @@ def sample(
         StoreError: the folder is there already or cannot be written; a store that cannot be read.
         StoreMismatchError: a known image of another codec, size or K.
     """
-    out = job.out.expanduser().resolve()
+    fit = sample_fit(run, gaussians=job.gaussians, steps=job.steps, seed=job.seed) if job.splats else None
+    shown = run if fit is None else fit.view
+    out = resolved(job.out)
+    require_outside_stores(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(
             f"{out} exists already", allowed="a new or empty folder", next_step="give another --out; nothing is deleted"
@@ -120,28 +122,26 @@ def sample(
         require_beside(run, beside)
     kept = None if job.known is None else kept_part(run, job.known)
     sketch = None if job.sketch is None else sketch_features(run, job.sketch)
-    request = _Request(run, job, labels_for(run, job, kept), kept, sketch)
+    request = _Request(run, job, labels_for(run, job, kept), kept, sketch, fit)
     if job.anatomy:
         patch_model(run)
     if splat_head(run) is None:
-        run.rendered(np.zeros((0, *_stored_shape(run)), np.float32), job.size)  # refuses a size before long sampling
+        # Refuses a size before long sampling.
+        shown.rendered(np.zeros((0, *_stored_shape(shown)), np.float32), job.size)
     if job.interpolate is not None:
-        _ = run.splats
+        _ = shown.splats
     evaluations = job.evaluations or run.objective.settings.evaluations
     steps_of(job.sampler or run.objective.settings.sampler, evaluations)
-    partial = partial_name(out)
+    if run.spec.kind == "splats":
+        samples_header(run, job, evaluations)  # refuses what a store cannot hold before long sampling
     with explained("create", out):
-        partial.mkdir(parents=True)
-    try:
-        result = _written(request, partial, evaluations, progress, beside)
-        with explained("create", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(out)
+        with unfinished_folder(out) as partial:
+            result = _written(request, partial, evaluations, progress, beside)
             if out.exists():
                 out.rmdir()
             partial.rename(out)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(partial)
-        raise
     return _moved(result, partial, out)
 
 
@@ -160,57 +160,67 @@ def _written(
 ) -> SampleResult:
     run, job = request.run, request.job
     notes = list(request.kept.notes) if request.kept is not None else []
-    began = time.perf_counter()
-    parts: list[Tensor] = []
+    if request.fit is not None:
+        return sample_fitted(
+            run,
+            request.fit,
+            job,
+            evaluations=evaluations,
+            labels=request.labels,
+            draw=request.draw,
+            folder=folder,
+            columns=_columns(run, job),
+            notes=notes,
+            progress=progress,
+        )
+    gallery = Gallery(run, folder, job.number, size=job.size, columns=_columns(run, job))
+    shown = gallery.grid.room
+    watch = Watch(run.labels.classes(request.labels), count=MOST_SHOWN) if job.anatomy else None
     drawn_larger = job.size is not None and splat_head(run) is not None
-    watch = (
-        Watch(request.labels, count=job.number if drawn_larger else MOST_SHOWN)
-        if isinstance(run.model, PatchModel)
-        else None
-    )
-    for first in range(0, job.number, job.batch):
-        count = min(job.batch, job.number - first)
-        parts.append(request.draw(first, count, watch).cpu())
+    splats: list[NDArray[np.float32]] = []
+    ends: dict[int, Tensor] = {}
+    first_stored: NDArray[np.float32] | None = None
+    seconds = 0.0
+    for part in portions(job.number, job.batch):
+        count = part.stop - part.start
+        last = Watch(run.labels.classes(request.labels[part]), count=count) if drawn_larger else None
+        began = time.perf_counter()
+        features = request.draw(part.start, count, _all_of(watch, last)).cpu()
+        seconds += time.perf_counter() - began
+        stored = request.stored(features)
+        first_stored = stored[:1] if first_stored is None else first_stored
+        ends |= {
+            image: features[image - part.start] for image in job.interpolate or () if image in range(job.number)[part]
+        }
+        if run.spec.kind == "splats":
+            splats.append(stored)
+        gallery.add(stored, None if last is None else _larger(run, last, job.size or 1))
         if progress is not None:
             progress(count)
-    seconds = time.perf_counter() - began
-    features = torch.cat(parts)
-    stored = request.stored(features)
-    store = None
-    if run.spec.kind == "splats":
-        store = folder / f"{STORE_STEM}{job.suffix}"
-        write_samples(run, job, evaluations, stored, request.labels, store)
-    pictures = []
-    digits = max(4, len(str(job.number - 1)))
-    for first in range(0, job.number, ROWS_AT_ONCE):
-        part = slice(first, first + ROWS_AT_ONCE)
-        if drawn_larger and watch is not None:
-            images = drawn_at(run, watch.last(part), job.size or 1)
-        else:
-            images = run.rendered(stored[part], job.size)
-        for offset, pixels in enumerate(images):
-            path = folder / f"{first + offset:0{digits}d}.png"
-            save_png(picture_of(pixels), path)
-            pictures.append(path)
-    columns = _columns(run, job)
-    grid, shown = grid_of(run.rendered(stored), columns=columns)
     if shown < job.number:
         notes.append(f"The grid shows the first {shown:,} of {job.number:,} images.")
-    save_png(grid, folder / GRID_FILE)
+    save_png(gallery.grid.picture(), folder / GRID_FILE)
+    store = None
+    if splats:
+        store = folder / f"{STORE_STEM}{job.suffix}"
+        write_samples(run, job, evaluations, np.concatenate(splats), request.labels, store)
     gifs: list[Path] = []
     strip = None
     if job.interpolate is not None:
-        one, other = job.interpolate
-        way = run.rendered(between(run, features[one], features[other]), job.size)
+        way = between(run, *(ends[image] for image in job.interpolate))
+        row, frames = strip_of(run, way, job.size)
+        if frames < len(way):
+            notes.append(f"{STRIP_FILE} shows the first {frames} of {len(way)} pictures: it may not be wider.")
         strip = folder / STRIP_FILE
-        save_png(grid_of(way, columns=len(way))[0], strip)
-    anatomy = save_anatomy(run, folder, watch) if job.anatomy and watch is not None else []
+        save_png(row.picture(), strip)
+    anatomy = save_anatomy(run, folder, watch) if watch is not None else []
     if job.gif:
+        assert first_stored is not None
         drawing = Drawing(run, lambda trajectory: request.draw(0, 1, trajectory))
         other = None if beside is None else Drawing(beside, lambda trajectory: _beside(request, beside, trajectory))
-        gifs = save_gifs(drawing, stored, folder, seed=job.seed, beside=other)
+        gifs = save_gifs(drawing, first_stored, folder, seed=job.seed, beside=other)
     return SampleResult(
-        pictures=tuple(pictures),
+        pictures=tuple(gallery.paths),
         grid=folder / GRID_FILE,
         store=store,
         gifs=tuple(gifs),
@@ -222,9 +232,26 @@ def _written(
     )
 
 
+def _all_of(*watches: Watch | None) -> Trajectory | None:
+    """One that tells all that are there; None where there is none."""
+    told = [watch for watch in watches if watch is not None]
+
+    def tell(number: int, moment: float, noisy: Tensor, clean: Tensor) -> None:
+        for watch in told:
+            watch(number, moment, noisy, clean)
+
+    return tell if told else None
+
+
+def _larger(run: Run, last: Watch, size: int) -> Callable[[slice], NDArray[np.uint8]]:
+    """Draws images of a batch of a patch model of splats at any size."""
+    return lambda part: drawn_at(run, last.last(part), size)
+
+
 def _beside(request: _Request, other: Run, trajectory: Trajectory) -> Tensor:
     """The first image of another generator, with the same seed and, where it knows labels, the same label."""
-    label = torch.from_numpy(request.labels[:1])
+    label = request.labels[:1]
+    knows = other.objective.classes and not other.labels.unknown(label)
     settings = other.objective.settings
     return sample_batch(
         other.objective,
@@ -233,7 +260,7 @@ def _beside(request: _Request, other: Run, trajectory: Trajectory) -> Tensor:
         generators=generators_for(request.job.seed, 1),
         evaluations=settings.evaluations,
         sampler=settings.sampler,
-        label=label if other.objective.classes > int(label) else None,
+        label=torch.from_numpy(other.labels.classes(label)) if knows else None,
         trajectory=trajectory,
     )
 
@@ -242,34 +269,33 @@ def _moved(result: SampleResult, before: Path, after: Path) -> SampleResult:
     def place(path: Path) -> Path:
         return after / path.relative_to(before)
 
-    return SampleResult(
+    return replace(
+        result,
         pictures=tuple(place(path) for path in result.pictures),
         grid=place(result.grid),
         store=None if result.store is None else place(result.store),
         gifs=tuple(place(path) for path in result.gifs),
         strip=None if result.strip is None else place(result.strip),
-        labels=result.labels,
-        seconds=result.seconds,
-        notes=result.notes,
         anatomy=tuple(place(path) for path in result.anatomy),
+        pixels=None if result.pixels is None else place(result.pixels),
     )
 
 
 def _columns(run: Run, job: SampleJob) -> int | None:
-    """Pictures in a row of the grid: one class a row where all classes are sampled."""
+    """Pictures in a row of the grid: one class a row where there are as many pictures of each."""
     classes = run.objective.classes
     every_class = classes and job.known is None and job.label in (None, "all")
-    return -(-job.number // classes) if every_class and job.number >= classes else None
+    return job.number // classes if every_class and not job.number % classes else None
 
 
 def labels_for(run: Run, job: SampleJob, kept: Kept | None = None) -> NDArray[np.int64]:
-    """The class of each image, -1 for none.
+    """The label of each image, as the data set numbers it, -1 for none.
 
-    Without a label, all classes are sampled equally often, one after the other; of a stored image the rest is drawn
-    with the image's own label.
+    Without a label, all are sampled equally often (the numbers of images differ by one at most), one after the other;
+    of a stored image the rest is drawn with the image's own label.
 
     Raises:
-        JobError: an unknown label; a label or guidance for a generator without classes.
+        JobError: a label that was not learnt; a label or guidance for a generator without classes.
     """
     objective: Objective = run.objective
     classes, number = objective.classes, job.number
@@ -278,31 +304,22 @@ def labels_for(run: Run, job: SampleJob, kept: Kept | None = None) -> NDArray[np
             f"--label {job.label}, and {run.path} was trained without labels", allowed="no --label",
             next_step="train with --classes to choose what is generated",
         )  # fmt: skip
-    _require_guidable(run, job)
+    run.require_guidable(job.guidance, label=job.label != "none")
     if not classes or job.label == "none":
         return np.full(number, -1, np.int64)
     if job.label is None and kept is not None:
-        return np.full(number, kept.label if kept.label < classes else -1, np.int64)
+        if run.labels.unknown(np.array([kept.label])):
+            raise JobError(
+                f"An image with label {run.labels.words([kept.label])}, which {run.path} did not learn",
+                allowed=f"labels {run.labels.words(run.labels.numbers)}",
+                next_step="say with --label what is to be drawn",
+            )
+        return np.full(number, kept.label, np.int64)
     if job.label in (None, "all"):
-        return np.arange(number, dtype=np.int64) // -(-number // classes) if number >= classes else np.arange(number)
+        image = np.arange(number, dtype=np.int64)
+        return np.array(run.labels.numbers, np.int64)[image * classes // number if number >= classes else image]
     assert job.label is not None
-    if job.label in run.label_names:
-        return np.full(number, run.label_names.index(job.label), np.int64)
-    if job.label.isdecimal() and int(job.label) < classes:
-        return np.full(number, int(job.label), np.int64)
-    raise JobError(
-        f"--label {job.label}",
-        allowed=f"0 to {classes - 1}, all, none" + "".join(f", {name}" for name in run.label_names[:20]),
-    )
-
-
-def _require_guidable(run: Run, job: SampleJob) -> None:
-    if job.guidance == 1:
-        return
-    facts: dict[str, Any] = {"classes": run.objective.classes, "label_drop": run.objective.settings.label_drop}
-    if not all(facts.values()) or job.label == "none":
-        raise SamplingError(
-            f"--guidance {job.guidance:g} without a label to follow",
-            allowed="1, or a label and a run that was trained with labels, some of them withheld",
-            next_step="leave --guidance out",
-        )
+    label = run.labels.find(job.label)
+    if label is None:
+        raise JobError(f"--label {job.label}", allowed=run.labels.choices())
+    return np.full(number, label, np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from data_schemas.errors import JobError
 from models.samplers import steps_of
 from pipeline.render_store import LARGEST_SIDE
+from pipeline.whole_numbers import require_seed
 
 MOST_SAMPLES = 1_000_000
 
@@ -45,7 +47,7 @@ class SampleJob:
         evaluations: of the network per image; None takes the objective's.
         sampler: by name; None takes the objective's.
         size: pixels of the longer side; None takes the size of the training images.
-        label: name or number of a class, ``all`` or ``none``; None is ``all`` where the model knows labels.
+        label: a label by name or number, ``all`` or ``none``; None is ``all`` where the model knows labels.
         guidance: 1 for none; more follows the label more closely.
         seed: image i follows from it, from i and from its label.
         batch: images at once; the result does not depend on it up to rounding.
@@ -56,6 +58,9 @@ class SampleJob:
         interpolate: two of the images, between which pictures are made.
         gif: write the way from data to noise and back.
         suffix: format of the store.
+        splats: fit Gaussians to what a generator of pixels draws.
+        gaussians: K of the fit; None takes that of the store that was learnt from.
+        steps: of the fit's optimiser; None takes those of that store.
 
     Raises:
         JobError: a number outside its range, or options that exclude each other.
@@ -77,6 +82,9 @@ class SampleJob:
     interpolate: tuple[int, int] | None = None
     gif: bool = False
     suffix: StoreSuffix = ".zarr"
+    splats: bool = False
+    gaussians: int | None = None
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         """Checks what can be checked without the model."""
@@ -84,8 +92,9 @@ class SampleJob:
             raise JobError(f"-n {self.number}", allowed=f"1 to {MOST_SAMPLES:,}")
         if self.batch < 1:
             raise JobError(f"--batch {self.batch}", allowed="1 or more")
-        if self.seed < 0:
-            raise JobError(f"--seed {self.seed}", allowed="0 or more")
+        require_seed(self.seed)
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise JobError(f"--guidance {self.guidance:g}", allowed="0 or more")
         if self.size is not None and not 1 <= self.size <= LARGEST_SIDE:
             raise JobError(f"--size {self.size}", allowed=f"1 to {LARGEST_SIDE} pixels")
         if not 0 <= self.signal < 1:
@@ -99,9 +108,48 @@ class SampleJob:
         for image in self.interpolate or ():
             if not 0 <= image < self.number:
                 raise JobError(f"--interpolate with image {image}", allowed=f"0 to {self.number - 1}")
+        require_fit_options(splats=self.splats, gaussians=self.gaussians, steps=self.steps)
         box = None if self.known is None else self.known.box
         if box is not None and not (box[0] < box[2] and box[1] < box[3]):
             raise JobError(f"--box {','.join(f'{side:g}' for side in box)}", allowed="left < right and top < bottom")
+
+
+def require_fit_options(*, splats: bool, gaussians: int | None, steps: int | None) -> None:
+    """Checks the options of a fit of samples; their upper bounds are those of the engine.
+
+    Raises:
+        JobError: a number outside its range, or options of a fit without one.
+    """
+    for name, number, least in (("gaussians", gaussians, 1), ("steps", steps, 0)):
+        if number is None:
+            continue
+        if not splats:
+            raise JobError(f"--{name} {number} without --splats", allowed="both", next_step="add --splats")
+        if number < least:
+            raise JobError(f"--{name} {number}", allowed=f"{least} or more")
+
+
+@dataclass(frozen=True)
+class FitFigures:
+    """How samples of pixels became splats.
+
+    Attributes:
+        gaussians: K.
+        steps: of the optimiser, at most.
+        engine: that fitted.
+        psnr: of the decoded splats against the sampled pixels, of the mean error, in dB; None where all are lossless.
+        seconds: wall time inside the engine; sampling went on meanwhile.
+        core_seconds: processor time of the engine.
+        failed: images without splats.
+    """
+
+    gaussians: int
+    steps: int
+    engine: str
+    psnr: float | None
+    seconds: float
+    core_seconds: float
+    failed: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -111,13 +159,15 @@ class SampleResult:
     Attributes:
         pictures: PNGs in order of the images.
         grid: all pictures in one.
-        store: splats of the images; None for pixel models.
+        store: splats of the images; None for pixel models whose samples were not fitted.
         gifs: animations.
         strip: pictures between two images, if they were asked for.
-        labels: class of each image, -1 for none.
-        seconds: wall time of sampling, rendering left out.
+        labels: of each image, -1 for none.
+        seconds: wall time of sampling, fit and rendering left out.
         notes: what a user should know.
         anatomy: pictures of how a patch model makes its images, if they were asked for.
+        pixels: what the generator drew, in one picture, where splats were fitted to it.
+        fit: how they were.
     """
 
     pictures: tuple[Path, ...]
@@ -129,3 +179,5 @@ class SampleResult:
     seconds: float
     notes: tuple[str, ...]
     anatomy: tuple[Path, ...] = ()
+    pixels: Path | None = None
+    fit: FitFigures | None = None

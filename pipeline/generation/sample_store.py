@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from data_schemas.durable_files import explained
+from data_schemas.errors import CheckpointError
 from data_schemas.records import RowBlock, RowState, SourceRecord, StoreHeader, content_hash
 from data_schemas.splats import Layout
-from data_schemas.stores import create_store
+from data_schemas.stores import create_store, require_new
 from encoders.decode import decode_with_dead, to_uint8
+from pipeline.convert_places import whole_or_absent
+from pipeline.generation.portions import pictures_at_once
 from pipeline.generation.run import Run
 from pipeline.generation.sample_job import SampleJob
 
@@ -37,11 +42,35 @@ def write_samples(
     Raises:
         StoreError: it cannot be written.
     """
+    header = samples_header(run, job, evaluations)
+    write_rows(header, splats, labels, sample_names(len(splats)), path)
+
+
+def samples_header(run: Run, job: SampleJob, evaluations: int) -> StoreHeader:
+    """The header of the store of samples.
+
+    Args:
+        run: a generator of splats.
+        job: of the sampling.
+        evaluations: that are spent on each image.
+
+    Raises:
+        CheckpointError: the run says of its data what no store can be.
+    """
+    try:
+        return _header(run, job, evaluations)
+    except (ValidationError, LookupError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{run.path} describes no store that samples could be written to: {reason}",
+            allowed="the model.safetensors of splatspace train",
+        ) from error
+
+
+def _header(run: Run, job: SampleJob, evaluations: int) -> StoreHeader:
     config, spec = run.config, run.spec
     assert run.codec is not None
-    known = None if job.known is None else {"image": job.known.image, "box": job.known.box}
-    source = config["store"]["source"]
-    header = StoreHeader(
+    return StoreHeader(
         codec=run.codec,
         layout=run.splats.layout.name,
         gaussians=spec.gaussians,
@@ -54,35 +83,61 @@ def write_samples(
         start=config["store"]["identity"]["start"],
         anchors=spec.anchors,
         engine="generated",
-        settings={
-            "generated": {
-                "model": config["model"],
-                "preset": config["preset"],
-                "objective": run.objective.settings.name,
-                "step": config.get("step"),
-                "sampler": job.sampler or run.objective.settings.sampler,
-                "evaluations": evaluations,
-                "guidance": job.guidance,
-                "known": known,
-            }
-        },
+        settings={"generated": generation_record(run, job, evaluations)},
         seed=job.seed,
-        source=SourceRecord(
-            name=f"generated after {source['name']}",
-            split="generated",
-            licence=source.get("licence", ""),
-            attribution=source.get("attribution", ""),
-            label_names=run.label_names,
-        ),
-        block_rows=min(BLOCK_ROWS, len(splats)),
+        source=generated_source(run),
+        block_rows=min(BLOCK_ROWS, job.number, pictures_at_once(spec.height, spec.width, spec.channels)),
     )
-    write_rows(header, splats, labels, [f"generated/{index:06d}" for index in range(len(splats))], path)
+
+
+def sample_names(count: int) -> list[str]:
+    """What samples are called in their store."""
+    return [f"generated/{index:06d}" for index in range(count)]
+
+
+def generation_record(run: Run, job: SampleJob, evaluations: int) -> dict[str, Any]:
+    """By what the samples were made, for the settings of their store.
+
+    Args:
+        run: the generator.
+        job: of the sampling.
+        evaluations: that were spent on each image.
+    """
+    config = run.config
+    known = None if job.known is None else {"image": job.known.image, "box": job.known.box}
+    sketch = None if job.sketch is None else {"file": job.sketch.name, "signal": job.signal}
+    return {
+        "run": run.path.resolve().name,
+        "model": config["model"],
+        "preset": config["preset"],
+        "objective": run.objective.settings.name,
+        "step": config.get("step"),
+        "sampler": job.sampler or run.objective.settings.sampler,
+        "evaluations": evaluations,
+        "guidance": job.guidance,
+        "label": job.label,
+        "seed": job.seed,
+        "known": known,
+        "sketch": sketch,
+    }
+
+
+def generated_source(run: Run) -> SourceRecord:
+    """Where samples come from: what was learnt from, with its licence."""
+    source = run.config["store"]["source"]
+    return SourceRecord(
+        name=f"generated after {source['name']}",
+        split="generated",
+        licence=source.get("licence", ""),
+        attribution=source.get("attribution", ""),
+        label_names=run.label_names,
+    )
 
 
 def write_rows(
     header: StoreHeader, splats: NDArray[Any], labels: NDArray[np.integer], names: list[str], path: Path
 ) -> None:
-    """Writes finished rows without source images as a new store.
+    """Writes finished rows without source images as a new store, which is whole or not there.
 
     Args:
         header: with ``images`` off.
@@ -92,10 +147,11 @@ def write_rows(
         path: of the new store.
 
     Raises:
-        StoreError: it is there already or cannot be written.
+        StoreError: it is there already or cannot be written, or splats that are not finite.
     """
     layout: Layout = header.splat_layout
-    with create_store(path, header) as store:
+    require_new(path)
+    with explained("write", path), whole_or_absent(path, lock=True) as partial, create_store(partial, header) as store:
         store.append(names)
         for block in range(-(-len(splats) // header.block_rows)):
             span = slice(block * header.block_rows, min((block + 1) * header.block_rows, len(splats)))

@@ -13,6 +13,7 @@ from data_schemas.errors import StoreError
 from data_schemas.records import RowState, StoreHeader
 from data_schemas.stores import open_store
 from encoders.decode import decode, to_uint8
+from pipeline.finite_splats import require_finite
 from pipeline.generation.sample_store import write_rows
 from pipeline.render_store import find_row
 
@@ -54,14 +55,15 @@ def read_image(store: str | os.PathLike[str], image: str) -> StoredImage:
         image: row or name.
 
     Raises:
-        StoreError: no such image, or it has no splats.
+        StoreError: no such image, or it has no splats, or some that are not finite.
     """
     with open_store(store, "r") as opened:
         row = find_row(opened, image)
         content = opened.read(["splats", "label", "state", "source_id"], [row])
         header = opened.header
-    if content["state"][0] != RowState.DONE:
-        raise StoreError(f"Row {row} of {store} has no splats", allowed="a row that is done")
+        if content["state"][0] != RowState.DONE:
+            raise StoreError(f"Row {row} of {store} has no splats", allowed="a row that is done")
+        require_finite(content["splats"], [row], opened)
     splats = content["splats"][0].astype(np.float32)
     return StoredImage(splats, header, str(content["source_id"][0]), int(content["label"][0]))
 

@@ -7,22 +7,25 @@ import importlib.metadata
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 
 from data_schemas.durable_files import explained
-from data_schemas.errors import JobError, SplatSpaceError, StoreMismatchError
-from data_schemas.stores import open_store
+from data_schemas.errors import JobError, SplatSpaceError
+from data_schemas.stores import open_store, require_outside_stores
+from models.checkpoint import read_config
 from models.ema import Ema, decay_for
 from models.objectives import build_objective
 from models.registry import build_model, step_gflop
+from pipeline.generation.folder_lock import sole_writer
 from pipeline.generation.jobs import TrainJob
 from pipeline.generation.latents import TrainingRows
 from pipeline.generation.loader import Loader, latent_bytes, mixed_seed
-from pipeline.generation.trackers import require_trackers
+from pipeline.generation.patch_renderer import with_compiled_patches
+from pipeline.generation.trackers import TrackerName, require_trackers
 from pipeline.generation.train_loop import TrainLoop
 from pipeline.generation.train_records import TrainProgress, TrainSummary
 from pipeline.generation.train_state import MODEL_FILE, STATE_FILE, load_state, plans_of
@@ -61,21 +64,44 @@ def train(
         JobError: options that exclude each other, a device that is not there, a run that is there already.
         StoreError: a store that cannot be read, or a run that cannot be written.
         StoreMismatchError: another store than the one that the training began with.
+        StoreLockedError: another process trains into that folder.
         CheckpointError: a state that cannot be continued.
         TrainingError: too few images, or a loss that is not finite; the last whole checkpoint is kept.
         StoppedError: ``should_stop`` said so; the state is kept.
     """
     _require_free(job, resume=resume)
+    processes = job.devices * job.nodes
+    if job.batch < processes:  # before they are started
+        raise JobError(
+            f"--batch {job.batch} for {processes} processes",
+            allowed=f"{processes} or more: one image each",
+            next_step="give a larger --batch, or fewer --devices",
+        )
     tracked = require_trackers(trackers)
     fabric = _fabric(job)
-    if job.batch < fabric.world_size:
-        raise JobError(f"--batch {job.batch} for {fabric.world_size} processes", allowed="one image each, or more")
     with explained("create", job.out):
         job.out.mkdir(parents=True, exist_ok=True)
+    with sole_writer(job.out) if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            _require_free(job, resume=resume)  # again: another may have begun and ended meanwhile
+        return _trained(job, fabric, resume=resume, progress=progress, should_stop=should_stop, trackers=tracked)
+
+
+def _trained(
+    job: TrainJob,
+    fabric: Fabric,
+    *,
+    resume: bool,
+    progress: Callable[[TrainProgress], None] | None,
+    should_stop: Callable[[], bool] | None,
+    trackers: Sequence[TrackerName],
+) -> TrainSummary:
+    """The training of one process, which has the folder for itself."""
     began = time.perf_counter()
+    before = read_config(job.out / STATE_FILE) if resume else None
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with open_store(job.store, "r") as store, torch.random.fork_rng(devices):
-        rows = TrainingRows(store, job)
+        rows = TrainingRows(store, job, before=before)
         representation = rows.fitted_representation()
         objective = build_objective(
             job.objective,
@@ -85,7 +111,7 @@ def train(
             **job.objective_changes,
         )
         torch.manual_seed(mixed_seed(job.seed, "weights"))
-        network = build_model(job.model, job.preset, rows.spec(representation), **job.changes)
+        network = with_compiled_patches(build_model(job.model, job.preset, rows.spec(representation), **job.changes))
         gflop = step_gflop(copy.deepcopy(network).to("meta"))
         network.to(fabric.device)
         ema = Ema(network, decay_for(job.steps)) if job.ema else None
@@ -97,7 +123,7 @@ def train(
         )
         state: dict[str, Any] = {}
         if resume:
-            state = _continued(job, rows, network, ema, optimiser)
+            state = load_state(job.out, network, ema, optimiser)
             if ema is not None:
                 ema.decay = decay_for(job.steps)  # of a training that is longer now
         start = int(state.get("step", 0))
@@ -124,6 +150,7 @@ def train(
             "codec": store.header.codec,
             "layout": store.header.layout,
             "colours": store.header.colours,
+            "labels": list(rows.class_labels.numbers),
             "label_names": list(store.header.source.label_names),
             "store": {
                 "path": str(store.path),
@@ -160,10 +187,11 @@ def train(
             loader,
             store.header,
             config,
+            collected=state.get("collected", ()),
         )
         try:
             told = progress if fabric.is_global_zero else None
-            loop.run(start, told, should_stop or (lambda: False), trackers=tracked)
+            loop.run(start, told, should_stop or (lambda: False), trackers=trackers)
         finally:
             loop.close()
             loader.close()
@@ -195,6 +223,7 @@ def train(
 
 
 def _require_free(job: TrainJob, *, resume: bool) -> None:
+    require_outside_stores(job.out)
     if resume:
         return
     for name in (STATE_FILE, MODEL_FILE):
@@ -255,20 +284,6 @@ def _precision(job: TrainJob, device: torch.device) -> str:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _continued(
-    job: TrainJob, rows: TrainingRows, network: nn.Module, ema: Ema | None, optimiser: torch.optim.Optimizer
-) -> dict[str, Any]:
-    """The state from which the training goes on; networks and optimiser are as they were then."""
-    state = load_state(job.out, network, ema, optimiser)
-    if state["digest"] != rows.digest:
-        raise StoreMismatchError(
-            f"{job.store} is not what this training began with (other images, labels, rows or settings)",
-            allowed="the same store, unchanged",
-            next_step="train into another folder to learn from the store as it is now",
-        )
-    return state
 
 
 def _order_words(rows: TrainingRows) -> str:

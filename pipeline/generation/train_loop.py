@@ -76,6 +76,7 @@ class TrainLoop:
         loader: of batches.
         header: of the store.
         config: of the checkpoint, without step and loss.
+        collected: losses of the steps since the last entry, of a training that was stopped between two entries.
 
     Attributes:
         loss: mean of the last entry; None before the first.
@@ -95,6 +96,8 @@ class TrainLoop:
         loader: Loader,
         header: StoreHeader,
         config: dict[str, Any],
+        *,
+        collected: Sequence[float] = (),
     ) -> None:
         self._fabric, self._job, self._model, self._network, self._ema = fabric, job, model, network, ema
         self._wrapped, self._optimiser, self._objective = wrapped, optimiser, objective
@@ -108,7 +111,8 @@ class TrainLoop:
         self._check_every = UNCHECKED_STEPS if fabric.device.type == "cuda" else 1
         self._log: TrainLog | None = None
         self._unchecked: list[tuple[int, Tensor]] = []
-        self._collected: list[float] = []
+        self._collected: list[float] = [float(loss) for loss in collected]
+        self._steps_timed = 0
         self._norm: Tensor | float = 0.0
         self._entry_began = time.perf_counter()
         self.loss: float | None = config["loss"]
@@ -154,7 +158,8 @@ class TrainLoop:
                 continue
             stopping = self._anywhere(should_stop())
             self._check()
-            if done % LOG_STEPS == 0 or saving or stopping:
+            # Not where it is stopped: the state keeps the losses, and the entry is written when it is due.
+            if done % LOG_STEPS == 0 or saving:
                 self._write_entry(done)
             if progress is not None:
                 seconds = time.perf_counter() - began
@@ -226,6 +231,7 @@ class TrainLoop:
                 next_step="run splatspace verify on the store; else train with a smaller --learning-rate",
             )
         self._collected += [float(values.mean()) for _, values in losses]
+        self._steps_timed += len(losses)
 
     def _named(self, step: int, values: Tensor) -> str:
         """The rows whose loss is not finite and their images, for people."""
@@ -248,10 +254,10 @@ class TrainLoop:
                     "loss": self.loss,
                     "learning_rate": learning_rate(self._job, done - 1),
                     "gradient_norm": float(self._norm),
-                    "images_per_second": len(self._collected) * self._job.batch / max(seconds, 1e-9),
                 },
+                measured={"images_per_second": self._steps_timed * self._job.batch / max(seconds, 1e-9)},
             )
-        self._collected = []
+        self._collected, self._steps_timed = [], 0
         self._entry_began = time.perf_counter()
 
     def _save_state(self, done: int) -> None:
@@ -262,6 +268,8 @@ class TrainLoop:
                 "digest": self._config["store"]["digest"],
                 "plans": self._config["plans"],
                 "loss": self.loss,
+                "labels": self._config["labels"],
+                "collected": self._collected,
             }
             save_state(self._job.out, self._network, self._ema, self._optimiser, content)
         self._fabric.barrier()

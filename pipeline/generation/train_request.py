@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +14,10 @@ from data_schemas.errors import JobError
 from data_schemas.locations import location
 from models.base import DataKind
 from models.patch_presets import HEADS, HeadName, RecipeName, model_name
-from pipeline.generation.cats_job import resolve_cats_job
+from pipeline.generation.cats_job import head_of, resolve_cats_job
 from pipeline.generation.jobs import TrainJob, resolve_train_job
-from pipeline.generation.train_state import continued_job
+from pipeline.generation.train_state import continued_job, recorded_job
+from pipeline.whole_numbers import whole_number
 
 KindName = Literal["splats", "pixels", "cats"]
 """What is trained; ``cats`` are patch models, which make pixels."""
@@ -58,8 +59,8 @@ def requested_job(
     if resume:
         data: DataKind = "pixels" if kind == "cats" else kind
         given = {"kind": data, "store": None if store is None else location(store), **options}
-        if head is not None:
-            given["model"] = model_name(head, recipe or "modern")
+        if head is not None or recipe is not None:
+            given["model"] = _continued_model(out, head, recipe)
         return continued_job(out, given)
     if store is None:
         raise JobError("train without --store", allowed="a store", next_step="give --store NAME.zarr, or --resume")
@@ -70,6 +71,22 @@ def requested_job(
     return resolve_cats_job(store, out, head=head, recipe=recipe or "modern", **options)
 
 
+def _continued_model(out: Path, head: HeadName | None, recipe: RecipeName | None) -> str:
+    """The model that head and recipe name; what is left out is that of the training which is continued.
+
+    Raises:
+        CheckpointError: there is no training to continue.
+        JobError: it is no training of a patch model.
+    """
+    recorded = str(recorded_job(out)["model"])
+    began = head_of(recorded)
+    if began is None:
+        raise JobError(
+            f"--head or --recipe for a training of {recorded}", allowed="neither", next_step="leave them out"
+        )
+    return model_name(head or began[0], recipe or began[1])
+
+
 def _changes(pack: int | None, settings: Iterable[str]) -> dict[str, Any] | None:
     """Fields of the preset that were given, with numbers as numbers; None where there are none."""
     changes: dict[str, Any] = {} if pack is None else {"pack": pack}
@@ -77,9 +94,17 @@ def _changes(pack: int | None, settings: Iterable[str]) -> dict[str, Any] | None
         name, equals, value = text.partition("=")
         if not (name and equals and value):
             raise JobError(f"--set {text}", allowed="NAME=VALUE, as in entries=64")
-        changes[name] = value
-        for kind in (int, float):
-            with suppress(ValueError):
-                changes[name] = kind(value)
-                break
+        changes[name] = _number(value)
     return changes or None
+
+
+def _number(text: str) -> int | float | str:
+    """A text as a number, if it is one that can be computed with."""
+    whole = whole_number(text)
+    if whole is not None:
+        return whole
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if math.isfinite(number) else text

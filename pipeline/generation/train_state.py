@@ -12,18 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from data_schemas.durable_files import explained, write_file
 from data_schemas.errors import CheckpointError, JobError
 from models.checkpoint import Checkpoint, load_checkpoint, read_config, save_checkpoint
 from models.ema import Ema
-from pipeline.generation.jobs import CHANGEABLE, TrainJob
+from pipeline.generation.jobs import CHANGEABLE, MOST_STEPS, TrainJob
+from pipeline.job_errors import job_error
+from pipeline.whole_numbers import whole_number
 
 MODEL_FILE, STATE_FILE, STATE_TEXT = "model.safetensors", "state.safetensors", "state.json"
 LOG_FILE, CARD_FILE, SAMPLES_FOLDER, TENSORBOARD_FOLDER = "log.jsonl", "card.md", "samples", "tensorboard"
 
 _REPRESENTATION, _EMA, _OPTIMISER = "representation.", "ema.", "optimiser."
+
+
+def run_folder(path: Path) -> Path:
+    """The folder of a run that is named by itself or by its ``model.safetensors``."""
+    return path.parent if path.suffix == ".safetensors" else path
 
 
 def representation_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -51,13 +59,14 @@ def save_state(
         model: the weights in training.
         ema: their mean, if it is kept.
         optimiser: AdamW.
-        config: ``job``, ``step``, ``digest`` of the rows, ``plans`` (see ``plans_of``), and more that is plain.
+        config: ``job``, ``step``, ``digest`` of the rows, ``plans`` (see ``plans_of``), ``labels`` of the classes,
+            ``collected`` losses since the last entry of the log, and more that is plain.
     """
     tensors = {} if ema is None else {_EMA + name: value for name, value in ema.tensors().items()}
     for index, moments in optimiser.state_dict()["state"].items():
         for name, value in moments.items():
             tensors[f"{_OPTIMISER}{index}.{name}"] = torch.as_tensor(value)
-    content = {**config, "ema": None if ema is None else ema.state()}
+    content = {**config, "ema": None if ema is None else ema.state(), "moments": len(optimiser.state_dict()["state"])}
     save_checkpoint(run / STATE_FILE, model, content, tensors)
     with explained("write", run / STATE_TEXT):
         write_file(run / STATE_TEXT, (json.dumps(content, indent=2) + "\n").encode())
@@ -72,7 +81,9 @@ def load_state(run: Path, model: nn.Module, ema: Ema | None, optimiser: torch.op
     Raises:
         CheckpointError: missing, damaged, or of another network.
     """
-    checkpoint = load_checkpoint(run / STATE_FILE)
+    path = run / STATE_FILE
+    checkpoint = load_checkpoint(path)
+    _require_state(checkpoint.config, path, mean=ema is not None)
     checkpoint.load_into(model)
     moments: dict[int, dict[str, Tensor]] = {}
     mean: dict[str, Tensor] = {}
@@ -81,14 +92,73 @@ def load_state(run: Path, model: nn.Module, ema: Ema | None, optimiser: torch.op
             mean[name.removeprefix(_EMA)] = value
         elif name.startswith(_OPTIMISER):
             index, _, moment = name.removeprefix(_OPTIMISER).partition(".")
-            moments.setdefault(int(index), {})[moment] = value
+            moments.setdefault(_index(index, path), {})[moment] = value
+    _require_moments(moments, optimiser, checkpoint.config, path)
     if ema is not None:
         ema.restore(mean, checkpoint.config["ema"])
     try:
         optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
     except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{run / STATE_FILE}: an optimiser of another network: {error}") from error
+        raise CheckpointError(f"{path}: an optimiser of another network: {error}") from error
     return checkpoint.config
+
+
+def _foreign(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is no state that a training can go on from: {what}",
+        allowed="the state.safetensors of splatspace train",
+        next_step="train into another folder, or restore the run from a copy",
+    )
+
+
+def _require_state(config: dict[str, Any], path: Path, *, mean: bool) -> None:
+    """Refuses a state of another program, or one that was changed by hand.
+
+    Raises:
+        CheckpointError: an entry is missing or of another kind.
+    """
+    kinds: dict[str, type | tuple[type, ...]] = {"job": dict, "step": int, "digest": str, "plans": list}
+    kinds |= {"loss": (int, float, type(None)), "ema": dict if mean else (dict, type(None))}
+    given = {"plans": [], "loss": None, **config}
+    for name, kind in kinds.items():
+        if name not in given:
+            raise _foreign(path, f"it has no {name!r}")
+        if not isinstance(given[name], kind) or isinstance(given[name], bool):
+            raise _foreign(path, f"its {name!r} is {given[name]!r}")
+    if not 0 <= given["step"] <= MOST_STEPS:
+        raise _foreign(path, f"its 'step' is {given['step']}")
+    if config.get("plans") == []:
+        raise _foreign(path, "its 'plans' are empty")
+    for plan in given["plans"]:
+        if not (isinstance(plan, list) and len(plan) == 2 and all(type(number) is int for number in plan)):
+            raise _foreign(path, f"one of its 'plans' is {plan!r}")
+
+
+def _index(text: str, path: Path) -> int:
+    found = whole_number(text)
+    if found is None:
+        raise _foreign(path, f"it has a moment of parameter {text!r}")
+    return found
+
+
+def _require_moments(
+    moments: dict[int, dict[str, Tensor]], optimiser: torch.optim.Optimizer, config: dict[str, Any], path: Path
+) -> None:
+    """Refuses a state without the optimiser's moments: torch takes it without a word and begins them anew.
+
+    Raises:
+        CheckpointError: moments are missing after the first step, or are those of other weights.
+    """
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    wanted = config.get("moments", len(moments))  # states of earlier versions do not say how many there are
+    if len(moments) != wanted or (config["step"] and not moments):
+        raise _foreign(path, f"it has moments of {len(moments)} of its {wanted or len(parameters)} parameters")
+    for index, found in moments.items():
+        shape = parameters[index].shape if 0 <= index < len(parameters) else None
+        if set(found) != {"step", "exp_avg", "exp_avg_sq"} or any(
+            found[name].shape != shape for name in ("exp_avg", "exp_avg_sq")
+        ):
+            raise _foreign(path, f"its moments of parameter {index} are those of other weights")
 
 
 def plans_of(state: dict[str, Any], steps: int) -> list[list[int]]:
@@ -104,6 +174,25 @@ def plans_of(state: dict[str, Any], steps: int) -> list[list[int]]:
     return plans if plans[-1][1] == steps else [*plans, [int(state["step"]), steps]]
 
 
+def recorded_job(run: Path) -> dict[str, Any]:
+    """The fields of the job that a run was begun with.
+
+    Raises:
+        CheckpointError: there is no state to continue from, or one of another program.
+    """
+    path = run / STATE_FILE
+    if not path.exists():
+        raise CheckpointError(
+            f"{run} holds no training to continue ({STATE_FILE} is missing)",
+            next_step="leave out --resume to begin one",
+        )
+    recorded = read_config(path).get("job")
+    try:
+        return TrainJob.model_validate(recorded).model_dump(mode="json")
+    except ValidationError as error:
+        raise _foreign(path, f"its job {job_error(error, 'train').got}") from None
+
+
 def continued_job(run: Path, given: dict[str, Any]) -> TrainJob:
     """The job of a run that is to go on; options that are given again must say the same.
 
@@ -115,13 +204,7 @@ def continued_job(run: Path, given: dict[str, Any]) -> TrainJob:
         CheckpointError: there is no state to continue from.
         JobError: an option that differs from the recorded one.
     """
-    path = run / STATE_FILE
-    if not path.exists():
-        raise CheckpointError(
-            f"{run} holds no training to continue ({STATE_FILE} is missing)",
-            next_step="leave out --resume to begin one",
-        )
-    recorded = read_config(path)["job"]
+    recorded = recorded_job(run)
     planned = int(recorded["steps"])
     steps = planned if given.get("steps") is None else int(given["steps"])
     if steps < planned:

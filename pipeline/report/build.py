@@ -13,6 +13,7 @@ from upath import UPath
 from data_schemas.errors import ReportError
 from data_schemas.locations import Location, location
 from data_schemas.store import SplatStore
+from data_schemas.stores import require_outside_stores
 from encoders.decode import decode
 from pipeline.documents import read_document
 from pipeline.predictability import (
@@ -93,6 +94,7 @@ def build_report(
             f"{store.path} holds images only: no fit was made that a report could measure",
             next_step="encode the images again with --gaussians 1 or more",
         )
+    require_outside_stores(location(out_dir))
     rows = read_rows(store)
     shown, panels_reason = make_panels(store, rows, store.header.source.label_names, each=panels, decoder=decoder)
     if predictability_images < 1:
@@ -121,7 +123,7 @@ def assemble(
         logger.warning("Done without a PSNR or SSIM, so in no figure of quality: %d images", counts.unmeasured)
     return Report(
         created=datetime.now(UTC),
-        store=store_facts(header, store.path),
+        store=store_facts(header, store.path, len(store)),
         source=source_facts(header),
         images=counts,
         quality=quality_of(rows.psnr[measured], rows.ssim[measured]),
@@ -135,6 +137,7 @@ def assemble(
         panels=tuple(panel.image for panel in panels),
         panels_reason=panels_reason,
         failed=failed_images(store, rows),
+        noted=header.runs[-1].noted if header.runs else {},
         unmeasured_rows=tuple(int(row) for row in np.flatnonzero(rows.done & ~measured)),
     )
 

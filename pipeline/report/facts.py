@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import shlex
+from typing import get_args
 
 from data_schemas.locations import Location
 from data_schemas.records import StoreHeader
+from pipeline.background import BLACK
+from pipeline.jobs import EngineName
 from pipeline.report.figures import SourceFacts, StoreFacts, finite
 
 
-def encode_command(header: StoreHeader, path: Location) -> str | None:
-    """What to type to encode such a store; None for a store that was not fitted here (converted, for example)."""
-    if not header.engine or header.start is None:
+def encode_command(header: StoreHeader, path: Location, rows: int | None = None) -> str | None:
+    """What to type to encode such a store; None for a store that was not fitted here (converted or generated).
+
+    Every option that decides a splat is named, also where it was left to the preset: presets may change.
+
+    Args:
+        header: of the store.
+        path: of the store.
+        rows: images in it; None where the number is not known.
+    """
+    if header.engine not in get_args(EngineName) or header.start is None:
         return None
     words = ["splatspace", "encode", header.source.name or "DATASET", "--out", path.name]
-    words += ["--split", header.source.split, "--gaussians", str(header.gaussians)]
+    words += ["--split", header.source.split]
+    if header.height == header.width:  # another shape is that of the images: --size makes squares
+        words += ["--size", str(header.height)]
+    if rows:
+        words += ["--limit", str(rows)]
+    words += ["--gaussians", str(header.gaussians)]
     for option, key in (("--steps", "steps"), ("--target-psnr", "target_psnr")):
         if header.settings.get(key) is not None:
             words += [option, str(header.settings[key])]
@@ -24,12 +40,14 @@ def encode_command(header: StoreHeader, path: Location) -> str | None:
     if header.refine:
         words += ["--refine", header.refine]
     words += ["--dtype", header.dtype, "--engine", header.engine, "--seed", str(header.seed)]
+    if header.source.background != BLACK:
+        words += ["--background", header.source.background]
     if not header.images:
         words.append("--no-images")
     return shlex.join(words)
 
 
-def store_facts(header: StoreHeader, path: Location) -> StoreFacts:
+def store_facts(header: StoreHeader, path: Location, rows: int | None = None) -> StoreFacts:
     """What the store is and how it was made. Names the file only, not the folders above it."""
     versions: dict[str, str] = {}
     for run in header.runs:
@@ -55,7 +73,7 @@ def store_facts(header: StoreHeader, path: Location) -> StoreFacts:
         created=header.created,
         updated=header.updated,
         schema_version=header.schema_version,
-        command=encode_command(header, path),
+        command=encode_command(header, path, rows),
     )
 
 

@@ -169,6 +169,8 @@ class SourceFacts(_Record):
     licence: str
     attribution: str
     removed_duplicates: int
+    background: str = Field(default="#000000", description="what transparency was laid over, #rrggbb")
+    left_out: int = Field(default=0, description="other files of the place: no images, or hidden")
 
 
 class Report(_Record):
@@ -191,6 +193,9 @@ class Report(_Record):
     panels: tuple[PanelImage, ...] = ()
     panels_reason: str = Field(default="", description="why the panels are missing or show no source")
     failed: tuple[FailedImage, ...] = ()
+    noted: dict[str, int] = Field(
+        default={}, description="images of the last run that were read and of which something is to be known, by kind"
+    )
     unmeasured_rows: tuple[int, ...] = ()
 
 

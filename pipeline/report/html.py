@@ -13,11 +13,21 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from data_schemas.printable import printable
 from data_schemas.store import SplatStore
 from pipeline.report.figures import LOSSLESS_PSNR, ClassFigures, Report
 from pipeline.report.panels import Panel, error_factor, picture, png_bytes, splat_picture
 from pipeline.report.plots import cumulative_svg, histogram_svg
-from pipeline.report.wording import cost_line, number, predictability_parts, ratio_words, seconds, share, size_words
+from pipeline.report.wording import (
+    cost_line,
+    note_words,
+    number,
+    predictability_parts,
+    ratio_words,
+    seconds,
+    share,
+    size_words,
+)
 
 FAILED_SHOWN = 50
 """Failed images that the page lists; ``report.json`` lists all."""
@@ -38,7 +48,7 @@ def render_html(report: Report, *, psnr: NDArray[Any], panels: Sequence[Panel], 
         panels: what it shows.
         store: gives the panels their layout.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = page_environment()
     environment.filters.update(
         number=number,
         share=share,
@@ -47,6 +57,7 @@ def render_html(report: Report, *, psnr: NDArray[Any], panels: Sequence[Panel], 
         ratio=ratio_words,
         cost=cost_line,
         parts=predictability_parts,
+        note=note_words,
     )
     template = environment.from_string(files("pipeline.report").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     factor = error_factor(panels)
@@ -63,6 +74,18 @@ def render_html(report: Report, *, psnr: NDArray[Any], panels: Sequence[Panel], 
         classes_hidden=hidden,
         lossless=LOSSLESS_PSNR,
     )
+
+
+def page_environment() -> Environment:
+    """Jinja for a page: every text from the data is escaped, and what would steer the writing is written out."""
+    return Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalised
+    )
+
+
+def _finalised(value: object) -> object:
+    # Markup is made here, of pictures; it is no text from the data.
+    return printable(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _groups(panels: Sequence[Panel], factor: int, store: SplatStore) -> list[dict[str, Any]]:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_schemas.errors import StoreMismatchError
+from data_schemas.errors import StoreCorruptError, StoreMismatchError
 from data_schemas.store import SplatStore
 from encoders.decode import to_uint8
+from pipeline.finite_splats import require_finite
 from pipeline.predictability import Decoder
 from pipeline.report.ellipses import draw_ellipses
 from pipeline.report.figures import LOSSLESS_PSNR, PanelGroup, PanelImage
@@ -106,6 +107,7 @@ def make_panels(
     wanted = ["splats", "source_id", *(["image"] if has_source else [])]
     read = store.read(wanted, [row for _, row in chosen])
     try:
+        require_finite(read["splats"], [row for _, row in chosen], store)
         decoded = to_uint8(
             decoder(
                 read["splats"],
@@ -115,7 +117,7 @@ def make_panels(
                 width=header.width,
             )
         )
-    except StoreMismatchError as error:
+    except (StoreMismatchError, StoreCorruptError) as error:
         logger.warning("No panels: %s", error)
         return [], str(error)
     panels: list[Panel] = []

@@ -6,8 +6,18 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from data_schemas.printable import printable
 from pipeline.report.figures import Report
-from pipeline.report.wording import MISSING, cost_line, number, predictability_line, ratio_words, share, size_words
+from pipeline.report.wording import (
+    MISSING,
+    cost_line,
+    note_words,
+    number,
+    predictability_line,
+    ratio_words,
+    share,
+    size_words,
+)
 
 _FAILED_SHOWN = 5
 
@@ -19,13 +29,13 @@ def report_table(report: Report) -> Table:
         report: as built or as read from ``report.json``.
     """
     store, images, quality, size = report.store, report.images, report.quality, report.size
-    title = Text(f"{store.name}: {report.source.name}, {images.total:,} images", style="bold")
+    title = Text(printable(f"{store.name}: {report.source.name}, {images.total:,} images"), style="bold")
     table = Table(box=box.SIMPLE, show_header=False, title=title, title_justify="left", pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
 
     def line(name: str, value: str, style: str = "") -> None:
-        table.add_row(name, Text(value, style=style))
+        table.add_row(name, Text(printable(value), style=style))
 
     shape = f"{store.height}x{store.width}x{store.channels}"
     line(
@@ -38,6 +48,9 @@ def report_table(report: Report) -> Table:
         f"{images.done:,} done, {images.failed:,} failed, {images.empty:,} empty",
         "yellow" if images.failed or images.empty else "",
     )
+    apart = {"identical copies": report.source.removed_duplicates, "other files": report.source.left_out}
+    if any(apart.values()):
+        line("Left out", ", ".join(f"{count:,} {what}" for what, count in apart.items() if count), "yellow")
     if images.unmeasured:
         line("Not measured", f"{images.unmeasured:,} done without a PSNR or SSIM, in no figure of quality", "yellow")
     line("PSNR of mean error", f"{number(quality.of_mean_error)} dB", "bold green")
@@ -68,6 +81,8 @@ def report_table(report: Report) -> Table:
         f"{size_words(size.splat_bytes_on_disk)} for {size_words(size.image_bytes)}: "
         f"{ratio_words(size.ratio_bytes_on_disk)}",
     )
+    for kind, count in report.noted.items():
+        line(kind.capitalize(), f"{count:,} {note_words(kind)}", "yellow")
     for failed in report.failed[:_FAILED_SHOWN]:
         line("Failed", f"{failed.source_id}: {failed.reason}", "red")
     if len(report.failed) > _FAILED_SHOWN:

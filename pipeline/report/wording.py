@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.predictability import Predictability
 from pipeline.report.figures import CostFigures, Report
+from pipeline.sources.base import NOTE_WORDS
 
 MISSING = "\u2013"
 """Stands where a figure could not be measured."""
@@ -23,6 +24,11 @@ def share(value: float | None) -> str:
     if 0.9995 <= value < 1:
         return "> 99.9 %"
     return f"{100 * value:.1f} %" if 0 < value < 1 else f"{100 * value:.0f} %"
+
+
+def note_words(kind: str) -> str:
+    """What is said of images by the kind of their notes, after a count; a newer store may have kinds of its own."""
+    return next((words for known, words in NOTE_WORDS.items() if known == kind), f"images are noted as {kind}")
 
 
 def seconds(value: float | None) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
+from data_schemas.durable_files import remove_abandoned, write_file
 from data_schemas.errors import ReportError, StoreError
 from data_schemas.locations import Location
 from data_schemas.remote_objects import remove_objects, write_object
@@ -32,15 +31,8 @@ def write_whole(path: Location, data: bytes) -> Location:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        remove_abandoned(path)
+        write_file(path, data)
     except OSError as error:
         raise ReportError(
             f"{path} cannot be written ({error.strerror or error})",

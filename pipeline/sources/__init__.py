@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from data_schemas.errors import SourceError
+from data_schemas.errors import SourceError, StoreError
+from data_schemas.locations import resolved
+from pipeline.background import BLACK
 from pipeline.download import Progress
 from pipeline.sources.arrays import open_npy, open_npz
 from pipeline.sources.base import MAX_IMAGE_PIXELS, ImageSource, SourceImage
@@ -92,11 +94,7 @@ SOURCES: dict[str, Callable[[SourceRequest], ImageSource]] = {
 }
 """The named data sets. A new one is a file beside this one and a line here."""
 
-_FILES: dict[str, Callable[[Path, int | None], ImageSource]] = {
-    ".zip": lambda path, size: open_zip(path, size=size),
-    ".npz": lambda path, size: open_npz(path),
-    ".npy": lambda path, size: open_npy(path),
-}
+_ARRAY_FILES: dict[str, Callable[[Path], ImageSource]] = {".npz": open_npz, ".npy": open_npy}
 
 
 def open_source(
@@ -107,6 +105,7 @@ def open_source(
     size: int | None = None,
     download: bool = True,
     progress: Progress | None = None,
+    background: str = BLACK,
 ) -> ImageSource:
     """Opens a data set by name or by path.
 
@@ -118,6 +117,7 @@ def open_source(
         size: cut each image to a centred square and resize it to so many pixels a side.
         download: whether the network may be used.
         progress: told of downloads.
+        background: what transparent images of a folder or .zip are laid over, ``#rrggbb``.
 
     Returns:
         A source; no pixels are decoded before they are read.
@@ -134,15 +134,20 @@ def open_source(
     if name in SOURCES and not isinstance(dataset, Path):
         if data_dir is not None and not data_dir.exists():
             raise SourceError(f"--data-dir {data_dir} does not exist", next_step="check the path")
+        _refuse_background(name, background)
         source = SOURCES[name](SourceRequest(data_dir, split, size, download, progress))
     else:
-        source = _open_path(name, data_dir, split, size)
+        source = _open_path(name, data_dir, split, size, background)
     if size is not None and source.image_shape[:2] != (size, size):
         return ResizedSource(source, size)
     return source
 
 
-def _open_path(name: str, data_dir: Path | None, split: str, size: int | None) -> ImageSource:
+def _open_path(name: str, data_dir: Path | None, split: str, size: int | None, background: str) -> ImageSource:
+    try:
+        resolved(Path(name))
+    except StoreError as error:
+        raise SourceError(error.got, allowed=error.allowed, next_step=error.next_step) from error
     path = Path(name).expanduser()
     allowed = f"one of {', '.join(SOURCES)}, or the path of a folder, .zip, .npz or .npy"
     if not path.exists():
@@ -155,15 +160,27 @@ def _open_path(name: str, data_dir: Path | None, split: str, size: int | None) -
         raise SourceError(f"--data-dir together with the path {name}", next_step="leave --data-dir out")
     _refuse_test(name, split)
     if path.is_dir():
-        return open_folder(path, size=size)
-    opener = _FILES.get(path.suffix.lower())
+        return open_folder(path, size=size, background=background)
+    if path.suffix.lower() == ".zip":
+        return open_zip(path, size=size, background=background)
+    opener = _ARRAY_FILES.get(path.suffix.lower())
     if opener is None:
         raise SourceError(
             f"{name} is a file that ends in {path.suffix or 'nothing'}",
             allowed=allowed,
             next_step="put the images into a folder and give that",
         )
-    return opener(path, size)
+    _refuse_background(name, background)
+    return opener(path)
+
+
+def _refuse_background(name: str, background: str) -> None:
+    if background != BLACK:
+        raise SourceError(
+            f"--background {background} for {name}, whose images have no transparency to be laid over anything",
+            allowed="a folder of images or a .zip of one",
+            next_step="leave --background out",
+        )
 
 
 def _refuse_test(name: str, split: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -15,8 +14,8 @@ from pipeline.sources.base import ImageSource
 from pipeline.sources.digests import digest_of_files, digest_of_listing
 from pipeline.sources.folder import list_folder, list_zip
 from pipeline.sources.image_files import ImageFile, ImageFileSource, natural_key, without_common_folder
-
-logger = logging.getLogger("splatspace.sources")
+from pipeline.sources.image_formats import HEAD_BYTES, format_of_file
+from pipeline.sources.left_out import LeftOut, warn_of_left_out
 
 COMMIT = "e9c05ee2d1f624920f1ba9040db7557deabb58fe"
 
@@ -54,22 +53,23 @@ def open_cats(
         path = _downloaded(download, progress)
     else:
         path = next((data_dir / place for place in PLACES if (data_dir / place).exists()), data_dir)
-    if path.is_dir():
-        files, sizes = list_folder(path)
-        digest = digest_of_listing(sizes.items())
-    else:
-        files, digest = list_zip(path), digest_of_files([path])
-        if data_dir is None:
-            files = [file for file in files if _FOLDER_IN_ARCHIVE in file.identifier]
-    kept, removed = without_repeats(sorted(without_common_folder(files), key=_by_number))
+    listing = list_folder(path) if path.is_dir() else list_zip(path)
+    digest = digest_of_listing(listing.sizes.items()) if path.is_dir() else digest_of_files([path])
+    files, left_out = listing.files, listing.left_out
+    if data_dir is None:
+        elsewhere = [file.identifier for file in files if _FOLDER_IN_ARCHIVE not in file.identifier]
+        left_out = (*left_out, LeftOut(elsewhere, f"outside of {_FOLDER_IN_ARCHIVE}"))
+        files = [file for file in files if _FOLDER_IN_ARCHIVE in file.identifier]
+    kept, repeats = without_repeats(sorted(without_common_folder(files), key=_by_number))
+    removed = len(repeats)
     if data_dir is None and (len(kept), removed) != (FILES_DISTINCT, FILES_PUBLISHED - FILES_DISTINCT):
         raise SourceError(
             f"{path} holds {len(kept) + removed} photographs, {len(kept)} of them distinct",
             allowed=f"{FILES_PUBLISHED} and {FILES_DISTINCT}",
             next_step="remove the file and run again, or get the set by other means and give --data-dir",
         )
-    if removed:
-        logger.info("%s: %d files repeat others byte for byte and are left out", path, removed)
+    # Counted by themselves: a split by chance would leak them.
+    warn_of_left_out(str(path), [LeftOut(repeats, "repeats, byte for byte,")])
     record = SourceRecord(
         name="cats",
         split=split,
@@ -79,31 +79,36 @@ def open_cats(
         "CAT dataset of Weiwei Zhang, Jian Sun and Xiaoou Tang, 2008",
         removed_duplicates=removed,
     )
-    return ImageFileSource(record, kept, size=size, where=str(path))
+    return ImageFileSource(record, kept, size=size, where=str(path), left_out=left_out)
 
 
-def without_repeats(files: Sequence[ImageFile]) -> tuple[list[ImageFile], int]:
-    """Leaves out every file whose bytes equal those of an earlier one.
+def without_repeats(files: Sequence[ImageFile]) -> tuple[list[ImageFile], list[str]]:
+    """Leaves out every image whose bytes equal those of an earlier one.
 
     Returns:
-        The files that stay (an unreadable one among them: it fails later, by name), and how many went.
+        The files that stay (an unreadable one among them: it fails later, by name; and what is no image), and the
+        identifiers of those that went.
     """
     seen: set[bytes] = set()
     kept: list[ImageFile] = []
+    repeats: list[str] = []
     for file in files:
-        if file.promised_format is None or file.refusal:
+        if file.refusal:
             kept.append(file)
             continue
         try:
             with file.open() as stream:
-                digest = hashlib.blake2b(stream.read()).digest()
+                data = stream.read()
         except (OSError, ImageError) as error:
             kept.append(replace(file, refusal=str(error)))
             continue
-        if digest not in seen:
-            seen.add(digest)
+        digest = hashlib.blake2b(data).digest()
+        if digest not in seen or format_of_file(file.identifier, data[:HEAD_BYTES]) is None:
             kept.append(file)
-    return kept, len(files) - len(kept)
+        else:
+            repeats.append(file.identifier)
+        seen.add(digest)
+    return kept, repeats
 
 
 def _by_number(file: ImageFile) -> tuple[object, ...]:

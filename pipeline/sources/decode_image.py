@@ -1,55 +1,38 @@
 """One image file: what its header says, and its pixels as uint8 grey or RGB.
 
 The rules, so that every file gives one answer: the format is judged by content, not by name; the first frame
-of an animation counts; transparency is laid over black; 16 bits become 8 by their high byte; a photograph is
-turned as its EXIF orientation says.
+of an animation counts; transparency is laid over a background, black unless another is asked for; numbers of more
+than 8 bits become 8 by their highest; a photograph is turned as its EXIF orientation says.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from data_schemas.errors import ImageError
+from pipeline.background import BLACK, is_grey
 from pipeline.sources.base import MAX_IMAGE_PIXELS
+from pipeline.sources.decoder_messages import collected_messages
+from pipeline.sources.eight_bits import as_eight_bits, laid_over, transparent_sample
+from pipeline.sources.image_formats import pillow_formats
+from pipeline.sources.orientation import SIDEWAYS, load_as_stored, orientation_of, stored_size, turned_upright
+from pipeline.sources.pixel_kinds import WIDE_GREY_MODES, PixelKind, kind_of, mend_planes
+from pipeline.sources.unread_reasons import why_not_opened, why_not_read
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-"""Pillow's names of what is read; the photographs of some phones, which it calls MPO, it opens as JPEG.
+MOST_TEXT_BYTES = 64 << 20
+"""Most bytes of one text or colour profile of a PNG after unpacking. Pillow's own bound of 1 MiB refuses photographs
+that carry a program's whole history, such as one of ImageNet; all texts together have this bound in Pillow too."""
 
-Others are refused, however able Pillow is: fewer decoders, fewer holes.
-"""
+PngImagePlugin.MAX_TEXT_CHUNK = MOST_TEXT_BYTES
 
-SUFFIXES = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".gif": "GIF",
-}
-"""File name endings of images, lower case, and the format that they promise."""
-
-_ORIENTATION_TAG = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_ORIENTED_FORMATS = ("JPEG", "MPO", "WEBP", "TIFF")
 _GREY_MODES = ("1", "L", "LA", "La")
-_WIDE_GREY_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 @dataclass(frozen=True)
@@ -62,6 +45,7 @@ class ImageHeader:
         colour: whether grey alone would lose something.
         format: Pillow's name of the format.
         animated: whether there is more than one frame (only the first is read).
+        messages: what the decoders had to say of the header.
     """
 
     height: int
@@ -69,57 +53,96 @@ class ImageHeader:
     colour: bool
     format: str
     animated: bool
+    messages: tuple[str, ...] = ()
 
 
-def read_header(stream: BinaryIO) -> ImageHeader:
+@dataclass(frozen=True)
+class DecodedImage:
+    """The pixels of an image file and what is to be known of them.
+
+    Attributes:
+        pixels: uint8 [height, width, channel].
+        flattened: its values had more than 8 bits and differed, and now it is of one grey or nearly.
+        vanished: it has transparent pixels, and nothing is seen but what it was laid over.
+        messages: what the decoders had to say.
+    """
+
+    pixels: NDArray[np.uint8]
+    flattened: bool = False
+    vanished: bool = False
+    messages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Opened:
+    image: Image.Image
+    kind: PixelKind
+    orientation: int
+    width: int
+    height: int
+
+
+def read_header(stream: BinaryIO, background: str = BLACK) -> ImageHeader:
     """Reads the header and decodes no pixels.
 
+    Args:
+        stream: the file.
+        background: what transparency will be laid over, ``#rrggbb``: grey images get colour from one that has.
+
     Raises:
-        ImageError: empty, no image of a known format, or more pixels than MAX_IMAGE_PIXELS.
+        ImageError: empty, no image of a known format, a kind of pixels that is not read, damaged, or more pixels
+            than MAX_IMAGE_PIXELS.
     """
-    try:
-        image = _open(stream)
-        width, height = image.size
-        if _turn(image) in (5, 6, 7, 8):
-            width, height = height, width
-        animated = image.format not in ("JPEG", "MPO") and bool(getattr(image, "is_animated", False))
-        return ImageHeader(height, width, _is_colour(image), str(image.format), animated)
-    except ImageError:
-        raise
-    # A decoder that is fed damaged bytes raises almost anything (struct.error, SyntaxError, IndexError,
-    # zlib.error, ...); whatever it is, the answer is the same: this image cannot be read.
-    except Exception as error:
-        raise ImageError(f"The header is damaged ({_words(error)})") from error
+    with collected_messages() as messages:
+        opened = _open(stream, messages)
+        image = opened.image
+        try:
+            animated = image.format not in ("JPEG", "MPO") and bool(getattr(image, "is_animated", False))
+            colour = _is_colour(image) or (not is_grey(background) and image.has_transparency_data)
+        # As in ``_open``: the palette may be what is damaged.
+        except Exception as error:
+            raise why_not_read(error, messages, "The header is damaged", f"this kind of {image.format}") from error
+        return ImageHeader(opened.height, opened.width, colour, str(image.format), animated, tuple(messages))
 
 
-def decode_image(data: bytes, *, colour: bool, size: int | None = None) -> NDArray[np.uint8]:
+def decode_image(data: bytes, *, colour: bool, size: int | None = None, background: str = BLACK) -> NDArray[np.uint8]:
+    """The pixels of ``read_image``: uint8 [height, width, channel]; same arguments and errors."""
+    return read_image(data, colour=colour, size=size, background=background).pixels
+
+
+def read_image(data: bytes, *, colour: bool, size: int | None = None, background: str = BLACK) -> DecodedImage:
     """Decodes an image file.
 
     Args:
         data: the whole file.
         colour: True gives three channels (grey is repeated), False one.
         size: cut a centred square and resize it to so many pixels a side; None keeps the size.
-
-    Returns:
-        uint8 [height, width, channel].
+        background: what transparency is laid over, ``#rrggbb``.
 
     Raises:
         ImageError: says why the image cannot be read.
     """
-    try:
-        image = _open(io.BytesIO(data))
-        turn = _turn(image)
-        image.load()
-        if turn in _TURNS:
-            image = image.transpose(_TURNS[turn])
-        flat = _flatten(image, colour=colour)
-    except ImageError:
-        raise
-    except Exception as error:  # as in read_header
-        raise ImageError(f"The pixels cannot be decoded ({_words(error)})") from error
-    pixels = np.asarray(flat, dtype=np.uint8)
-    pixels = pixels.reshape(pixels.shape[0], pixels.shape[1], 3 if colour else 1)
-    return np.array(pixels, order="C") if size is None else resize_pixels(pixels, size)
+    layer, flattened, orientation, messages = _decode(data)
+    flat, vanished = laid_over(layer, background)
+    pixels = turned_upright(_channels(flat.convert("RGB" if colour else "L")), orientation)
+    pixels = np.array(pixels, order="C") if size is None else resize_pixels(pixels, size)
+    return DecodedImage(pixels, flattened, vanished, messages)
+
+
+def decode_layer(data: bytes) -> NDArray[np.uint8]:
+    """Decodes an image file and keeps its transparency, for sheets that are laid over one another.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        uint8 [height, width, RGBA].
+
+    Raises:
+        ImageError: says why the image cannot be read.
+    """
+    layer, _, orientation, _ = _decode(data)
+    return np.array(turned_upright(_channels(layer.convert("RGBA")), orientation), order="C")
 
 
 def resize_pixels(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -144,23 +167,37 @@ def resize_pixels(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.array(image, dtype=np.uint8).reshape(size, size, channels)
 
 
-def _open(stream: BinaryIO) -> Image.Image:
+def _decode(data: bytes) -> tuple[Image.Image, bool, int, tuple[str, ...]]:
+    """The image as it lies in the file, with mode L, RGB or RGBA; whether it was flattened; orientation; messages."""
+    with collected_messages() as messages:
+        opened = _open(io.BytesIO(data), messages)
+        try:
+            transparent = transparent_sample(opened.image)
+            mend_planes(opened.image)
+            image = load_as_stored(opened.image)
+            layer, flattened = as_eight_bits(image, opened.kind, transparent, data)
+        # A decoder that is fed damaged bytes raises almost anything (struct.error, SyntaxError, IndexError,
+        # zlib.error, ...); whatever it is, the answer is the same: this image cannot be read.
+        except Exception as error:
+            kind = f"this kind of {opened.image.format}"
+            raise why_not_read(error, messages, "The pixels cannot be decoded", kind) from error
+        return layer, flattened, opened.orientation, tuple(messages)
+
+
+def _open(stream: BinaryIO, messages: Sequence[str]) -> _Opened:
+    formats = pillow_formats(stream)
     try:
-        image = Image.open(stream, formats=FORMATS)
-    except UnidentifiedImageError:
-        stream.seek(0)
-        if not stream.read(1):
-            raise ImageError("The file is empty (0 bytes)") from None
-        raise ImageError(
-            "The content is no image, or is damaged from its first bytes on",
-            allowed="PNG, JPEG, WebP, BMP, TIFF or GIF",
-        ) from None
+        image = Image.open(stream, formats=formats)
+        width, height = stored_size(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(
             f"The header announces more than {MAX_IMAGE_PIXELS:,} pixels: not decoded",
             allowed=f"up to {MAX_IMAGE_PIXELS:,} pixels",
         ) from None
-    width, height = image.size
+    except UnidentifiedImageError as error:
+        raise why_not_opened(stream, formats, error, messages) from None
+    except Exception as error:  # as in ``_decode``
+        raise why_not_opened(stream, formats, error, messages) from error
     if width * height > MAX_IMAGE_PIXELS:
         raise ImageError(
             f"The header announces {width} x {height} pixels: not decoded",
@@ -169,47 +206,32 @@ def _open(stream: BinaryIO) -> Image.Image:
         )
     if width < 1 or height < 1:
         raise ImageError(f"The header announces {width} x {height} pixels", allowed="at least 1 x 1")
-    return image
-
-
-def _turn(image: Image.Image) -> int:
-    # Only formats that keep EXIF ahead of the pixels: for a PNG Pillow would have to decode everything first.
-    return int(image.getexif().get(_ORIENTATION_TAG, 1)) if image.format in _ORIENTED_FORMATS else 1
+    kind = kind_of(image)
+    orientation = orientation_of(image)
+    if orientation in SIDEWAYS:
+        width, height = height, width
+    return _Opened(image, kind, orientation, width, height)
 
 
 def _is_colour(image: Image.Image) -> bool:
-    if image.mode in _GREY_MODES or image.mode in _WIDE_GREY_MODES or image.mode == "F":
+    if image.mode in _GREY_MODES or image.mode in WIDE_GREY_MODES:
         return False
     if image.mode in ("P", "PA"):
-        palette = np.array(image.getpalette() or [0, 0, 0], dtype=np.uint8).reshape(-1, 3)
+        palette = _palette_of(image)
         return bool((palette != palette[:, :1]).any())
     return True
 
 
-def _flatten(image: Image.Image, *, colour: bool) -> Image.Image:
-    """Any mode to L or RGB."""
-    if image.mode in _WIDE_GREY_MODES:
-        values = np.asarray(image)
-        if values.dtype.itemsize > 2 and (values.min(initial=0) < 0 or values.max(initial=0) > 0xFFFF):
-            raise ImageError(
-                "The pixels are 32-bit integers",
-                allowed="8 or 16 bits a channel",
-                next_step="convert the image to 8 bits",
-            )
-        image = Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
-    elif image.mode == "F":
-        raise ImageError(
-            "The pixels are floating-point numbers of no known range",
-            allowed="8 or 16 bits a channel",
-            next_step="convert the image to 8 bits",
-        )
-    elif image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
-    if image.mode not in _GREY_MODES:
-        image = image.convert("RGB")  # Pillow knows the way from LAB to RGB only
-    return image.convert("RGB" if colour else "L")
+def _palette_of(image: Image.Image) -> NDArray[np.uint8]:
+    """The palette, uint8 [entry, RGB], by way of an image of one pixel: asked of the file's, it decodes the pixels."""
+    probe = Image.new("P", (1, 1))
+    if image.palette is not None:
+        rawmode, content = image.palette.getdata()
+        probe.putpalette(content, rawmode)
+    return np.array(probe.getpalette() or [0, 0, 0], dtype=np.uint8).reshape(-1, 3)
 
 
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:200].strip(": ")
+def _channels(image: Image.Image) -> NDArray[np.uint8]:
+    """uint8 [height, width, channel]."""
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[..., None] if pixels.ndim == 2 else pixels

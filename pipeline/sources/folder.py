@@ -4,107 +4,202 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
-from data_schemas.errors import SourceError
+from data_schemas.errors import ImageError, SourceError, StoreError
+from data_schemas.locations import resolved
 from data_schemas.records import SourceRecord
+from pipeline.background import BLACK
 from pipeline.sources.base import ImageSource
 from pipeline.sources.digests import digest_of_files, digest_of_listing
-from pipeline.sources.image_files import ImageFile, ImageFileSource, natural_key, with_folder_labels
+from pipeline.sources.image_files import ImageFile, ImageFileSource, natural_key
+from pipeline.sources.left_out import NAMED, LeftOut, some
+from pipeline.sources.own_outputs import is_within, own_outputs
 from pipeline.sources.zip_members import SafeZip
 
 logger = logging.getLogger("splatspace.sources")
 
+_DOCUMENT_BYTES = 1 << 20
 
-def open_folder(path: Path, *, size: int | None = None, name: str | None = None) -> ImageSource:
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a folder or a zip.
+
+    Attributes:
+        files: those that may be images, in natural order.
+        left_out: the others, by reason; none of what SplatSpace itself wrote.
+        sizes: bytes of each of ``files`` by its identifier; 0 where it is not opened.
+    """
+
+    files: list[ImageFile]
+    left_out: tuple[LeftOut, ...]
+    sizes: dict[str, int]
+
+
+def open_folder(
+    path: Path, *, size: int | None = None, name: str | None = None, background: str = BLACK
+) -> ImageSource:
     """All images below a folder.
 
     Args:
         path: the folder.
         size: cut each image to a centred square and resize it to so many pixels a side.
         name: what the record calls the set; by default the folder's name.
+        background: what transparency is laid over, ``#rrggbb``.
 
     Raises:
         SourceError: no readable image, or several sizes without ``size``.
     """
-    files, sizes = list_folder(path)
-    labelled, label_names = with_folder_labels(files)
-    record = SourceRecord(
-        name=name or path.resolve().name, digest=digest_of_listing(sizes.items()), label_names=label_names
+    listing = list_folder(path)
+    record = SourceRecord(name=name or resolved(path).name, digest=digest_of_listing(listing.sizes.items()))
+    return ImageFileSource(
+        record,
+        listing.files,
+        size=size,
+        where=str(path),
+        background=background,
+        left_out=listing.left_out,
+        folders_are_labels=True,
     )
-    return ImageFileSource(record, labelled, size=size, where=str(path))
 
 
-def open_zip(path: Path, *, size: int | None = None, name: str | None = None) -> ImageSource:
+def open_zip(path: Path, *, size: int | None = None, name: str | None = None, background: str = BLACK) -> ImageSource:
     """All images inside a zip; arguments and errors as ``open_folder``, and ArchiveError for an unsafe zip."""
-    labelled, label_names = with_folder_labels(list_zip(path))
-    record = SourceRecord(name=name or path.stem, digest=digest_of_files([path]), label_names=label_names)
-    return ImageFileSource(record, labelled, size=size, where=str(path))
+    listing = list_zip(path)
+    record = SourceRecord(name=name or path.stem, digest=digest_of_files([path]))
+    return ImageFileSource(
+        record,
+        listing.files,
+        size=size,
+        where=str(path),
+        background=background,
+        left_out=listing.left_out,
+        folders_are_labels=True,
+    )
 
 
-def list_folder(path: Path) -> tuple[list[ImageFile], dict[str, int]]:
+def list_folder(path: Path) -> Listing:
     """Every file below a folder, in natural order; links that leave the folder are not followed.
-
-    Returns:
-        The files, and the bytes of each by its relative path.
 
     Raises:
         SourceError: the folder cannot be listed.
     """
-    root = path.resolve()
-    files: list[ImageFile] = []
-    sizes: dict[str, int] = {}
-    hidden = 0
+    root = resolved(path)
+    found: dict[str, Path] = {}
+    linked: list[str] = []
     unlisted: list[OSError] = []
     for folder, folders, names in os.walk(root, onerror=unlisted.append):
-        hidden += sum(_is_hidden(name) for name in (*folders, *names))
-        for name in folders:
-            if Path(folder, name).is_symlink():
-                logger.warning("%s: the linked folder %s is not followed", path, Path(folder, name))
-        folders[:] = [name for name in folders if not _is_hidden(name)]
+        linked += [_identifier(file, root) for name in folders if (file := Path(folder, name)).is_symlink()]
         for name in names:
-            if _is_hidden(name):
-                continue
             file = Path(folder, name)
-            # A name that is not UTF-8 still needs an identifier that every store can write.
-            identifier = os.fsencode(file.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
-            refusal = _refusal(file, root)
-            sizes[identifier] = 0 if refusal else file.stat().st_size
-            files.append(ImageFile(identifier, partial(file.open, "rb"), refusal=refusal))
-    if unlisted:
-        raise SourceError(
-            f"{unlisted[0].filename} cannot be listed ({unlisted[0].strerror})",
-            next_step="make the folder readable or move it away",
-        )
-    if hidden:
-        logger.info("%s: %d hidden files and folders are left out", path, hidden)
-    files.sort(key=lambda file: natural_key(file.identifier))
-    return files, sizes
+            other = found.setdefault(_identifier(file, root), file)
+            if other != file:
+                raise SourceError(
+                    f"{path} holds two files whose names are both written {_identifier(file, root)!r}",
+                    allowed="names in UTF-8",
+                    next_step="rename one of them",
+                )
+    for error in unlisted:
+        if not _is_hidden(Path(error.filename).relative_to(root).as_posix()):
+            raise SourceError(
+                f"{error.filename} cannot be listed ({error.strerror})",
+                next_step="make the folder readable or move it away",
+            )
+    return _sorted_out(
+        str(path),
+        found,
+        opener=lambda name: partial(found[name].open, "rb"),
+        refusal=lambda name: _refusal(found[name], root),
+        size=lambda name: _bytes_of(found[name]),
+        linked=linked,
+    )
 
 
-def list_zip(path: Path) -> list[ImageFile]:
+def list_zip(path: Path) -> Listing:
     """Every file inside a zip, in natural order.
 
     Raises:
         ArchiveError: no zip, cut short, or unsafe members.
     """
     archive = SafeZip(path)
-    members = [member for member in archive.members if not any(_is_hidden(part) for part in member.name.split("/"))]
-    if len(members) < len(archive.members):
-        logger.info("%s: %d hidden members are left out", path, len(archive.members) - len(members))
-    members.sort(key=lambda member: natural_key(member.name))
-    return [ImageFile(member.name, partial(archive.open, member), refusal=member.refusal) for member in members]
+    found = {member.name: member for member in archive.members}
+    return _sorted_out(
+        str(path),
+        found,
+        opener=lambda name: partial(archive.open, found[name]),
+        refusal=lambda name: found[name].refusal,
+        size=lambda name: found[name].info.file_size,
+    )
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def _sorted_out(
+    where: str,
+    names: Iterable[str],
+    *,
+    opener: Callable[[str], Callable[[], BinaryIO]],
+    refusal: Callable[[str], str],
+    size: Callable[[str], int],
+    linked: Sequence[str] = (),
+) -> Listing:
+    """The same for a folder and a zip: what is hidden or our own is no candidate."""
+    hidden = [name for name in (*names, *linked) if _is_hidden(name)]
+    seen = sorted(set(names).difference(hidden), key=natural_key)
+
+    def head(name: str) -> bytes:
+        try:
+            if refusal(name):
+                return b""
+            with opener(name)() as stream:
+                return stream.read(_DOCUMENT_BYTES)
+        except (OSError, ImageError):
+            return b""
+
+    own = own_outputs(seen, head)
+    if own:
+        logger.warning(
+            "%s: what SplatSpace wrote there is no part of it (%s)", where, some(sorted(own, key=natural_key), NAMED)
+        )
+        seen = [name for name in seen if not is_within(name, own)]
+    left_out = (
+        LeftOut(sorted(hidden, key=natural_key), "hidden"),
+        LeftOut([name for name in linked if not _is_hidden(name)], "linked folders, not followed"),
+    )
+    files, sizes = [], {}
+    for name in seen:
+        reason = refusal(name)
+        files.append(ImageFile(name, opener(name), refusal=reason))
+        sizes[name] = 0 if reason else size(name)
+    return Listing(files, left_out, sizes)
+
+
+def _identifier(file: Path, root: Path) -> str:
+    """The relative path with ``/``; a name that is not UTF-8 still needs one that every store can write."""
+    return os.fsencode(file.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
+
+
+def _bytes_of(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:  # it went since it was listed: reading it fails later, by name
+        return 0
 
 
 def _refusal(file: Path, root: Path) -> str:
     if not file.is_symlink():
         return "" if file.is_file() else "This is no regular file"
-    target = file.resolve()
+    try:
+        target = resolved(file)
+    except StoreError:
+        return "This is a link that leads back to itself"
     if not target.is_relative_to(root):
         return "This is a link that leaves the folder: not followed"
     return "" if target.is_file() else "This is a link to nothing that can be read"

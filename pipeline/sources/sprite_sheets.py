@@ -7,7 +7,6 @@ bottomwear, topwear, hair, shoes. Character c wears ``((body*6 + bottomwear)*6 +
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from data_schemas.errors import SourceError
+from data_schemas.errors import ImageError, SourceError
+from pipeline.sources.decode_image import decode_layer
 from pipeline.sources.zip_members import SafeZip
 
 logger = logging.getLogger("splatspace.sources")
@@ -155,7 +154,7 @@ class SpriteSheets:
         sheets: bytes of the 25 PNG files by their names in SHEET_SHA256.
 
     Raises:
-        SourceError: a sheet that is no PNG of 832x1344.
+        SourceError: a sheet that is no image of 832x1344.
     """
 
     def __init__(self, sheets: Mapping[str, bytes]) -> None:
@@ -247,15 +246,14 @@ def changed_sheets(sheets: Mapping[str, bytes]) -> list[str]:
 def _cells(name: str, sheets: Mapping[str, bytes]) -> list[_Cell]:
     width, height = CELLS_A_ROW * CELL, ROWS * CELL
     try:
-        image = Image.open(io.BytesIO(sheets[name]), formats=("PNG",))
-        found = f"{image.width} x {image.height} pixels"
-        rgba = np.asarray(image.convert("RGBA")) if image.size == (width, height) else None
-    # As for every image: a damaged one may raise anything.
-    except Exception as error:
+        rgba = decode_layer(sheets[name])
+    except ImageError as error:
         raise SourceError(
-            f"The sheet {name} cannot be read ({type(error).__name__}: {error})", next_step="copy or download it again"
+            f"The sheet {name} cannot be read ({error})", next_step="copy or download it again"
         ) from error
-    if rgba is None:
-        raise SourceError(f"The sheet {name} has {found}", allowed=f"{width} x {height}")
+    if rgba.shape[:2] != (height, width):
+        raise SourceError(
+            f"The sheet {name} has {rgba.shape[1]} x {rgba.shape[0]} pixels", allowed=f"{width} x {height}"
+        )
     cells = rgba.reshape(ROWS, CELL, CELLS_A_ROW, CELL, 4)
     return [_Cell.of(cells[pose.row, :, pose.column]) for pose in POSES]

@@ -178,13 +178,13 @@ def _find(data_dir: Path, size: int) -> _Found:
         if path.is_file() and size == 32:
             return ArrayFrames(_read_array(path)), digest_of_files([path]), None
     for path in zips:
-        if files := _frame_files(list_zip(path)):
+        if files := _frame_files(list_zip(path).files):
             return FileFrames(files, size), digest_of_files([path]), np.array(sorted(files), dtype=np.int64)
     for folder in folders:
         if (folder / "frames").is_dir():
-            listed, sizes = list_folder(folder / "frames")
-            if files := _frame_files(listed):
-                digest = digest_of_listing(sizes.items())
+            listing = list_folder(folder / "frames")
+            if files := _frame_files(listing.files):
+                digest = digest_of_listing(listing.sizes.items())
                 return FileFrames(files, size), digest, np.array(sorted(files), dtype=np.int64)
     only_small = any(path.is_file() for path in arrays)
     raise SourceError(

@@ -26,7 +26,7 @@ class ZipMember:
     """One file inside a zip.
 
     Attributes:
-        name: relative path with ``/``, without ``..``.
+        name: relative path with ``/``, without ``.`` and ``..``.
         info: the entry of the zip's directory.
         refusal: why it is not unpacked ("" where it may be).
     """
@@ -60,7 +60,7 @@ class SafeZip:
         infos = self._zip.infolist()
         if len(infos) > MOST_MEMBERS:
             raise ArchiveError(f"{path} lists {len(infos):,} members", allowed=f"up to {MOST_MEMBERS:,}")
-        self.members: tuple[ZipMember, ...] = tuple(self._checked(info) for info in infos if not info.is_dir())
+        self.members: tuple[ZipMember, ...] = tuple(self._checked(info) for info in infos if not _is_folder(info))
         seen: set[str] = set()
         for member in self.members:
             if member.name in seen:
@@ -94,11 +94,11 @@ class SafeZip:
         return io.BytesIO(self.read(member))
 
     def _checked(self, info: zipfile.ZipInfo) -> ZipMember:
-        name = info.filename
-        reason = unsafe_name(name) or unsafe_name(getattr(info, "orig_filename", name))
+        name = plain_name(info.filename)
+        reason = unsafe_name(name) or unsafe_name(plain_name(getattr(info, "orig_filename", info.filename)))
         if reason:
             raise ArchiveError(
-                f"{self.path} holds the member {name!r}, {reason}",
+                f"{self.path} holds the member {info.filename!r}, {reason}",
                 allowed="relative paths inside the archive",
                 next_step="do not trust this archive; pack the folder again",
             )
@@ -123,6 +123,20 @@ class SafeZip:
                 "taken for a decompression bomb and not unpacked"
             )
         return ZipMember(name, info, refusal)
+
+
+def plain_name(name: str) -> str:
+    """A member's name as a relative path: ``/`` for backslashes (Windows packs so), without ``./``.
+
+    It may still be unsafe: an absolute path stays one, and ``..`` stays.
+    """
+    first, *others = name.replace("\\", "/").split("/")
+    kept = [part for part in others if part not in ("", ".")]
+    return "/".join(kept if first == "." else [first, *kept])
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    return info.is_dir() or (info.filename.endswith("\\") and info.file_size == 0)
 
 
 def unsafe_name(name: str) -> str:

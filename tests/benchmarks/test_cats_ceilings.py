@@ -18,7 +18,7 @@ def target() -> torch.Tensor:
     return torch.stack([torch.sin(x + y), torch.cos(x * y), torch.sin(y)]).unsqueeze(0) * 0.8
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_every_head_comes_nearer_with_more_steps(target: torch.Tensor) -> None:
     torch.manual_seed(0)
     few = [fitted(fit, target, 2) for fit in fits(target)]

@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_both_recipes_learn_from_the_same_images_and_are_compared(folder: Path) -> None:
     runs = finished(folder)
     assert [(run.head, run.recipe) for run in runs] == [(head, one) for head in ("lut", "splats") for one in RECIPES]
@@ -41,7 +41,7 @@ def test_both_recipes_learn_from_the_same_images_and_are_compared(folder: Path) 
         assert sheet.height > 2 * 3 * 16 * 2, "two heads of three rows of samples"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_what_is_done_is_kept_and_other_steps_are_refused(folder: Path) -> None:
     files = sorted(folder.glob("*/model.safetensors")) + sorted(folder.glob("*/evaluation/evaluation.json"))
     before = [path.stat().st_mtime_ns for path in files]
@@ -54,7 +54,7 @@ def test_what_is_done_is_kept_and_other_steps_are_refused(folder: Path) -> None:
         main(["--quick", "--out", str(folder), "--heads", "lut", "--images", "300"])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_better_recipe_of_each_figure_is_named(folder: Path) -> None:
     published, modern = (run for run in finished(folder) if run.head == "lut")
     better, worse = _with(published, kid=1.0, ratio=1.05), _with(modern, kid=2.0, ratio=0.5)
@@ -73,7 +73,7 @@ def _with(run: Finished, *, kid: float, ratio: float) -> Finished:
     return replace(run, evaluation=evaluation.model_copy(update={"generated": scores, "neighbours": neighbours}))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("equal", ["compute", "steps"])
 def test_minutes_become_steps(tmp_path: Path, equal: str) -> None:
     (tmp_path / "lut-steps.json").write_text('{"minutes": 0.02, "steps": {"published": 3, "modern": 2}}\n')
@@ -81,7 +81,7 @@ def test_minutes_become_steps(tmp_path: Path, equal: str) -> None:
     assert [run.steps for run in finished(tmp_path)] == ([3, 2] if equal == "compute" else [2, 2])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_speed_of_each_recipe_is_measured_and_heads_may_run_at_once(tmp_path: Path) -> None:
     main(["--quick", "--out", str(tmp_path), "--heads", "lut,splats", "--minutes", "0.01", "--processes", "2"])
     assert len(finished(tmp_path)) == 4

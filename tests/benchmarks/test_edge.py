@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.edge import compared, table
+from benchmarks.edge_ways import lines, ways
 from data_schemas.errors import JobError
 from models.base import DataSpec
 from models.objectives import build_objective
@@ -34,14 +35,27 @@ class Means:
         return None
 
 
-@pytest.mark.slow
-def test_both_precisions_are_measured() -> None:
+@pytest.fixture
+def run() -> Run:
     torch.manual_seed(0)
     spec = DataSpec("pixels", groups=1, height=SIDE, width=SIDE)
     model = awakened(build_model("cats-outer-published", "tiny", spec))
     representation = PixelRepresentation(height=SIDE, width=SIDE, channels=3)
     objective = build_objective("flow-clean")
-    run = Run(Path("run"), model, objective, representation, spec, None, (), {"model": "cats-outer-published"})
+    return Run(Path("run"), model, objective, representation, spec, None, (), {"model": "cats-outer-published"})
+
+
+@pytest.mark.soak
+def test_every_way_to_eight_bits_has_a_line(run: Run) -> None:
+    found = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines(run, timed=3)]
+    assert [cells[1] for cells in found] == [way.name for way in ways()]
+    full, seven = found[0], found[1]
+    assert float(full[2]) > float(seven[2])
+    assert float(full[4]) > 80 > float(seven[4]) > 15
+
+
+@pytest.mark.soak
+def test_both_precisions_are_measured(run: Run) -> None:
     real = torch.randint(0, 256, (32, 3, SIDE, SIDE), dtype=torch.uint8)
     found = compared(run, real, Means(), evaluations=2, timed=3)
     assert found.int8.bytes < 0.75 * found.full.bytes

@@ -16,7 +16,7 @@ app = typer.Typer()
 app.command()(encoder_study.main)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_quick_study_measures_every_store_and_is_not_repeated(tmp_path: Path) -> None:
     plot = tmp_path / "slots.png"
     arguments = ["--work", str(tmp_path), "--quick", "--ways", "adaptive;adaptive, reordered;regressed"]

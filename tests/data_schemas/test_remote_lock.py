@@ -26,7 +26,9 @@ from tests.data_schemas.store_examples import example_header, example_rows
 _NUMBERS = itertools.count()
 
 
-in_memory_and_on_s3 = pytest.mark.parametrize("url", ["memory", "s3"], indirect=True)
+in_memory_and_on_s3 = pytest.mark.parametrize(
+    "url", ["memory", pytest.param("s3", marks=pytest.mark.slow)], indirect=True
+)
 """For what depends on the object store itself; the other tests need none but the one in memory."""
 
 
@@ -144,6 +146,7 @@ def test_a_held_lock_is_renewed(url: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert read_object(lock.path) is None
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_process_of_this_machine_is_taken_at_once(
     s3_bucket: str, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

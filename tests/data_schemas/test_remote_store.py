@@ -51,7 +51,9 @@ def beside(url: str) -> list[str]:
     return sorted(path.rpartition("/")[2] for path in paths if f"/{root.name}/" not in path)
 
 
-in_memory_and_on_s3 = pytest.mark.parametrize("folder", ["memory", "s3"], indirect=True)
+in_memory_and_on_s3 = pytest.mark.parametrize(
+    "folder", ["memory", pytest.param("s3", marks=pytest.mark.slow)], indirect=True
+)
 """For what depends on the object store itself; the other tests need none but the one in memory."""
 
 
@@ -275,6 +277,7 @@ def test_a_fault_of_the_network_is_not_damage(monkeypatch: pytest.MonkeyPatch) -
         assert verify_checksums(store) == []
 
 
+@pytest.mark.slow
 def test_a_vanished_object_of_s3_is_not_zeros(s3_bucket: str) -> None:
     url = f"{s3_bucket}/vanished.zarr"
     header = example_header(block_rows=256)
@@ -483,6 +486,7 @@ def test_kill_while_a_store_is_made(monkeypatch: pytest.MonkeyPatch, overwrite: 
 # Names ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_url_is_never_a_local_path(s3_bucket: str) -> None:
     url = f"{s3_bucket}/named.zarr"
     for given in (url, Path(url), str(Path(url)), UPath(url), url + "/"):
@@ -530,6 +534,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         open_store("s3://bucket/x.zarr")
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_not_there(s3_bucket: str) -> None:
     with pytest.raises(StoreError, match="does not exist"):
         open_store("s3://no-such-bucket/x.zarr")

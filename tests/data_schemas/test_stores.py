@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -65,6 +66,22 @@ def test_xarray_opens_both_with_equal_content(pair: dict[str, Path]) -> None:
         assert shown == {key: value for key, value in second.attrs.items() if key not in own}
         assert shown["codec"] == "additive/1"
         assert shown["schema_version"] == 1
+
+
+def test_both_are_written_as_netcdf_by_xarray(pair: dict[str, Path], tmp_path: Path) -> None:
+    with (
+        xr.open_zarr(pair[".zarr"], consolidated=False, chunks=None) as first,
+        xr.open_dataset(pair[".h5"], engine="h5netcdf") as second,
+        open_store(pair[".zarr"]) as store,
+    ):
+        first.to_netcdf(tmp_path / "first.nc", engine="h5netcdf")
+        second.drop_encoding().to_netcdf(tmp_path / "second.nc", engine="h5netcdf")
+        for name in ("first.nc", "second.nc"):
+            with xr.open_dataset(tmp_path / name, engine="h5netcdf") as copy:
+                np.testing.assert_array_equal(copy["splats"].values, store.read(["splats"])["splats"])
+                assert copy["failure"].values.tolist() == store.read(["failure"])["failure"].tolist()
+        with xr.open_dataset(tmp_path / "first.nc", engine="h5netcdf") as copy:
+            assert json.loads(copy.attrs["header"])["settings"] == store.header.settings
 
 
 def test_a_store_opens_where_torch_cannot_be_imported(pair: dict[str, Path]) -> None:
@@ -161,10 +178,11 @@ def test_small_columns_of_a_full_size_store_are_fast(tmp_path: Path, suffix: str
         for block in range(total // 1024):
             store.write_block(block, rows)
     with open_store(path) as store:
-        started = time.perf_counter()
+        started = time.process_time()
         got = store.read(["psnr", "label", "state"])
-        took = time.perf_counter() - started
+        took = time.process_time() - started
         assert all(len(values) == total for values in got.values())
         assert (got["state"] != RowState.EMPTY).sum() == total // 1024 * 1024
-        # 0.1 s measured for zarr on an idle machine, 0.01 s for HDF5; the rest is room for a busy one.
+        # 0.1 s measured for zarr on an idle machine, 0.01 s for HDF5; the rest is room for a slow one.
+        # Time of the processor, since other programs have a share in that of the clock.
         assert took < 2

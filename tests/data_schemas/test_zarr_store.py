@@ -34,7 +34,9 @@ class TestZarrStore(StoreContract):
         file = path / "zarr.json"
         document = json.loads(file.read_bytes())
         shown = {key: value for key, value in change.items() if key in document["attributes"]}
-        document["attributes"].update(shown, header={**document["attributes"]["header"], **change})
+        document["attributes"].update(
+            shown, header=json.dumps({**json.loads(document["attributes"]["header"]), **change})
+        )
         file.write_bytes(sealed(document))
 
     def remove_array(self, path: Path, name: str) -> None:
@@ -47,6 +49,32 @@ class TestZarrStore(StoreContract):
         offset, length = (int(number) for number in index[chunk])
         data[offset + length // 2] ^= 16
         file.write_bytes(data)
+
+    def test_a_header_that_is_an_object_is_read_and_becomes_text(self, path: Path) -> None:
+        header = example_header()
+        create_store(path, header).close()
+        file = path / "zarr.json"
+        document = json.loads(file.read_bytes())
+        text = document["attributes"]["header"]
+        assert isinstance(text, str)
+        document["attributes"]["header"] = json.loads(text)
+        file.write_bytes(sealed(document))
+        with open_store(path, "a") as store:
+            assert store.header == header
+            store.append(["a"])
+            store.set_header(store.header)
+        assert json.loads(file.read_bytes())["attributes"]["header"] == text
+        with open_store(path) as store:
+            assert (store.header, len(store)) == (header, 1)
+
+    def test_a_header_that_is_no_json_is_damage(self, path: Path) -> None:
+        create_store(path, example_header()).close()
+        file = path / "zarr.json"
+        document = json.loads(file.read_bytes())
+        document["attributes"]["header"] = document["attributes"]["header"][:-1]
+        file.write_bytes(sealed(document))
+        with pytest.raises(StoreError, match="the header is not JSON"):
+            open_store(path)
 
     def test_parallel_writers_of_different_blocks(self, path: Path) -> None:
         header = example_header()

@@ -134,7 +134,7 @@ class House:
         return {**image, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200", **service}
 
     def run(
-        self, command: Sequence[str | Path], extra: Mapping[str, object] | None = None, *, seconds: float = 240
+        self, command: Sequence[str | Path], extra: Mapping[str, object] | None = None, *, seconds: float = 900
     ) -> subprocess.CompletedProcess[str]:
         """Runs a container's command to its end, in /data."""
         return subprocess.run(
@@ -166,7 +166,7 @@ class House:
         finally:
             process.terminate()
             try:
-                process.wait(60)
+                process.wait(200)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -26,7 +26,7 @@ from flows.catalogue import BY_NAME, DEPLOYMENTS
 from tests.docker.containers import House, compose
 from tests.waiting import free_port, wait_until
 
-pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 PASSWORD = "pass/word@1:%"
 """With every letter that an address would stumble over."""
@@ -143,7 +143,7 @@ def ask(url: str, body: object | None = None, *, who: str | None = VARIABLES["PR
         request.add_header("Prefect-Csrf-Token", token)
         request.add_header("Prefect-Csrf-Client", client)
         request.data = json.dumps(body).encode()
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=120) as answer:
         return json.load(answer)
 
 
@@ -182,9 +182,9 @@ def test_the_server_runs_on_postgresql_behind_a_password(house: House, api: str)
 
 def test_the_page_of_a_server_that_cannot_write_its_own_folder(house: House, api: str) -> None:
     page = api.removesuffix("/api")
-    with urllib.request.urlopen(f"{page}/ui-settings", timeout=30) as answer:
+    with urllib.request.urlopen(f"{page}/ui-settings", timeout=120) as answer:
         assert json.load(answer)["api_url"] == api
-    with urllib.request.urlopen(f"{page}/", timeout=30) as answer:
+    with urllib.request.urlopen(f"{page}/", timeout=120) as answer:
         assert b"<html" in answer.read().lower()
 
 

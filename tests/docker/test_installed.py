@@ -14,7 +14,7 @@ import pytest
 from tests.docker.conftest import PACKAGES
 from tests.docker.containers import House
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 class Service(BaseHTTPRequestHandler):

@@ -183,10 +183,10 @@ def test_dark_gaussians_move_as_in_the_reference(start, channels):
     np.testing.assert_allclose(result, expected, atol=2e-3)
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", [ADDITIVE, pytest.param(NORMALISED, marks=pytest.mark.soak)])
 def test_the_cpu_engine_reaches_the_same_psnr(codec):
-    images = smooth_images(1, 14)
-    settings = FitSettings(20, steps=25, codec=codec)
+    images = smooth_images(1, 12)
+    settings = FitSettings(16, steps=20, codec=codec)
     cpu, cuda = (
         psnr_of_mean_error(quality(encoder.fit(images), images, codec))
         for encoder in (CpuEncoder(settings, workers=1), CudaEncoder(settings, device="cpu", workers=1))
@@ -248,12 +248,12 @@ def encoder(**more):
 
 
 def test_the_result_of_an_image_does_not_depend_on_the_batch_or_the_threads():
-    images = smooth_images(4, 7)
-    whole = encoder().fit(images)
-    for other in (encoder(batch=2).fit(images), encoder(workers=1).fit(images), encoder().fit(images)):
+    images = smooth_images(3, 7)
+    whole = encoder(steps=2).fit(images)
+    for other in (encoder(steps=2, batch=2).fit(images), encoder(steps=2, workers=1).fit(images)):
         np.testing.assert_array_equal(whole.splats, other.splats)
         np.testing.assert_array_equal(whole.steps, other.steps)
-    np.testing.assert_array_equal(encoder().fit(images[3:4]).splats, whole.splats[3:4])
+    np.testing.assert_array_equal(encoder(steps=2).fit(images[2:3]).splats, whole.splats[2:3])
     assert whole.core_seconds > 0
 
 
@@ -266,7 +266,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch, caplog, e
     from encoders.cuda import fused_batch
 
     images = smooth_images(7, 6)
-    expected = encoder(steps=2).fit(images)
+    expected = encoder(steps=1).fit(images)
     made = fused_batch.FusedBatch
 
     def small_card(fit, pixels, starts, rates):
@@ -275,7 +275,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch, caplog, e
         return made(fit, pixels, starts, rates)
 
     monkeypatch.setattr(fused_batch, "FusedBatch", small_card)
-    result = encoder(steps=2, batch=7).fit(images)
+    result = encoder(steps=1, batch=7).fit(images)
     np.testing.assert_array_equal(result.splats, expected.splats)
     assert "1 images a launch" in caplog.text or "3 images a launch" in caplog.text
 
@@ -342,7 +342,7 @@ def test_any_k_any_size_and_any_image_give_exactly_k_valid_gaussians(gaussians, 
         assert result.splats.shape == (1, gaussians, 8)
         assert np.isfinite(result.splats).all()
     for name, image in special_images(7).items():
-        splats = encoder(gaussians=gaussians, steps=2, codec=codec).fit(image).splats
+        splats = encoder(gaussians=gaussians, steps=1, codec=codec).fit(image).splats
         assert np.isfinite(splats).all(), name
         assert (splats[..., :2] > 0).all(), name
         assert ((splats[..., 3:-2] >= 0) & (splats[..., 3:-2] <= 1)).all(), name

@@ -1,6 +1,7 @@
 """The kernels of engine ``cuda`` compiled for cards that are not there: registers, spills, barriers, inner loops."""
 
 from functools import cache
+from itertools import product
 from typing import Any
 
 import pytest
@@ -49,8 +50,11 @@ def compiled(tmp_path_factory):
         yield build
 
 
+# Each value of each choice once; every combination where there is time for it.
+FIRST = ((1, ADDITIVE, False), (3, ADDITIVE, False), (3, NORMALISED, True))
 VARIANTS = [
-    (channels, codec, banded) for channels in (1, 3) for codec in (ADDITIVE, NORMALISED) for banded in (False, True)
+    pytest.param(*variant, marks=() if variant in FIRST else pytest.mark.soak)
+    for variant in product((1, 3), (ADDITIVE, NORMALISED), (False, True))
 ]
 
 
@@ -72,7 +76,14 @@ def test_nothing_spills_on_hopper_and_inner_loops_are_short(channels, codec, ban
 
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 100])
-@pytest.mark.parametrize(("channels", "codec"), [(1, ADDITIVE), (3, ADDITIVE), (3, NORMALISED)])
+@pytest.mark.parametrize(
+    ("channels", "codec"),
+    [
+        pytest.param(1, ADDITIVE, marks=pytest.mark.soak),
+        pytest.param(3, ADDITIVE, marks=pytest.mark.soak),
+        (3, NORMALISED),
+    ],
+)
 def test_other_cards_compile_with_next_to_no_spill(channels, codec, capability, compiled):
     kernel = compiled(capability, channels, codec)
     assert kernel.stack <= 16

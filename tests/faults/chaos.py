@@ -1,6 +1,6 @@
 """Kills one encode again and again at random instants: a script in a process of its own, started by the tests.
 
-    python -m tests.faults.chaos FOLDER zarr --kills 100
+    python -m tests.faults.chaos FOLDER zarr --kills 100 --images 2000
 
 The process has one thread until its last fork, so that each run is a fork of it and begins at once: a hundred runs
 cost no hundred imports. It leaves ``undisturbed.SUFFIX`` and ``killed.SUFFIX`` in FOLDER and prints what it did.
@@ -26,25 +26,24 @@ from pipeline.encode import encode
 from pipeline.jobs import EncodeJob, resolve_job
 from tests.faults.phases import ENDED, PHASES, PLANNED, REFITTED, WRITTEN, Board
 
-IMAGES = 2000
 COPIES = 60
 """So many images are copies of others, far from them: rows that are filled from other rows."""
 
 OPTIONS: dict[str, Any] = {"gaussians": 6, "steps": 3, "workers": 1, "block_rows": 40}
-AIMED_AT_THE_END = 10
-"""Of the kills: in the last moments of the run, which a random instant seldom meets."""
+AIMED_AT_THE_END = 0.1
+"""Share of the kills that come in the last moments of the run, which a random instant seldom meets."""
 
 END_SECONDS = 0.003
 """Between the beginning of the last phase and such a kill, at most."""
 
 
-def make_images(path: Path) -> None:
+def make_images(path: Path, count: int) -> None:
     """Random smooth pictures with labels, 12 x 12, in an .npz."""
     dice = np.random.default_rng(0)
-    coarse = dice.integers(0, 256, (IMAGES, 4, 4, 3), np.uint8)
+    coarse = dice.integers(0, 256, (count, 4, 4, 3), np.uint8)
     images = coarse.repeat(3, 1).repeat(3, 2)
     images[-COPIES:] = images[:COPIES]
-    np.savez(path, images=images, labels=np.arange(IMAGES) % 10)
+    np.savez(path, images=images, labels=np.arange(count) % 10)
 
 
 def fork(action: Callable[[], object]) -> int:
@@ -70,10 +69,14 @@ class Chaos:
         dice: when the kills come.
         refits: whether rows that were done have another image now.
         keeps: whether the job goes on with what is there.
+        images: of the source.
     """
 
-    def __init__(self, job: EncodeJob, dice: random.Random, *, refits: bool = False, keeps: bool = True) -> None:
+    def __init__(
+        self, job: EncodeJob, dice: random.Random, *, refits: bool = False, keeps: bool = True, images: int = 0
+    ) -> None:
         self.job = job
+        self.images = images
         self.dice = dice
         self.refits, self.keeps = refits, keeps
         self.board = Board()
@@ -127,8 +130,8 @@ class Chaos:
         changes with what else the machine does.
         """
         spread = 2.0
-        while self.kills < kills and self.safe < IMAGES:
-            left = work_seconds * (IMAGES - self.safe) / IMAGES / (kills - self.kills)
+        while self.kills < kills and self.safe < self.images:
+            left = work_seconds * (self.images - self.safe) / self.images / (kills - self.kills)
             child = self.begin()
             deadline = time.monotonic() + self.dice.uniform(0, start_seconds + spread * left)
             while time.monotonic() < deadline:
@@ -136,7 +139,7 @@ class Chaos:
                     deadline = min(deadline, time.monotonic() + self.dice.uniform(0, left))
                 time.sleep(0.001)
             self.end(child, kill=True)
-            spread *= 0.9 if self.safe / IMAGES > self.kills / kills else 1.1
+            spread *= 0.9 if self.safe / self.images > self.kills / kills else 1.1
 
     def kill_in(self, phase: str, seconds: float) -> bool:
         """Kills a run within ``seconds`` after it has come to a phase."""
@@ -157,18 +160,19 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def main(folder: Path, suffix: str, kills: int, seed: int) -> dict[str, Any]:
+def main(folder: Path, suffix: str, kills: int, images: int, seed: int) -> dict[str, Any]:
     """Runs it all; see the head of this file."""
     source = folder / "images.npz"
-    make_images(source)
+    make_images(source, images)
     # Compiled code is loaded here, once; HDF5, since zarr would start threads.
     encode(resolve_job(str(source), folder / "warm.h5", **OPTIONS, limit=17))
     undisturbed = folder / f"undisturbed.{suffix}"
     work = timed(lambda: encode(resolve_job(str(source), undisturbed, **OPTIONS)))
     start = timed(lambda: encode(resolve_job(str(source), undisturbed, **OPTIONS, limit=1)))
-    chaos = Chaos(resolve_job(str(source), folder / f"killed.{suffix}", **OPTIONS), random.Random(seed))
+    job = resolve_job(str(source), folder / f"killed.{suffix}", **OPTIONS)
+    chaos = Chaos(job, random.Random(seed), images=images)
     began = time.perf_counter()
-    chaos.kill_at_random(kills - AIMED_AT_THE_END, start, work)
+    chaos.kill_at_random(kills - max(2, round(AIMED_AT_THE_END * kills)), start, work)
     at_random = chaos.kills
     # The rest of the kills: near the end of a run that has little or nothing left to do.
     for _ in range(10 * (kills - chaos.kills)):
@@ -177,7 +181,7 @@ def main(folder: Path, suffix: str, kills: int, seed: int) -> dict[str, Any]:
         chaos.kill_in("finishing", END_SECONDS)
     chaos.end(chaos.begin(), kill=False)
     return {
-        "images": IMAGES, "kills": chaos.kills, "at_random": at_random, "by_phase": dict(chaos.killed),
+        "images": images, "kills": chaos.kills, "at_random": at_random, "by_phase": dict(chaos.killed),
         "faults": chaos.faults, "seconds": round(time.perf_counter() - began, 1),
         "undisturbed_seconds": round(work, 2), "start_seconds": round(start, 2), "safe": chaos.safe,
     }  # fmt: skip
@@ -188,6 +192,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("suffix", choices=["zarr", "h5"])
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    sys.stdout.write(json.dumps(main(given.folder, given.suffix, given.kills, given.seed)) + "\n")
+    sys.stdout.write(json.dumps(main(given.folder, given.suffix, given.kills, given.images, given.seed)) + "\n")

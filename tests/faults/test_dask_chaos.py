@@ -27,21 +27,21 @@ from tests.faults.stores_alike import assert_alike, stored_bytes
 from tests.pipeline.compute.runs import images, plan_for, slow, whole_run, workers_of
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 IMAGES = 1000
 SETTINGS: dict[str, Any] = {"gaussians": 24, "steps": 600, "block_rows": 25}
-WORKER_KILLS, RUN_KILLS = 5, 3
+FEW, MANY = (2, 1), (5, 3)
+"""Kills of workers, and of whole runs."""
 
 RUN = """
 import sys
 from pathlib import Path
-from data_schemas.stores import open_store
-from pipeline.compute import encode_shards, open_compute
+from pipeline.compute import dask_client
 from pipeline.encode import encode
 from pipeline.jobs import resolve_job
-from pipeline.shards import shards
 from tests.faults.test_dask_chaos import SETTINGS
+dask_client.WITHOUT_WORKERS_SECONDS = 1200  # on a busy machine those that replace the killed ones come late
 if __name__ == "__main__":
     encode(resolve_job(sys.argv[1], Path(sys.argv[2]), compute="dask", workers=2, **SETTINGS))
 """
@@ -71,7 +71,10 @@ def killed_one_shard_too_often(run: subprocess.Popen[bytes], log: Path) -> bool:
     return True
 
 
-def test_random_kills_of_workers_and_of_whole_runs_change_no_byte(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("worker_kills", "run_kills"), [FEW, pytest.param(*MANY, marks=pytest.mark.soak)])
+def test_random_kills_of_workers_and_of_whole_runs_change_no_byte(
+    worker_kills: int, run_kills: int, tmp_path: Path
+) -> None:
     source, out, expected, log = (tmp_path / name for name in ("images.npz", "a.zarr", "b.zarr", "log"))
     coarse = np.random.default_rng(0).integers(0, 256, (IMAGES, 4, 4, 3), np.uint8)
     np.savez(source, images=coarse.repeat(4, 1).repeat(4, 2))
@@ -79,18 +82,18 @@ def test_random_kills_of_workers_and_of_whole_runs_change_no_byte(tmp_path: Path
     runs: list[subprocess.Popen[bytes]] = []
     rows = 0
     try:
-        for _ in range(RUN_KILLS):
+        for _ in range(run_kills):
             runs.append(begin(source, out, log))
             wait_for_progress(runs[-1], out, rows, log)
             time.sleep(dice.uniform(0, 0.5))
             runs[-1].kill()  # its workers live on for a while, and may be writing
-            assert runs[-1].wait(30) == -signal.SIGKILL
+            assert runs[-1].wait(120) == -signal.SIGKILL
             found = done_rows(out)
             assert rows <= found < IMAGES
             rows = found
         runs.append(begin(source, out, log))
         killed = 0
-        while killed < WORKER_KILLS:
+        while killed < worker_kills:
             if killed_one_shard_too_often(runs[-1], log):
                 runs.append(begin(source, out, log))
             wait_until(lambda rows=rows: runs[-1].poll() is not None or done_rows(out) > rows, 120, "another block")
@@ -102,10 +105,10 @@ def test_random_kills_of_workers_and_of_whole_runs_change_no_byte(tmp_path: Path
                 killed += 1
             time.sleep(dice.uniform(0, 0.5))
         assert killed >= 2, "the run ended too soon"
-        runs[-1].wait(240)
+        runs[-1].wait(900)
         if killed_one_shard_too_often(runs[-1], log):
             runs.append(begin(source, out, log))
-        assert runs[-1].wait(240) == 0, log.read_text()[-3000:]
+        assert runs[-1].wait(900) == 0, log.read_text()[-3000:]
     finally:
         for run in runs:
             end_group(run)

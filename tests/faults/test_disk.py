@@ -146,7 +146,7 @@ def test_permission_lost_in_the_middle(suffix: str, tmp_path: Path) -> None:
         wait_until(lambda: done_rows(out) or running.poll() is not None, 120, "the first block")
         assert running.poll() is None
         allow(folder, 0o555)
-        _, said = running.communicate(timeout=120)
+        _, said = running.communicate(timeout=600)
     finally:
         running.kill()
         allow(folder, 0o755)

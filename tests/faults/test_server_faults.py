@@ -13,7 +13,7 @@ from pipeline.jobs import resolve_job
 from tests.faults.servers import FLOW_IMAGES, FLOW_SETTINGS, Server, begin_flow, done_rows, wait_for_rows
 from tests.faults.stores_alike import assert_alike
 
-pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 def test_the_server_is_restarted_under_a_run(server: Server, source: Path, undisturbed: Path, tmp_path: Path) -> None:

@@ -11,5 +11,5 @@ from prefect.testing.utilities import prefect_test_harness
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """A server with a database of its own; the user's server and profile are never touched."""
-    with prefect_test_harness(server_startup_timeout=180):
+    with prefect_test_harness(server_startup_timeout=600):
         yield

@@ -45,7 +45,7 @@ class Terminal:
             **environment,
         }
 
-    def type(self, line: str, *, code: int = 0, seconds: float = 240, others: Mapping[str, str] | None = None) -> str:
+    def type(self, line: str, *, code: int = 0, seconds: float = 900, others: Mapping[str, str] | None = None) -> str:
         """Types a command, waits for its end, checks its exit code, and returns all that it printed.
 
         ``others`` are variables of the environment for this command alone.
@@ -82,7 +82,7 @@ class Terminal:
                 if process.poll() is None:
                     process.send_signal(number)
                     try:
-                        process.wait(40)
+                        process.wait(100)
                     except subprocess.TimeoutExpired:
                         continue
 
@@ -108,13 +108,13 @@ class Terminal:
         request = urllib.request.Request(
             self.api_url + path, headers=headers, data=None if body is None else json.dumps(body).encode()
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return json.load(answer)
 
     def csrf_token(self) -> dict[str, str]:
         """Headers without which a protected server takes no POST; none where it is not protected."""
         try:
-            with urllib.request.urlopen(f"{self.api_url}/csrf-token?client=terminal", timeout=30) as answer:
+            with urllib.request.urlopen(f"{self.api_url}/csrf-token?client=terminal", timeout=120) as answer:
                 return {"Prefect-Csrf-Token": json.load(answer)["token"], "Prefect-Csrf-Client": "terminal"}
         except OSError:
             return {}

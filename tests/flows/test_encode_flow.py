@@ -305,7 +305,7 @@ class TestFlow:
     def test_shards_of_a_compute_with_slots_run_beside_each_other(
         self, tmp_path: Path, plain_rows: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        meeting = threading.Barrier(2, timeout=60)
+        meeting = threading.Barrier(2, timeout=300)
         original = LocalCompute.encode
         first = iter([True, True])
 

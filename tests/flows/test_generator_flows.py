@@ -15,14 +15,16 @@ from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
-from data_schemas.errors import JobError, QualityError, SplatSpaceError, TrainingError
+from data_schemas.errors import JobError, QualityError, SamplingError, SplatSpaceError, TrainingError
 from flows.ablate import ablate as ablate_flow
 from flows.artifacts import LARGEST_SHEET_BYTES
 from flows.evaluate import evaluate as evaluate_flow
+from flows.evaluation_artifact import evaluation_markdown
 from flows.once import report_of
 from flows.train import train as train_flow
 from models.checkpoint import load_checkpoint
 from pipeline.generation import ablation as ablation_module
+from pipeline.generation.evaluation_report.figures import FittedFigures
 from pipeline.generation.evaluation_report.reading import read_evaluation
 from pipeline.generation.jobs import resolve_train_job
 from pipeline.generation.train import train
@@ -174,6 +176,20 @@ class TestEvaluation:
         assert found.features.sha in shown
         assert len(pictures_in(pages("evaluation-splats-arrays")[-1])) == 1
         assert (100.0, "evaluation: 198 of 198 images sampled") in progress_of_all_runs()
+
+    def test_pixels_as_splats_have_a_row_of_their_own(self, store: Path, trained: TrainSummary) -> None:
+        with pytest.raises(SamplingError, match="generates splats already"):
+            evaluate_flow(str(trained.run), str(store), splats=True, gaussians=9, **self.few)
+        found = read_evaluation(trained.run / "evaluation")
+        fitted = FittedFigures(
+            scores=found.headline.model_copy(update={"fid": 1.25}), codec="additive/1", gaussians=9, steps=2,
+            engine="cpu", psnr=30.5, seconds_per_image=0.01, core_seconds_per_image=0.02,
+        )  # fmt: skip
+        text = evaluation_markdown(found.model_copy(update={"fitted": fitted}), run=trained.run, page=Path("/page"))
+        shown = MarkdownIt().enable("table").render(text)
+        assert "<td>the same as 9 splats</td>\n<td>66</td>\n<td>1.25</td>" in shown
+        assert "K = 9, engine cpu, 30.50 dB to the generated pixels" in shown
+        assert "<td>core-ms of the fit per image</td>\n<td>20.0</td>" in shown
 
     def test_a_generator_that_misses_its_quality_fails_after_everything_is_written(
         self, store: Path, trained: TrainSummary, tmp_path: Path

@@ -76,3 +76,9 @@ def test_set_to_nothing_it_allows_nothing(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_roots_are_separated_as_in_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ROOTS_VARIABLE, "/data: /images :s3://bucket/a:gs://other:")
     assert configured_roots() == ("/data", "/images", "s3://bucket/a", "gs://other")
+
+
+def test_a_link_to_itself_is_refused_with_words(root: Path) -> None:
+    (root / "loop").symlink_to("loop")
+    with pytest.raises(JobError, match=r"out: .*leads back to itself"):
+        require_inside_roots(out=root / "loop" / "demo.zarr")

@@ -31,7 +31,7 @@ from flows.server_process import RECORD
 from tests.flows.terminal import PROC, Terminal
 from tests.waiting import free_port, wait_until
 
-needs_server = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(600)]
+needs_server = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(2400)]
 PASSWORD = "the-word-that-nobody-may-read"
 EVIL = "http://evil.example"
 
@@ -53,7 +53,7 @@ def ask(
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, headers=everything, data=data, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read()
@@ -231,6 +231,7 @@ class TestAddress:
                 raise AssertionError("used")
             stranger.shutdown()
 
+    @pytest.mark.slow
     def test_a_port_and_the_address_of_another_machine_exclude_each_other(
         self, tmp_path: Path, repository: Path
     ) -> None:

@@ -13,7 +13,7 @@ from flows.catalogue import DEPLOYMENTS
 from tests.flows.terminal import Terminal
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")

@@ -147,7 +147,7 @@ class TestCommand:
         program = Path(sys.executable).with_name("prefect")
         return subprocess.run(
             [str(program), *line.split()], cwd=folder, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=120, check=False,
+            capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
 
     def test_an_unknown_name_ends_it_with_the_known_ones(self, repository: Path) -> None:

@@ -49,6 +49,7 @@ def costs() -> Costs:
     }
 
 
+@pytest.mark.slow
 def test_every_model_has_every_preset_each_larger_than_the_one_before(costs: Costs) -> None:
     assert list(costs) == [(name, preset) for name in MODELS for preset in PRESETS]
     for name in MODELS:
@@ -57,6 +58,7 @@ def test_every_model_has_every_preset_each_larger_than_the_one_before(costs: Cos
             assert smaller.gflop < larger.gflop
 
 
+@pytest.mark.slow
 def test_splatdit_keeps_its_promises(costs: Costs) -> None:
     full, small = costs["splatdit", "full"], costs["splatdit", "small"]
     assert full.parameters == pytest.approx(40e6, rel=0.02)
@@ -73,6 +75,7 @@ def test_times_per_gaussian_cost_a_little_more() -> None:
     assert model.training, "counting leaves the mode as it was"
 
 
+@pytest.mark.slow
 def test_counting_gives_the_same_on_a_real_device_and_leaves_attention_as_it_was() -> None:
     before = torch.backends.mha.get_fastpath_enabled()
     for name in MODELS:
@@ -115,6 +118,7 @@ def test_bfloat16_and_a_lone_gaussian_give_numbers(name: str, gaussians: int) ->
     assert whole.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_it_can_be_compiled_as_one_graph(name: str) -> None:
     spec = _spec(name)
@@ -165,6 +169,7 @@ def test_impossible_data_is_refused(changes: dict, message: str) -> None:
         DataSpec(**{**vars(splat_spec()), **changes})
 
 
+@pytest.mark.slow
 def test_the_table_of_the_patch_models_is_what_is_counted(repository: Path, costs: Costs) -> None:
     rows = re.findall(
         r"^\| `(cats-[\w-]+)` \| (\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$",
@@ -178,6 +183,7 @@ def test_the_table_of_the_patch_models_is_what_is_counted(repository: Path, cost
         assert (f"{costs[name, preset].gflop:.2f}", f"{large.gflop:.2f}") == (at_32, at_64), (name, preset)
 
 
+@pytest.mark.slow
 def test_the_table_of_the_documentation_is_what_is_counted(repository: Path, costs: Costs) -> None:
     rows = re.findall(
         r"^\| `([\w-]+)` \| (\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$",

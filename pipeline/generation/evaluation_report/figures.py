@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 """Version of ``evaluation.json``; a reader refuses a greater one."""
 
 
@@ -46,6 +46,19 @@ class Scores(_Record):
     sliced_wasserstein: float
     inception_score: float | None = None
     inception_score_spread: float | None = None
+
+
+class FittedFigures(_Record):
+    """Generated pixels as splats: what they show, against originals, and what the fit costs."""
+
+    scores: Scores = Field(description="of the decoded splats, at the number of evaluations that was asked for")
+    codec: str
+    gaussians: int
+    steps: int = Field(description="of the optimiser, at most")
+    engine: str
+    psnr: float | None = Field(description="of the mean error against the generated pixels, dB; None: all lossless")
+    seconds_per_image: float = Field(description="wall time inside the engine")
+    core_seconds_per_image: float = Field(description="processor time of the engine")
 
 
 class SamplingCost(_Record):
@@ -131,6 +144,7 @@ class Evaluation(_Record):
     reference: ReferenceFacts
     features: FeatureFigures
     generated: tuple[Scores, ...] = Field(description="against originals, by number of evaluations; greatest last")
+    fitted: FittedFigures | None = Field(default=None, description="generated pixels as splats, where asked for")
     against_renderings: Scores = Field(description="the last of them against renderings of the store")
     real_floor: Scores = Field(description="originals against other originals")
     reconstruction_floor: Scores = Field(description="renderings of the store against their originals")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.generation.ablation_report import (
@@ -18,6 +17,7 @@ from pipeline.generation.ablation_report import (
 from pipeline.generation.evaluation_report.figures import Evaluation
 from pipeline.generation.evaluation_report.pictures import Pictures, picture_address
 from pipeline.generation.evaluation_report.reading import side_by_side
+from pipeline.report.html import page_environment
 from pipeline.report.plots import curves_svg
 from pipeline.report.wording import number, seconds, share
 
@@ -35,7 +35,7 @@ def render_page(
         others: evaluations of other generators, for the table that sets them beside this one.
         ablation: what single choices are worth, for a table of its own.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = page_environment()
     environment.filters.update(number=number, seconds=seconds, share=share)
     template = environment.from_string(files(_FOLDER).joinpath("evaluation.html.j2").read_text(encoding="utf-8"))
     way, times = pictures.way_sheet()
@@ -50,6 +50,7 @@ def render_page(
         curves=[Markup(evaluations_svg(found)), Markup(recall_svg(found))],
         samples=pictures.sample_sheet(),
         originals=pictures.original_sheet(),
+        fitted=pictures.fitted_sheet(),
         way=way,
         times=times,
         neighbours=pictures.neighbour_sheet(),

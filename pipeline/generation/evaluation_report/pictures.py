@@ -35,6 +35,9 @@ class Pictures:
         originals: the same.
         way: (time, stored data [image, ...]) of the first samples, step by step.
         neighbours: uint8 [image, channel, row, column], the nearest originals of the first samples.
+        fitted: samples of pixels as their splats show them, uint8 [image, channel, row, column], if they were fitted.
+        splats: what is known of the splats of the first samples, as ``way`` has it, and the run that renders them;
+            None where a generator of splats has them in ``way``, or where there are none.
     """
 
     run: Run
@@ -42,6 +45,8 @@ class Pictures:
     originals: Tensor
     way: list[tuple[float, NDArray[np.float32]]]
     neighbours: Tensor
+    fitted: Tensor | None = None
+    splats: tuple[Run, list[tuple[float, NDArray[np.float32]]]] | None = None
 
     def sample_sheet(self) -> str:
         """The first samples, as the address of a picture."""
@@ -50,6 +55,12 @@ class Pictures:
     def original_sheet(self) -> str:
         """As many originals."""
         return _address(_sheet(as_channels_last(self.originals[: GRID_SIDE**2]), GRID_SIDE))
+
+    def fitted_sheet(self) -> str | None:
+        """The first samples as splats; None where they were not fitted."""
+        if self.fitted is None:
+            return None
+        return _address(_sheet(as_channels_last(self.fitted[: GRID_SIDE**2]), GRID_SIDE))
 
     def way_sheet(self) -> tuple[str, list[float]]:
         """One line per sample, from noise to data; and the times of the columns."""
@@ -65,23 +76,24 @@ class Pictures:
         return _address(_sheet(tiles, count))
 
     def canvas(self) -> dict[str, Any] | None:
-        """The first sample's splats at each step, for the script of the page; None for pixel models."""
-        if isinstance(self.run.representation, PixelRepresentation):
+        """The first sample's splats at each step, for the script of the page; None for pixels that were not fitted."""
+        run, way = self.splats or (self.run, self.way)
+        if isinstance(run.representation, PixelRepresentation):
             return None
-        layout = self.run.representation.layout
-        numbers = np.stack([stored[0] for _, stored in self.way]).astype("<f4")
+        layout = run.representation.layout
+        numbers = np.stack([stored[0] for _, stored in way]).astype("<f4")
         names = ["sigma_x", "sigma_y", "rho", "x", "y"]
         opacity = numbers[..., layout.index("alpha")] if layout.has_alpha else np.ones(numbers.shape[:2], "<f4")
         columns = [numbers[..., layout.index(name)] for name in names]
         table = np.stack([*columns, opacity, *np.moveaxis(numbers[..., layout.colour_slice], -1, 0)], axis=-1)
         return {
-            "steps": len(self.way),
+            "steps": len(way),
             "gaussians": numbers.shape[1],
             "channels": layout.channels,
-            "width": self.run.spec.width,
-            "height": self.run.spec.height,
-            "times": [round(moment, 4) for moment, _ in self.way],
-            "mode": {NORMALISED: "normalised", OVER: "over"}.get(self.run.codec or "", "additive"),
+            "width": run.spec.width,
+            "height": run.spec.height,
+            "times": [round(moment, 4) for moment, _ in way],
+            "mode": {NORMALISED: "normalised", OVER: "over"}.get(run.codec or "", "additive"),
             "floor": NORMALISED_EPSILON,
             "data": base64.b64encode(np.ascontiguousarray(table, "<f4").tobytes()).decode("ascii"),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,44 @@ def test_report(stores: Path, tmp_path: Path) -> None:
     assert (tmp_path / "r" / "report.html").is_file()
     content = json.loads(splatspace("report", stores / "a.zarr", "--out", tmp_path / "r", "--json").stdout)
     assert content["images"]["done"] == 20
+
+
+def test_the_command_of_a_report_encodes_the_same_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ("--size", 12, "--limit", 3, *FAST, "--seed", 7, "--colours", "signed", "--dtype", "float32")
+    splatspace("encode", "demo", "--out", "a.zarr", *options)
+    command = json.loads(splatspace("report", "a.zarr", "--json").stdout)["store"]["command"]
+    program, *words = shlex.split(command)
+    assert program == "splatspace"
+    result = splatspace(*words, "--dry-run", "--overwrite")
+    assert result.exit_code == 0, result.output
+    plan = json.loads(result.stdout)["plan"]
+    with open_store("a.zarr") as store:
+        identity = json.loads(store.header.model_dump_json(include=set(store.header.identity())))
+    assert {name: plan["header"][name] for name in identity} == identity
+    assert plan["images"] == 3
+
+
+def test_results_are_never_written_into_a_store(stores: Path, tmp_path: Path) -> None:
+    for store in (stores / "a.zarr", stores / "b.h5"):
+        before = sorted(stores.rglob("*"))
+        for arguments in (
+            ("train", "splats", "--store", store, "--out", store, "--device", "cpu"),
+            ("train", "splats", "--store", store, "--out", store / "run", "--device", "cpu"),
+            ("report", store, "--out", store / "report"),
+            ("evaluate", "none", "--store", store, "--out", store / "evaluation"),
+            ("ablate", "--store", store, "--out", store),
+            ("render", store, "--image", 0, "--out", store / "a.png"),
+            ("edit", store, "--image", 0, "--recolour", 255, "--out", store / "a.png"),
+            ("export", store, "--image", 0, "--out", store / "a.svg"),
+            ("convert", store, store / "inside.h5"),
+            ("convert", stores / "a.zarr", stores / "b.h5" / "folder"),
+            ("encode", "demo", "--limit", 2, "--out", store / "inside.zarr", *FAST),
+        ):
+            result = splatspace(*arguments)
+            assert result.exit_code == 2, (arguments, result.output)
+            assert "Traceback" not in result.output
+        assert sorted(stores.rglob("*")) == before
 
 
 def test_verify_names_rows(stores: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ MOST_GROWTH = 20
 worker remembers of the contents that it has seen is about 150 bytes each, up to a bound (pipeline/content_index.py)."""
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_memory_does_not_follow_the_number_of_images(tmp_path: Path) -> None:
     result = measure(IMAGES, 2, tmp_path, 0.1)
     assert result["shards"] > 100

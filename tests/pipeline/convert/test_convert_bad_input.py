@@ -9,9 +9,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from data_schemas.errors import JobError, SplatSpaceError, StoreError
 from data_schemas.published_layouts import ConversionOptions
+from pipeline.cli import app
 from pipeline.convert import convert
 
 
@@ -294,6 +296,7 @@ def test_an_unknown_entry_beside_a_record_is_an_error(written_folder, tmp_path):
 SMALL_DISK = """
 import resource, sys
 from data_schemas.errors import StoreError
+from pipeline.cli import app
 from pipeline.convert import convert
 
 source, target, layout, size = sys.argv[1:]
@@ -330,3 +333,67 @@ def test_a_full_disk_leaves_nothing(make_store, tmp_path, target, size):
     assert run.returncode == 1, run.stderr
     assert re.search(r"refused: .*too large.*free", run.stderr, re.DOTALL), run.stderr
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_one_torch_file_of_any_name_is_one_image(read_rows, tmp_path):
+    content = good()
+    content["W"][:, 4] = 0.5
+    torch.save(content, tmp_path / "single.pt")
+    summary = convert(tmp_path / "single.pt", tmp_path / "s.zarr")
+    assert (summary.source_layout, summary.done, summary.failed) == ("torch-folder", 1, [])
+    header, rows = read_rows(tmp_path / "s.zarr")
+    assert (header.gaussians, header.height, rows["label"].tolist()) == (70, 28, [3])
+    assert rows["source_id"].tolist() == ["single"]
+    save(tmp_path / "mnist", 0, content)
+    convert(tmp_path / "mnist", tmp_path / "folder.zarr")
+    np.testing.assert_array_equal(read_rows(tmp_path / "folder.zarr")[1]["splats"], rows["splats"])
+
+
+def test_a_torch_file_of_something_else_says_what_it_is(tmp_path):
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "network.pt")
+    (tmp_path / "cut.pt").write_bytes(b"PK")
+    for name, reason in (("network", "no dictionary with a tensor 'W'"), ("cut", "cut.pt: ")):
+        with pytest.raises(StoreError, match=reason):
+            convert(tmp_path / f"{name}.pt", tmp_path / "s.zarr")
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_one_file_of_a_folder_with_a_record_is_not_taken_alone(written_folder, tmp_path):
+    one = next(written_folder.glob("*.pt"))
+    with pytest.raises(StoreError, match=f"Next: convert {re.escape(str(written_folder))}"):
+        convert(one, tmp_path / "s.zarr")
+
+
+LABELS = {
+    "cat": "'cat'", "3": 3, 2.0: 2, 2.5: "2.5", -1: -1, -2: "-2", 2**31: "2147483648", None: -1, float("nan"): "nan",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["torch-folder", "hdf5-stamp"])
+def test_labels_that_are_no_class_numbers_are_named(layout, read_rows, tmp_path):
+    source = tmp_path / ("source" if layout == "torch-folder" else "source.h5")
+    for index, label in enumerate(LABELS):
+        if layout == "torch-folder":
+            save(source, index, {**good(), "label": label})
+        else:
+            with h5py.File(source, "a") as file:
+                file[f"{index}/W"] = np.zeros((70, 7), np.float32)
+                if label is not None:
+                    file[str(index)].attrs["label"] = label
+    result = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["convert", str(source), str(tmp_path / "s.zarr"), "--json"])
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    told = {name.rpartition("_")[2]: label for name, label in summary["unread_labels"]}
+    assert told == {str(i): label for i, label in enumerate(LABELS.values()) if isinstance(label, str)}
+    assert "5 labels are no class numbers" in result.stderr
+    assert "'cat'" in result.stderr
+    wanted = [label if isinstance(label, int) else -1 for label in LABELS.values()]
+    assert read_rows(tmp_path / "s.zarr")[1]["label"].tolist() == wanted
+
+
+def test_links_to_themselves_are_errors_with_words(folder, tmp_path):
+    (tmp_path / "loop.zarr").symlink_to("loop.zarr")
+    for source, target in ((folder, tmp_path / "loop.zarr"), (tmp_path / "loop.zarr", tmp_path / "new.zarr")):
+        with pytest.raises(StoreError, match="leads back to itself"):
+            convert(source, target)
+    assert not (tmp_path / "new.zarr").exists()

@@ -4,6 +4,9 @@ import pytest
 from data_schemas.errors import JobError, StoreError, StoreLockedError
 from data_schemas.stores import open_store
 from pipeline.convert import convert
+from pipeline.encode import encode
+from pipeline.jobs import resolve_job
+from tests.pipeline.encode.fakes import ArrayImages, pictures
 
 
 @pytest.mark.parametrize(
@@ -115,3 +118,13 @@ def test_images_are_for_published_layouts(make_store, tmp_path):
 
     with pytest.raises(JobError, match="leave the images out"):
         convert(make_store(), tmp_path / "target.h5", images=Images())  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("target", ["torch-folder", "hdf5-rotated", "hdf5-stamp", "hdf5-columnar"])
+def test_images_without_gaussians_have_no_published_layout(tmp_path, target):
+    source = ArrayImages(pictures(5))
+    encode(resolve_job("arrays", tmp_path / "a.zarr", gaussians=0, workers=1, block_rows=4), source=source)
+    place = tmp_path / ("c" if target == "torch-folder" else "c.h5")
+    with pytest.raises(StoreError, match=r"holds images only.*--gaussians"):
+        convert(tmp_path / "a.zarr", place, target_layout=target)
+    assert not place.exists()

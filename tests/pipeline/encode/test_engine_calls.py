@@ -90,7 +90,7 @@ class WaitingEncoder(SamplingEncoder):
 
     def fit(self, images: NDArray[np.uint8], *, should_stop: Callable[[], bool] | None = None) -> FitResult:
         if self.batches:
-            assert self.measured.wait(20), "the result of the first call is measured after the second"
+            assert self.measured.wait(120), "the result of the first call is measured after the second"
         return super().fit(images, should_stop=should_stop)
 
 

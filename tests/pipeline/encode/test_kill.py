@@ -23,8 +23,8 @@ from data_schemas.records import RowState
 from data_schemas.store import ARRAYS
 from data_schemas.stores import open_store
 
-KILLS = 10
-"""For each of the two formats."""
+FEW, MANY = 4, 10
+"""Kills for each of the two formats."""
 
 IMAGES = 64
 
@@ -68,7 +68,8 @@ def remove(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["zarr", "h5"])
-def test_killed_runs_end_with_the_rows_of_a_whole_one(suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [FEW, pytest.param(MANY, marks=pytest.mark.soak)])
+def test_killed_runs_end_with_the_rows_of_a_whole_one(kills: int, suffix: str, tmp_path: Path) -> None:
     whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"killed.{suffix}"
     process, began = begin(whole), time.monotonic()
     process.join()
@@ -76,8 +77,8 @@ def test_killed_runs_end_with_the_rows_of_a_whole_one(suffix: str, tmp_path: Pat
     assert process.exitcode == 0
     expected = rows_of(whole)
     choose, killed, partial, done = random.Random(7), 0, 0, 0
-    for _ in range(8 * KILLS):
-        if killed >= KILLS and partial >= KILLS // 3:
+    for _ in range(8 * kills):
+        if killed >= kills and partial >= kills // 3:
             break
         process = begin(path)
         process.join(choose.uniform(0, 0.8) * duration)
@@ -96,8 +97,8 @@ def test_killed_runs_end_with_the_rows_of_a_whole_one(suffix: str, tmp_path: Pat
         if done == IMAGES:  # nothing left to interrupt: begin anew
             remove(path)
             done = 0
-    assert killed >= KILLS
-    assert partial >= KILLS // 3, "too few runs were interrupted between their first and their last block"
+    assert killed >= kills
+    assert partial >= kills // 3, "too few runs were interrupted between their first and their last block"
     process = begin(path)
     process.join()
     assert process.exitcode == 0

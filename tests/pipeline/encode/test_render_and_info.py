@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from PIL import Image
 
 from data_schemas.errors import JobError, StoreError
 from data_schemas.stores import open_store
 from encoders.decode import decode, to_uint8
+from pipeline.convert import convert
 from pipeline.info import store_info
 from pipeline.render_store import LARGEST_SIDE, find_row, render_image, save_png
 from tests.pipeline.encode.fakes import ArrayImages, pictures, run
@@ -83,6 +85,18 @@ def test_a_picture_is_written_whole(path: Path, tmp_path: Path) -> None:
     assert [file.name for file in target.parent.iterdir()] == ["a.png"]
     with pytest.raises(StoreError):
         save_png(picture, target / "below-a-file.png")
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+def test_info_says_how_other_programs_open_the_store(path: Path, tmp_path: Path, suffix: str) -> None:
+    place = path
+    if suffix == ".h5":
+        place = tmp_path / 'a "quoted" name.h5'
+        convert(path, place)
+    found = store_info(place)
+    assert found.model_dump(mode="json")["opened_with"] == found.opened_with
+    with eval(found.opened_with, {"xarray": xr}) as opened, open_store(place) as store:
+        np.testing.assert_array_equal(opened["label"].values, store.read(["label"])["label"])
 
 
 def test_info(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def test_what_cannot_be_done_is_refused(image: StoredImage) -> None:
         (Edit(recolour=(1, 2)), "1 or 3 numbers"),
         (Edit(recolour=(-1,)), "from 0 to 255"),
         (Edit(gaussians=tuple(range(6)), delete=True), "at least one"),
+        (Edit(move=(1e40, 0)), "leads out of the numbers"),
     ):
         with pytest.raises(JobError, match=message):
             edited(image, edit)
@@ -101,3 +103,33 @@ def test_the_command(store: Path, tmp_path: Path) -> None:
     assert splatspace("edit", store, "--image", 99, "--move", "1,1", "--out", tmp_path / "x.png").exit_code == 1
     assert not list(tmp_path.glob("x.*"))
     assert (store / "zarr.json").read_bytes() == before
+
+
+def test_a_store_that_cannot_be_made_whole_is_not_there(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def splatspace(*arguments: object):
+        return CliRunner(env={"COLUMNS": "300", "TERM": "dumb"}).invoke(app, [str(each) for each in arguments])
+
+    words = ("edit", store, "--image", 0, "--move", "1,1", "--out")
+    for name in ("a.zarr", "a.h5"):
+        with monkeypatch.context() as broken:
+
+            def full(*_: object, **__: object) -> None:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            broken.setattr("pipeline.generation.sample_store.decode_with_dead", full)
+            failed = splatspace(*words, tmp_path / name)
+        assert failed.exit_code == 1
+        assert "No space left" in failed.output
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(name)] == [f"{name}.lock"]
+        assert splatspace(*words, tmp_path / name).exit_code == 0
+        with open_store(tmp_path / name) as written:
+            assert len(written) == 1
+        again = splatspace(*words, tmp_path / name)
+        assert again.exit_code == 1
+        assert "exists already" in again.output
+        assert "delete what is there" in again.output
+        assert "overwrite=" not in again.output
+    assert "suffix '.tif'" in splatspace(*words, tmp_path / "a.tif").output
+    assert not list(tmp_path.glob("a.tif*"))

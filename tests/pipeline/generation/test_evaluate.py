@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 from data_schemas.errors import (
@@ -19,11 +22,16 @@ from data_schemas.errors import (
     EvaluationError,
     JobError,
     ReportError,
+    SamplingError,
     SplatSpaceError,
+    StoreLockedError,
     StoreMismatchError,
 )
 from data_schemas.stores import open_store
 from encoders.base import FitSettings
+from encoders.decode import decode, to_uint8
+from encoders.fit_cpu import CpuEncoder
+from models.objectives import build_objective
 from models.registry import step_gflop
 from pipeline.cli import app
 from pipeline.generation.draws import Settings, draw, roll_out
@@ -31,11 +39,15 @@ from pipeline.generation.evaluate import evaluate
 from pipeline.generation.evaluate_job import EvaluateJob
 from pipeline.generation.evaluation_report.figures import Evaluation
 from pipeline.generation.evaluation_report.reading import read_evaluation, side_by_side
+from pipeline.generation.evaluation_report.terminal import scores_table
+from pipeline.generation.features import build_extractor
+from pipeline.generation.folder_lock import sole_writer
 from pipeline.generation.jobs import resolve_train_job
-from pipeline.generation.real_images import finished_rows, originals, renderings
+from pipeline.generation.metrics import frechet_distance
+from pipeline.generation.real_images import finished_rows, labels, originals, renderings
 from pipeline.generation.run import Run, load_run
 from pipeline.generation.train import train
-from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, pictures, run
+from tests.pipeline.encode.fakes import GAUSSIANS, ArrayImages, SamplingEncoder, pictures, run
 
 pytestmark = pytest.mark.usefixtures("brief_features")
 
@@ -104,6 +116,29 @@ def test_guidance_costs_twice(folder: Path, tmp_path: Path, trained: Run, found:
     assert [scores.evaluations for scores in guided.generated] == [4]
 
 
+def test_guidance_without_labels_is_refused(
+    folder: Path, tmp_path: Path, trained: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlabelled = replace(trained, objective=build_objective("flow-clean", groups=trained.representation.groups))
+    monkeypatch.setattr("pipeline.generation.evaluate.load_run", lambda *_arguments, **_options: unlabelled)
+    with pytest.raises(SamplingError, match="--guidance 2 without a label to follow"):
+        evaluate(job_for(folder, tmp_path, guidance=2.0), device="cpu")
+
+
+def test_the_file_of_the_model_stands_for_its_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[EvaluateJob] = []
+
+    def measure(job: EvaluateJob, **_options: Any) -> Evaluation:
+        asked.append(job)
+        raise EvaluationError("enough")
+
+    monkeypatch.setattr("pipeline.generation.evaluate.evaluate", measure)
+    for given in (folder / "splats", folder / "splats" / "model.safetensors"):
+        CliRunner().invoke(app, ["evaluate", str(given), "--store", str(folder / "store.zarr")])
+        assert asked[-1].out == folder / "splats" / "evaluation"
+        assert load_run(asked[-1].run, device="cpu").path == folder / "splats"
+
+
 def test_the_same_evaluation_gives_the_same_numbers(
     folder: Path, tmp_path: Path, trained: Run, found: Evaluation
 ) -> None:
@@ -151,6 +186,53 @@ def test_a_pixel_model_is_evaluated_alike(folder: Path, tmp_path: Path) -> None:
     assert found.features.name == "selfsup"
     assert found.score_reason == "self-supervised features have no classes"
     assert "splat-data" not in (tmp_path / "evaluation.html").read_text()
+
+
+def test_pixels_are_measured_as_splats_too(folder: Path, tmp_path: Path) -> None:
+    job = job_for(folder, tmp_path, run=folder / "pixels", sweep=(), features="selfsup", splats=True, steps=2)
+    found = evaluate(job, device="cpu")
+    generator = load_run(folder / "pixels", device="cpu")
+    settings = Settings(generator.objective.settings.sampler, 4, 1.0, 0, 64)
+    with open_store(folder / "store.zarr", "r") as store:
+        rows = np.random.default_rng(0).permutation(finished_rows(store))[:IMAGES]
+        extractor = build_extractor("selfsup", store)
+        drawn = draw(generator, settings, labels(store, rows), IMAGES, lambda _done: None)
+        reference = extractor.forward(originals(store, rows))
+        header = store.header
+    drawn_pixels = drawn.images.permute(0, 2, 3, 1).numpy()
+    splats = CpuEncoder(FitSettings(GAUSSIANS, steps=2)).fit(drawn_pixels).splats
+    decoded = decode(splats, layout=header.splat_layout, codec=header.codec, height=8, width=8)
+    shown = torch.from_numpy(to_uint8(decoded).transpose(0, 3, 1, 2).copy())
+    fitted = found.fitted
+    assert fitted is not None
+    assert fitted.scores.fid == pytest.approx(frechet_distance(reference, extractor.forward(shown)), rel=1e-4)
+    assert fitted.scores.fid != found.headline.fid
+    assert (fitted.scores.n, fitted.scores.evaluations, fitted.scores.reference) == (IMAGES, 4, "originals")
+    assert (fitted.gaussians, fitted.steps, fitted.engine, fitted.codec) == (GAUSSIANS, 2, "cpu", "additive/1")
+    error = np.mean((to_uint8(decoded).astype(float) - drawn_pixels) ** 2) / 255**2
+    assert fitted.psnr == pytest.approx(-10 * np.log10(error), abs=1e-3)
+    assert fitted.core_seconds_per_image > 0
+    assert read_evaluation(tmp_path) == found
+    page = (tmp_path / "evaluation.html").read_text()
+    assert f"the same as {GAUSSIANS} splats, decoded" in page
+    assert page.count("data:image/png;base64,") == 5
+    data = re.search(r'<script id="splat-data" type="application/json">(.*?)</script>', page)
+    assert data is not None
+    canvas = json.loads(data[1])
+    assert (canvas["gaussians"], canvas["steps"], canvas["width"]) == (GAUSSIANS, 5, 8)
+    table = Console(width=100, file=io.StringIO(), record=True)
+    table.print(scores_table(found))
+    assert f"as {GAUSSIANS} splats" in table.export_text()
+
+
+def test_splats_of_splats_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SamplingError, match="generates splats already"):
+        evaluate(job_for(folder, tmp_path / "out", splats=True), device="cpu")
+    with pytest.raises(JobError, match="--gaussians 9 without --splats"):
+        job_for(folder, tmp_path / "out", gaussians=9)
+    with pytest.raises(JobError, match="--gaussians 0"):
+        job_for(folder, tmp_path / "out", gaussians=0, splats=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_generators_stand_beside(folder: Path, tmp_path: Path, found: Evaluation) -> None:
@@ -233,6 +315,28 @@ def test_a_store_of_another_shape_is_refused(folder: Path, tmp_path: Path) -> No
     run(other, ArrayImages(pictures(30, side=9)), SamplingEncoder(FitSettings(5, steps=3)), gaussians=5)
     with pytest.raises(StoreMismatchError, match="height 9, width 9, gaussians 5"):
         evaluate(EvaluateJob(run=folder / "splats", store=str(other), out=tmp_path / "out"))
+
+
+@pytest.mark.parametrize(("shift", "named"), [(1, r"3 \(50 images\)"), (5, r"5, 6, 7 \(149 images\)")])
+def test_labels_that_were_not_learnt_are_refused_and_named(
+    folder: Path, tmp_path: Path, shift: int, named: str
+) -> None:
+    other = tmp_path / "other.zarr"
+    shutil.copytree(folder / "store.zarr", other)
+    with open_store(other, "a") as store:
+        for block in range(3):
+            rows = store.read_block(block)
+            rows.label += shift
+            store.write_block(block, rows)
+    with pytest.raises(StoreMismatchError, match=rf"did not learn: {named}\. Allowed: labels 0, 1, 2\."):
+        evaluate(job_for(folder, tmp_path / "out", store=str(other)), device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_takes_one_evaluation_at_a_time(folder: Path, tmp_path: Path) -> None:
+    with sole_writer(tmp_path / "out"), pytest.raises(StoreLockedError, match=r"out is being written by process \d+"):
+        evaluate(job_for(folder, tmp_path / "out"), device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("changes", [{"images": 0}, {"sweep": (5, 0)}, {"sampler": "magic"}, {"batch": 0}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -107,6 +108,84 @@ def test_foreign_and_cut_scenes_are_refused() -> None:
     for foreign in (b"", b"ply\nformat ascii 1.0\nelement vertex 3\nend_header\n1 2 3\n"):
         with pytest.raises(SourceError, match="not written by splatspace"):
             read_ply(foreign)
+
+
+def changed_ply(old: bytes, new: bytes) -> bytes:
+    data, _ = ply_of(some_splats(RGB), layout=RGB, codec=ADDITIVE, height=HEIGHT, width=WIDTH)
+    assert data.count(old) >= 1
+    return data.replace(old, new, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (b"size 24 40", b"size 0 40", "image of 0 rows and 40 columns"),
+        (b"size 24 40", b"size 24 -1", "image of 24 rows and -1 columns"),
+        (b"size 24 40", b"size 900000 900000", "up to 50,000,000 pixels"),
+        (b"size 24 40", b"size 24 " + b"9" * 5000, "not written by splatspace"),
+        (b"size 24 40", b"size 24", "not written by splatspace"),
+        (b"binary_little_endian 1.0", b"ascii 1.0", "format ascii 1.0"),
+        (b"binary_little_endian 1.0", b"binary_big_endian 1.0", "format binary_big_endian 1.0"),
+        (b"format binary_little_endian 1.0\n", b"", "format unknown"),
+        (b"comment splatspace codec", b"comment splatspace \ncomment splatspace codec", ""),
+        (b"comment splatspace codec", b"comment splatspace\ncomment splatspace codec", ""),
+        (b"codec additive/1", b"codec", "not written by splatspace"),
+        (b"layout rgb", b"layout rgb9", "not written by splatspace"),
+        (b"element vertex 12", b"element vertex", "not written by splatspace"),
+        (b"element vertex 12", b"element vertex -12", "816 bytes of splats for -12 Gaussians"),
+        (b"element vertex 12", b"element vertex 12\nelement vertex 12", "not written by splatspace"),
+        (b"element vertex 12", b"element face 0\nelement vertex 12", "other properties"),
+        (b"property float x", b"property uint x", "other properties"),
+        (b"property float x\nproperty float y", b"property float y\nproperty float x", "other properties"),
+    ],
+)
+def test_headers_of_other_hands_are_refused_or_read(old: bytes, new: bytes, told: str) -> None:
+    data = changed_ply(old, new)
+    if not told:
+        assert len(read_ply(data).splats) == 12
+        return
+    with pytest.raises(SourceError, match=re.escape(told)):
+        read_ply(data)
+
+
+def test_a_scene_without_gaussians_is_refused() -> None:
+    data = changed_ply(b"element vertex 12", b"element vertex 0")
+    with pytest.raises(SourceError, match="0 bytes of splats for 0 Gaussians"):
+        read_ply(data[: data.index(b"end_header\n") + 11])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("x", np.nan), ("f_dc_1", np.inf), ("scale_0", 1e30), ("scale_0", 200.0), ("scale_1", -400.0),
+        ("rot_3", np.nan),
+    ],
+)  # fmt: skip
+def test_gaussians_that_cannot_be_drawn_are_named(field: str, value: float) -> None:
+    """Among them a needle, whose correlation would be 1, and one of no size."""
+    data, _ = ply_of(some_splats(RGB), layout=RGB, codec=ADDITIVE, height=HEIGHT, width=WIDTH)
+    start = data.index(b"end_header\n") + 11
+    table = np.frombuffer(data[start:], "<f4").reshape(12, -1).copy()
+    fields = [line.split()[-1] for line in data[:start].decode().splitlines() if line.startswith("property")]
+    table[7, fields.index(field)] = value
+    with pytest.raises(SourceError, match=r"Gaussians 7 of this \.ply cannot be drawn"):
+        read_ply(data[:start] + table.tobytes())
+
+
+def test_a_refused_scene_leaves_no_store(tmp_path: Path) -> None:
+    def splatspace(*arguments: object):
+        return CliRunner(env={"COLUMNS": "300", "TERM": "dumb"}).invoke(app, [str(each) for each in arguments])
+
+    (tmp_path / "bad.ply").write_bytes(changed_ply(b"size 24 40", b"size 0 40"))
+    (tmp_path / "good.ply").write_bytes(changed_ply(b"size 24 40", b"size 24 40"))
+    failed = splatspace("export", tmp_path / "bad.ply", "--out", tmp_path / "a.zarr")
+    assert failed.exit_code == 1
+    assert "bad.ply: This .ply is of an image of 0 rows" in failed.output
+    assert not (tmp_path / "a.zarr").exists()
+    assert splatspace("export", tmp_path / "good.ply", "--out", tmp_path / "a.zarr").exit_code == 0
+    again = splatspace("export", tmp_path / "good.ply", "--out", tmp_path / "a.zarr")
+    assert again.exit_code == 1
+    assert "delete what is there" in again.output
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import functools
 import importlib
 import json
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from data_schemas.errors import JobError, SamplingError
 from models.base import DataSpec
 from models.checkpoint import save_checkpoint
 from models.objectives import build_objective
-from models.patch_presets import HEADS, HeadName, RecipeName, model_name
+from models.patch_presets import HEADS, RECIPES, HeadName, RecipeName, model_name
 from models.pixel_representation import PixelRepresentation
 from models.registry import build_model
 from models.samplers import generators_for
@@ -30,13 +31,13 @@ from models.trunk import TrunkSize
 from pipeline.cli import app
 from pipeline.generation import onnx_export
 from pipeline.generation.cats_job import RECIPE_DEFAULTS
-from pipeline.generation.onnx_export import graph_answers, onnx_graph, sampler_states
+from pipeline.generation.onnx_export import _without_places, graph_answers, onnx_graph, sampler_states
 from pipeline.generation.onnx_quantise import divided_nodes, quantised_graph
 from pipeline.generation.run import Run
 from tests.models.networks import awakened
 
 SIDE = 8
-LARGEST_ERROR_INT8 = 0.1
+LARGEST_ERROR_INT8 = 0.2
 """Share of the variance of answers that eight bits may cost a network of chance."""
 
 
@@ -79,9 +80,15 @@ def tables() -> tuple[Run, bytes]:
     return exported("lut", "modern")
 
 
+# Every head and both recipes; every pair of them where there is time for it.
+FIRST = (("kpn", "modern"), ("lut", "modern"), ("outer", "published"), ("splats", "published"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["published", "modern"])
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    ("head", "recipe"),
+    [pytest.param(*pair, marks=() if pair in FIRST else pytest.mark.soak) for pair in product(HEADS, RECIPES)],
+)
 def test_every_head_answers_alike_and_nearly_so_in_eight_bits(head: HeadName, recipe: RecipeName) -> None:
     run, data = exported(head, recipe)
     states = sampler_states(run, images=3, steps=3)
@@ -98,13 +105,20 @@ def test_every_head_answers_alike_and_nearly_so_in_eight_bits(head: HeadName, re
     weights = {value.name: value for value in onnx.load_model_from_string(small).graph.initializer}
     eight = [name for name, value in weights.items() if value.data_type == onnx.TensorProto.INT8]
     assert len(eight) >= len(chosen) > 10
+    # Two products with an input of 255 fit into 16 bits, as processors without VNNI add them.
+    largest = max(int(np.abs(onnx.numpy_helper.to_array(weights[name]).astype(int)).max()) for name in eight)
+    assert 2 * 255 * largest <= np.iinfo(np.int16).max
+    assert largest == 64
     # The drift network, and no other part of any head, stays as it is.
     assert bool(kept) == (head == "kpn")
     assert all(value.data_type == onnx.TensorProto.FLOAT for name, value in weights.items() if "drift" in name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "objective"), [("pixel-dit", "ddpm-cosine"), ("pixel-unet", "flow-velocity")])
+@pytest.mark.parametrize(
+    ("name", "objective"),
+    [pytest.param("pixel-dit", "ddpm-cosine", marks=pytest.mark.soak), ("pixel-unet", "flow-velocity")],
+)
 def test_other_generators_of_pixels_answer_alike(name: str, objective: str) -> None:
     run = a_run(name, objective=objective)
     states = sampler_states(run, images=2, steps=3)
@@ -156,14 +170,26 @@ def test_labels_and_any_batch(tables: tuple[Run, bytes]) -> None:
     assert np.abs(unlabelled - wanted).max() > 1e-3
 
 
+def test_metadata_names_files_and_no_folders_of_this_machine() -> None:
+    job = {"store": "/home/me/stores/cats.zarr", "out": "/home/me/runs/cats", "lpips_weights": None, "seed": 3}
+    config = {"model": "cats-lut", "job": job, "store": {"path": "s3://mine/cats.zarr", "images": 5}}
+    assert _without_places(config) == {
+        "model": "cats-lut",
+        "job": {"store": "cats.zarr", "out": "cats", "lpips_weights": None, "seed": 3},
+        "store": {"path": "cats.zarr", "images": 5},
+    }
+    assert job["out"] == "/home/me/runs/cats", "the run itself keeps what it says"
+
+
 @pytest.mark.slow
 def test_the_file_says_all_and_names_no_machine(tables: tuple[Run, bytes], repository: Path) -> None:
     run, data = tables
     [entry] = onnx.load_model_from_string(data).metadata_props
     facts = json.loads(entry.value)
-    assert facts["config"] == run.config
+    assert facts["config"] == _without_places(run.config)
     assert facts["shape"] == [3, SIDE, SIDE]
     assert facts["classes"] == 2
+    assert (facts["labels"], facts["label_names"]) == ([0, 1], ["", ""]), "of a run from before labels were kept"
     assert facts["times"][-1] == facts["signal"][-1] == 1
     assert facts["noise"][-1] == 0
     assert len(facts["times"]) == 6
@@ -171,6 +197,7 @@ def test_the_file_says_all_and_names_no_machine(tables: tuple[Run, bytes], repos
     assert b".py" not in data
 
 
+@pytest.mark.slow
 def test_command(tmp_path: Path) -> None:
     def splatspace(*arguments: object) -> tuple[int, str]:
         result = CliRunner().invoke(app, ["export", *map(str, arguments)])

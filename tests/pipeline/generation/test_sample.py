@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from data_schemas.durable_files import partial_name
 from data_schemas.errors import CheckpointError, JobError, SamplingError, StoreError, StoreMismatchError
 from data_schemas.stores import open_store
 from models.checkpoint import load_checkpoint, save_checkpoint
@@ -269,12 +271,51 @@ def test_a_network_that_does_not_stay_finite_leaves_nothing(run: Run, tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
+def test_sigterm_leaves_with_130_and_no_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def terminated(*_arguments: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    partial_name(tmp_path / "out").mkdir()  # what a killed sampling left
+    monkeypatch.setattr("pipeline.generation.gallery.save_png", terminated)
+    given = ("sample", run.path, "-n", 2, "--evaluations", 1, "--device", "cpu", "--out", tmp_path / "out")
+    result = CliRunner(env={"TERM": "dumb"}).invoke(app, [str(word) for word in given])
+    assert result.exit_code == 130, result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_many_digits_and_guidance_without_labels_are_refused(
+    run: Run, pixel_run: Run, store: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(JobError, match="Allowed: 0 to 2, all"):
+        sample(run, job(tmp_path / "out", label="9" * 5000))
+    with pytest.raises(StoreError, match="no image '999"):
+        read_image(store, "9" * 5000)
+    pixel_run.require_guidable(1.0)
+    with pytest.raises(SamplingError, match="--guidance 3 without a label to follow"):
+        pixel_run.require_guidable(3.0)
+    run.require_guidable(3.0)
+
+
 def test_a_foreign_checkpoint_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint"):
         load_run(tmp_path)
     save_checkpoint(tmp_path / "model.safetensors", {}, {"kind": "something else"})
     with pytest.raises(CheckpointError, match="describes no generator"):
         load_run(tmp_path)
+    held = load_checkpoint(run.path / "model.safetensors")
+    for part, name, value in (("data", "gaussians", -1), ("data", "height", 10**30), ("job", "batch", None),
+                              ("representation", "kind", "other"), ("objective", "classes", "many")):  # fmt: skip
+        broken = {**held.config[part]}
+        broken.pop(name) if value is None else broken.update({name: value})
+        save_checkpoint(tmp_path / "model.safetensors", held.model, {**held.config, part: broken}, held.tensors)
+        with pytest.raises(CheckpointError):
+            load_run(tmp_path)
+    save_checkpoint(tmp_path / "model.safetensors", held.model, {**held.config, "codec": None}, held.tensors)
+    with pytest.raises(CheckpointError, match="codec None"):
+        load_run(tmp_path)
+    save_checkpoint(tmp_path / "model.safetensors", held.model, {**held.config, "colours": 7}, held.tensors)
+    with pytest.raises(CheckpointError, match="describes no store"):
+        sample(load_run(tmp_path, device="cpu"), job(tmp_path / "out"))
     whole = (run.path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError):

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from data_schemas.errors import JobError, SamplingError
+from data_schemas.stores import open_store
 from models.base import DataSpec
 from models.objectives import build_objective
 from models.patch_presets import HEADS, model_name
@@ -192,3 +193,23 @@ def test_other_generators_have_no_parts(tmp_path: Path) -> None:
         sample(other, SampleJob(tmp_path / "made", number=1, anatomy=True))
     with pytest.raises(JobError, match="--size 20 of a generator of pixels"):
         sample(run, SampleJob(tmp_path / "made", number=1, size=20))
+
+
+@pytest.mark.parametrize("head", ["kpn", "splats"])
+def test_gaussians_are_fitted_to_what_any_head_draws(head: str, tmp_path: Path) -> None:
+    run = _run(head)
+    fitted = {"gaussians": 7, "codec": "additive/1", "colours": "signed", "start": "grid"}
+    identity = {**fitted, "engine": "of another program", "settings": {}}
+    store = {"identity": identity, "source": {"name": "cats"}}
+    run = dataclasses.replace(run, config={**run.config, "preset": "tiny", "store": store})
+    job = SampleJob(tmp_path / "out", number=2, evaluations=3, splats=True, steps=2, size=37, anatomy=True)
+    result = sample(run, job)
+    assert [Image.open(path).size for path in result.pictures] == [(37, 37)] * 2
+    assert {"roll-out.png", "seams.png"} <= {path.name for path in result.anatomy}
+    assert result.store is not None
+    with open_store(result.store) as opened:
+        header, rows = opened.header, opened.read(["splats", "image"])
+    assert {name: getattr(header, name) for name in fitted} == fitted
+    assert rows["splats"].shape == (2, 7, 8)
+    plain = sample(run, dataclasses.replace(job, out=tmp_path / "plain", splats=False, steps=None, size=None))
+    np.testing.assert_array_equal(rows["image"], [np.asarray(Image.open(path)) for path in plain.pictures])

@@ -137,7 +137,7 @@ def _tracked(name: str, store: Path, out: Path, repository: Path, **environment:
 
     finished = subprocess.run(
         [sys.executable, "-c", TRACKED, str(store), str(out), name],
-        cwd=repository, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=240,
+        cwd=repository, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=900,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     assert "left out" not in finished.stderr, finished.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,16 +17,20 @@ import pytest
 import torch
 from PIL import Image
 
-from data_schemas.errors import CheckpointError, JobError, StoppedError, StoreMismatchError
+from data_schemas.errors import CheckpointError, JobError, StoppedError, StoreLockedError, StoreMismatchError
+from data_schemas.stores import open_store
+from encoders.base import FitSettings
 from models.base import DataSpec
 from models.checkpoint import load_checkpoint
 from models.objectives import Objective
 from models.pixel_representation import representation_from
 from models.registry import build_model
+from pipeline.generation.folder_lock import sole_writer
 from pipeline.generation.logs import read_lines
 from pipeline.generation.train import train
 from pipeline.generation.train_loop import learning_rate
 from pipeline.generation.train_state import continued_job, representation_tensors
+from tests.pipeline.encode.fakes import SamplingEncoder
 from tests.pipeline.generation.training_runs import STEPS, job_of, make_store, trained
 
 
@@ -48,6 +53,14 @@ def _same_weights(one: Path, other: Path) -> bool:
             if mine.keys() != theirs.keys() or not all(torch.equal(mine[key], theirs[key]) for key in mine):
                 return False
     return True
+
+
+def _written(run: Path) -> dict[str, bytes]:
+    """What a training promises to the byte."""
+    names = ("model.safetensors", "state.safetensors", "state.json", "card.md", "log.jsonl")
+    return {name: (run / name).read_bytes() for name in names} | {
+        path.name: path.read_bytes() for path in (run / "samples").iterdir()
+    }
 
 
 def test_a_run_holds_all_that_sampling_needs(run: Path) -> None:
@@ -102,8 +115,10 @@ def test_stopped_and_continued_is_the_same_to_the_bit(
 ) -> None:
     # So small a MiB that one of them does not hold the store.
     monkeypatch.setattr("pipeline.generation.loader.MEBIBYTE", 2000)
-    assert trained(store, tmp_path / "whole", latents=latents).resident == (latents is None)
-    job = job_of(store, tmp_path / "parts", latents=latents)
+    assert trained(store, tmp_path / "run", latents=latents).resident == (latents is None)
+    whole = _written(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    job = job_of(store, tmp_path / "run", latents=latents)
     asked = 0
 
     def after_four() -> bool:
@@ -113,9 +128,39 @@ def test_stopped_and_continued_is_the_same_to_the_bit(
 
     with pytest.raises(StoppedError, match="step 4 of 6"):
         train(job, should_stop=after_four)
-    summary = train(continued_job(tmp_path / "parts", {}), resume=True)
-    assert summary.steps_taken == 2
-    assert _same_weights(tmp_path / "whole", tmp_path / "parts")
+    assert [line["step"] for line in read_lines(tmp_path / "run" / "log.jsonl")] == [3]
+    # Twice between two entries: the mean is that of all steps since the last one.
+    with pytest.raises(StoppedError, match="step 5 of 6"):
+        train(continued_job(tmp_path / "run", {}), resume=True, should_stop=lambda: True)
+    summary = train(continued_job(tmp_path / "run", {}), resume=True)
+    assert summary.steps_taken == 1
+    again = _written(tmp_path / "run")
+    assert [name for name in whole if whole[name] != again[name]] == []
+
+
+def test_a_folder_takes_one_training_at_a_time(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of(store, tmp_path / "run")
+    refused: list[str] = []
+
+    def meanwhile() -> bool:
+        for again in (False, True):
+            with pytest.raises((StoreLockedError, JobError)) as caught:
+                train(continued_job(job.out, {}) if again else job, resume=again)
+            refused.append(str(caught.value))
+        return True
+
+    with pytest.raises(StoppedError):
+        train(job, should_stop=meanwhile)
+    assert "holds a training already" in refused[0]
+    assert f"is being written by process {os.getpid()} on" in refused[1]
+    assert "give another --out" in refused[1]
+    # Before the first one has written anything there is nothing but the lock that tells.
+    with sole_writer(tmp_path / "new"), pytest.raises(StoreLockedError):
+        trained(store, tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+    monkeypatch.chdir(tmp_path / "new")
+    with sole_writer(Path()):
+        assert (tmp_path / "new.lock").exists()
 
 
 @pytest.mark.slow
@@ -144,10 +189,9 @@ def test_killed_and_continued_is_the_same_to_the_bit(store: Path, tmp_path: Path
         process.wait()
     reached = load_checkpoint(tmp_path / "killed" / "state.safetensors").config["step"]
     assert 8 <= reached < 24
-    subprocess.run([*command, "--resume"], cwd=repository, env=environment, check=True, capture_output=True)
+    train(continued_job(tmp_path / "killed", {}), resume=True)
     assert _same_weights(tmp_path / "whole", tmp_path / "killed")
-    steps = [line["step"] for line in read_lines(tmp_path / "killed" / "log.jsonl")]
-    assert steps == [line["step"] for line in read_lines(tmp_path / "whole" / "log.jsonl")]
+    assert (tmp_path / "killed" / "log.jsonl").read_bytes() == (tmp_path / "whole" / "log.jsonl").read_bytes()
 
 
 def test_a_finished_run_continues_to_nothing(run: Path) -> None:
@@ -222,6 +266,14 @@ def test_another_store_is_refused(run: Path, tmp_path: Path) -> None:
         train(continued_job(run, {"store": other}), resume=True)
 
 
+def test_a_store_of_another_number_of_gaussians_is_refused_as_such(run: Path, tmp_path: Path) -> None:
+    other = make_store(tmp_path / "other.zarr", count=4, encoder=SamplingEncoder(FitSettings(7, steps=3)), gaussians=7)
+    with open_store(other) as opened:
+        assert opened.header.gaussians == 7
+    with pytest.raises(StoreMismatchError, match="not what this training began with"):
+        train(continued_job(run, {"store": other}), resume=True)
+
+
 def test_a_state_that_is_cut_short_is_refused(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     trained(store, out, steps=2, every=2)
@@ -265,6 +317,15 @@ def test_a_device_that_is_not_there_is_refused(store: Path, tmp_path: Path) -> N
     if not torch.cuda.is_available():
         with pytest.raises(JobError, match="Device cuda is not there"):
             trained(store, tmp_path / "run", device="cuda")
+
+
+def test_processes_without_an_image_are_refused_before_they_start(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.generation.train.Fabric", lambda **_options: pytest.fail("they were started"))
+    with pytest.raises(JobError, match="--batch 1 for 198 processes"):
+        trained(store, tmp_path / "run", devices=99, nodes=2, batch=1)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_learning_rate_rises_and_falls(store: Path, tmp_path: Path) -> None:

@@ -257,7 +257,7 @@ def test_a_full_disk_leaves_the_old_report(make_store, tmp_path, monkeypatch):
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipeline.report.writing.os.fdopen", full)
+    monkeypatch.setattr("data_schemas.durable_files.os.fsync", full)
     with pytest.raises(ReportError, match="No space left on device"):
         build_report(make_store(9), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

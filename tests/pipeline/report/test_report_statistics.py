@@ -170,11 +170,24 @@ def test_histogram_counts_every_image_once(psnr: list[float]):
 
 
 def test_command_names_every_choice(make_store):
-    command = encode_command(make_store(1, name="my photos", with_images=False).header, Path("/secret/place/a b.zarr"))
+    header = make_store(1, name="my photos", with_images=False).header
+    command = encode_command(header, Path("/secret/place/a b.zarr"))
     assert command == (
         "splatspace encode 'my photos' --out 'a b.zarr' --split train --gaussians 6 --steps 200 --codec additive "
         "--colours bounded --start grid --dtype float32 --engine cpu --seed 0 --no-images"
     )
+
+
+def test_command_names_size_and_number_of_the_images(make_store):
+    header = make_store(1).header
+    square = header.model_copy(update={"width": header.height})
+    assert f"--split train --size {header.height} --limit 40 --gaussians 6" in str(
+        encode_command(square, Path("a.zarr"), 40)
+    )
+    wide = header.model_copy(update={"width": header.height + 1})
+    command = str(encode_command(wide, Path("a.zarr"), 40))
+    assert "--size" not in command, "it makes squares: these images have the size that they had"
+    assert "--limit 40" in command
 
 
 def test_command_names_rounds_where_there_are_several(make_store):
@@ -188,6 +201,9 @@ def test_command_names_rounds_where_there_are_several(make_store):
 def test_no_command_for_a_store_that_was_not_fitted(make_store):
     header = make_store(1).header.model_copy(update={"engine": "", "start": None})
     assert encode_command(header, Path("a.zarr")) is None
+    for engine in ("generated", "imported"):
+        other = make_store(1).header.model_copy(update={"engine": engine})
+        assert encode_command(other, Path("a.zarr")) is None
 
 
 def test_finite_keeps_json_and_spells_the_rest():

@@ -74,3 +74,18 @@ def test_ratios_below_one_are_expansion():
     assert ratio_words(2.56) == "2.56 (compression)"
     assert ratio_words(None) == MISSING
     assert number(1234.5, 1) == "1,234.5"
+
+
+def test_images_that_became_flat_are_counted_wherever_the_report_is_read(make_store, tmp_path):
+    store = make_store(4)
+    run = store.header.runs[-1].model_copy(update={"noted": {"flattened": 3, "invented later": 2}})
+    source = store.header.source.model_copy(update={"background": "#ffffff"})
+    store.set_header(store.header.model_copy(update={"runs": (run,), "source": source}))
+    built = build_report(store, tmp_path, panels=0)
+    assert built.report.noted == {"flattened": 3, "invented later": 2}
+    assert "--background '#ffffff'" in (built.report.store.command or "")
+    table, page = text_of(report_table(built.report)), built.html_path.read_text(encoding="utf-8")
+    for text in (table, page):
+        assert "3 images of more than 8 bits are of one grey or nearly" in text
+        assert "2 images are noted as invented later" in text
+    assert "transparency laid over #ffffff" in page

@@ -6,6 +6,7 @@ import gzip
 import io
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -93,6 +94,55 @@ def encoded() -> Callable[..., bytes]:
         return stream.getvalue()
 
     return encode
+
+
+@pytest.fixture
+def png() -> Callable[..., bytes]:
+    """Bytes of a PNG made by hand: (rows of raw bytes, width, bits, colour type, chunks around the pixels)."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    def make(
+        rows: Iterable[bytes],
+        width: int,
+        *,
+        bits: int = 8,
+        colour_type: int = 0,
+        before: Iterable[tuple[bytes, bytes]] = (),
+        after: Iterable[tuple[bytes, bytes]] = (),
+    ) -> bytes:
+        rows = list(rows)
+        header = struct.pack(">IIBBBBB", width, len(rows), bits, colour_type, 0, 0, 0)
+        pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+        chunks = [(b"IHDR", header), *before, (b"IDAT", pixels), *after, (b"IEND", b"")]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*item) for item in chunks)
+
+    return make
+
+
+@pytest.fixture
+def tiff() -> Callable[..., bytes]:
+    """Bytes of a TIFF of one strip a plane made by hand: (tags, strips, byte order); values are shorts or longs."""
+
+    def make(tags: dict[int, int | tuple[int, ...]], strips: Iterable[bytes], order: str = "<") -> bytes:
+        strips = list(strips)
+        data = b"".join(strips)
+        starts = [8 + sum(map(len, strips[:number])) for number in range(len(strips))]
+        tags = {**tags, 273: tuple(starts), 279: tuple(map(len, strips))}
+        place = 8 + len(data)
+        entries, beyond = b"", b""
+        for tag, value in sorted(tags.items()):
+            values = value if isinstance(value, tuple) else (value,)
+            packed = struct.pack(f"{order}{len(values)}I", *values)
+            if len(packed) > 4:
+                beyond += packed
+                packed = struct.pack(f"{order}I", place + 2 + 12 * len(tags) + 4 + len(beyond) - len(packed))
+            entries += struct.pack(f"{order}HHI", tag, 4, len(values)) + packed
+        head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, place)
+        return head + data + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + beyond
+
+    return make
 
 
 @pytest.fixture

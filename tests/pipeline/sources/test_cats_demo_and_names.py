@@ -20,7 +20,7 @@ def cats(encoded, picture, count=12, repeats=5):
 
 
 @pytest.mark.parametrize("layout", ["folder", "cats", "zip", "zip itself"])
-def test_cats_without_their_repeats(tmp_path, encoded, picture, write_zip, keeps_contract, layout):
+def test_cats_without_their_repeats(tmp_path, encoded, picture, write_zip, keeps_contract, caplog, layout):
     files = cats(encoded, picture)
     place = tmp_path
     if layout.startswith("zip"):
@@ -35,6 +35,7 @@ def test_cats_without_their_repeats(tmp_path, encoded, picture, write_zip, keeps
     keeps_contract(source)
     assert list(source.identifiers()) == [f"{n}.jpg" for n in range(1, 13)]
     assert source.record.removed_duplicates == 5
+    assert "5 files are left out: repeats, byte for byte, 5 (13.jpg; 14.jpg; 15.jpg; and 2 more)" in caplog.text
     assert source.image_shape == (64, 64, 3)
     assert source.record.label_names == ()
     assert "CAT dataset" in source.record.attribution
@@ -48,6 +49,7 @@ def test_cats_keep_a_broken_file_by_name(tmp_path, encoded, picture):
     source = open_source("cats", data_dir=tmp_path, size=32)
     assert source.image_shape == (32, 32, 3)
     assert [bool(image.failure) for image in source.read(range(3))] == [False, True, False]
+    assert source.record.left_out == 1
 
 
 def test_a_download_of_cats_with_other_counts_is_refused(tmp_path, encoded, picture, write_zip, monkeypatch, refused):
@@ -59,7 +61,9 @@ def test_a_download_of_cats_with_other_counts_is_refused(tmp_path, encoded, pict
     assert "15747 and 9303" in error.allowed
     monkeypatch.setattr("pipeline.sources.cats.FILES_PUBLISHED", 17)
     monkeypatch.setattr("pipeline.sources.cats.FILES_DISTINCT", 12)
-    assert open_source("cats").identifiers()[0] == "1.jpg"
+    source = open_source("cats")
+    assert source.identifiers()[0] == "1.jpg"
+    assert (len(source), source.record.removed_duplicates, source.record.left_out) == (12, 5, 1)
 
 
 def test_cats_without_network_say_where_to_get_them(tmp_path, monkeypatch, refused):

@@ -104,21 +104,6 @@ def test_the_first_frame_of_an_animation(encoded, kind, tmp_path, caplog):
     assert "moving" in caplog.text
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photograph_is_turned_upright(encoded, picture, orientation):
-    upright = picture(1, 8, 12)
-    # How a camera stores it: the inverse of what a viewer has to do.
-    stored = {
-        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.transpose(1, 0, 2),
-        6: np.rot90(upright), 7: np.rot90(upright, 2).transpose(1, 0, 2), 8: np.rot90(upright, -1),
-    }[orientation]  # fmt: skip
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    data = encoded(np.ascontiguousarray(stored), "WEBP", lossless=True, exif=exif)
-    assert (header(data).height, header(data).width) == (8, 12)
-    np.testing.assert_array_equal(decode_image(data, colour=True), upright)
-
-
 def test_one_pixel(encoded):
     data = encoded(np.array([[[9, 8, 7]]], np.uint8))
     assert decode_image(data, colour=True).tolist() == [[[9, 8, 7]]]
@@ -149,7 +134,7 @@ NO_IMAGES = {
     "zeros after BM": b"BM" + bytes(60),
     "SVG": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     "PDF": b"%PDF-1.4",
-    "PPM": b"P6\n1 1\n255\n\0\0\0",
+    "Photoshop": b"8BPS\0\1" + bytes(60),
 }
 
 

@@ -75,6 +75,28 @@ def test_one_folder_gives_no_labels(place, encoded, picture):
     assert [image.label for image in source.read(range(3))] == [-1] * 3
 
 
+@pytest.mark.parametrize(
+    ("endings", "kind"), [(("jpg", "jpg", "jfif"), "JPEG"), (("jpg", "jfif", "jfif"), "JPEG"), (("", "", "x"), "PNG")]
+)
+def test_every_image_has_its_label_whatever_it_is_called(place, encoded, picture, endings, kind):
+    names = [f"{name}/{n}.{end}".rstrip(".") for name, end in zip("cdf", endings, strict=True) for n in (0, 1)]
+    source = open_source(place({name: encoded(picture(3), kind) for name in names} | {"e/notes.txt": b"text"}))
+    assert source.record.label_names == ("c", "d", "f")
+    assert [image.label for image in source.read(range(6))] == [0, 0, 1, 1, 2, 2]
+    assert source.record.left_out == 1
+
+
+def test_images_that_are_not_read_keep_their_class(place, encoded, picture):
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    source = open_source(place({"a/1.png": encoded(picture()), "b/1.heic": heic, "c/1.png": encoded(picture())}))
+    assert source.record.label_names == ("a", "b", "c")
+    assert [(image.label, bool(image.failure)) for image in source.read(range(3))] == [
+        (0, False),
+        (1, True),
+        (2, False),
+    ]
+
+
 def test_grey_only_when_all_are_grey(place, encoded, picture, pixels_of):
     grey = picture()[..., 0]
     grey_palette = Image.fromarray(grey).convert("P")
@@ -104,9 +126,9 @@ def test_other_files_are_left_out_and_counted(place, encoded, picture, caplog):
         "x/.DS_Store": b"",
     }
     assert len(open_source(place(files))) == 1
-    assert "2 files are no images" in caplog.text
+    assert "4 files are left out: no images 2" in caplog.text
     assert "notes.txt" in caplog.text
-    assert "hidden" in caplog.text
+    assert "hidden 2" in caplog.text
 
 
 def test_the_content_decides_not_the_name(place, encoded, picture, caplog):
@@ -197,8 +219,39 @@ def test_links_that_leave_the_folder_are_not_followed(tmp_path, encoded, picture
     np.testing.assert_array_equal(images[1].pixels, picture(1))
     assert "leaves the folder" in images[2].failure
     assert "link to nothing" in images[3].failure
-    assert "linked folder" in caplog.text
+    assert "linked folders" in caplog.text
     assert "4.png" in caplog.text
+
+
+def test_a_link_to_itself_fails_alone(tmp_path, encoded, picture, refused):
+    write(tmp_path / "set", {"1.png": encoded(picture())})
+    (tmp_path / "set" / "2.png").symlink_to("2.png")
+    (tmp_path / "set" / "3.png").symlink_to("4.png")
+    (tmp_path / "set" / "4.png").symlink_to("3.png")
+    (tmp_path / "set" / "folder").symlink_to("folder")
+    images = open_source(tmp_path / "set").read(range(4))
+    assert [image.failure for image in images] == ["", *["This is a link that leads back to itself."] * 3]
+    assert "leads back to itself" in refused(lambda: open_source(tmp_path / "set" / "folder")).got
+    assert "home" in refused(lambda: open_source("~nobody-of-this-name/set")).got
+
+
+def test_linked_folders_and_what_cannot_be_opened_are_counted(tmp_path, encoded, picture, caplog):
+    write(tmp_path / "set", {"1.png": encoded(picture())})
+    write(tmp_path / "outside", {"2.png": encoded(picture())})
+    (tmp_path / "set" / "folder").symlink_to(tmp_path / "outside", target_is_directory=True)
+    (tmp_path / "set" / "gone").symlink_to(tmp_path / "nothing")
+    source = open_source(tmp_path / "set")
+    assert (len(source), source.record.left_out) == (1, 2)
+    assert "linked folders, not followed 1 (folder)" in caplog.text
+    assert "cannot be opened and have no image's name 1 (gone)" in caplog.text
+
+
+def test_names_in_messages_are_written_out(tmp_path, encoded, picture, caplog):
+    write(tmp_path, {"a\x1b[2J\n.png": b"", "b\u202e.txt": b"text", "c.png": encoded(picture())})
+    assert open_source(tmp_path).identifiers()[0] == "a\x1b[2J\n.png"
+    assert "a\\x1b[2J\\n.png" in caplog.text
+    assert "b\\u202e.txt" in caplog.text
+    assert not {"\x1b", "\u202e"} & set(caplog.text)
 
 
 def test_a_pipe_does_not_block(tmp_path, encoded, picture):
