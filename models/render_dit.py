@@ -43,6 +43,12 @@ FIRST_COLOUR = 0.15
 """Intensity at which all Gaussians begin: sums of overlapping neighbours are then a dark grey."""
 
 
+def nothing_drawn(splats: Tensor, height: int, width: int) -> Tensor:
+    """A renderer that draws black: for counting what the network itself costs."""
+    channels = splats.shape[-1] - 5
+    return splats.new_zeros(len(splats), height, width, channels)
+
+
 class RenderedAnswer(NamedTuple):
     """All that the network says of a batch.
 
@@ -147,13 +153,14 @@ class RenderDiT(PixelDiT):
         Raises:
             JobError: no renderer was set.
         """
-        if self.renderer is None:
+        renderer = nothing_drawn if noisy.is_meta else self.renderer  # nothing is computed there, only counted
+        if renderer is None:
             raise JobError("a generator of splats by their rendering without a renderer", allowed="one that was set")
         height, width = noisy.shape[-2:]
         leaving = self.trunk(self.tokens(noisy), self.condition(time, label))
         numbers = leaving[..., self.pixels :].unflatten(-1, (self.most, -1)).flatten(1, 2)[:, self.answers]
         splats = self.read(numbers)
-        rendering = 2 * self.renderer(splats, height, width).permute(0, 3, 1, 2) - 1
+        rendering = 2 * renderer(splats, height, width).permute(0, 3, 1, 2) - 1
         image = rendering
         if self.pixels:
             image = rendering + self.picture(leaving[..., : self.pixels], height, width)
