@@ -19,7 +19,7 @@ from models.patch_presets import FAMILIES, model_name
 from models.pixel_dit import PixelDiT, PixelDiTConfig
 from models.pixel_unet import PixelUNet, PixelUNetConfig
 from models.published import PublishedConfig, PublishedTransformer
-from models.render_dit import RenderDiT, RenderDiTConfig
+from models.render_dit import RenderDiT, RenderDiTConfig, nothing_drawn
 from models.set_transformer import SetConfig, SetTransformer
 from models.splatdit import SplatDiT, SplatDiTConfig
 from models.trunk import TrunkSize
@@ -267,7 +267,8 @@ def step_gflop(model: Denoiser, *, per_gaussian_times: bool = False) -> float:
         per_gaussian_times: splats only: count a step whose times differ between Gaussians (inpainting).
 
     Returns:
-        GFLOP; matrix products, convolutions and attention are counted, as two operations per product.
+        GFLOP; matrix products, convolutions and attention are counted, as two operations per product. What a renderer
+        of Gaussians does is not.
     """
     spec = model.spec
     device = next(model.parameters()).device
@@ -277,10 +278,15 @@ def step_gflop(model: Denoiser, *, per_gaussian_times: bool = False) -> float:
         noisy = torch.zeros(1, spec.channels, spec.height, spec.width, device=device)
     time = torch.full((1, spec.gaussians, spec.groups) if per_gaussian_times else (1,), 0.5, device=device)
     was_training = model.training
+    renderer = model.renderer if isinstance(model, RenderDiT) else None
     model.eval()
     try:
+        if isinstance(model, RenderDiT):
+            model.renderer = nothing_drawn
         with _counted_attention(), FlopCounterMode(display=False) as counter:
             model(noisy, time)
     finally:
         model.train(was_training)
+        if isinstance(model, RenderDiT):
+            model.renderer = renderer
     return counter.get_total_flops() / 1e9

@@ -153,14 +153,13 @@ class RenderDiT(PixelDiT):
         Raises:
             JobError: no renderer was set.
         """
-        renderer = nothing_drawn if noisy.is_meta else self.renderer  # nothing is computed there, only counted
-        if renderer is None:
+        if self.renderer is None:
             raise JobError("a generator of splats by their rendering without a renderer", allowed="one that was set")
         height, width = noisy.shape[-2:]
         leaving = self.trunk(self.tokens(noisy), self.condition(time, label))
         numbers = leaving[..., self.pixels :].unflatten(-1, (self.most, -1)).flatten(1, 2)[:, self.answers]
         splats = self.read(numbers)
-        rendering = 2 * renderer(splats, height, width).permute(0, 3, 1, 2) - 1
+        rendering = 2 * self.renderer(splats, height, width).permute(0, 3, 1, 2) - 1
         image = rendering
         if self.pixels:
             image = rendering + self.picture(leaving[..., : self.pixels], height, width)

@@ -81,7 +81,7 @@ def test_counting_gives_the_same_on_a_real_device_and_leaves_attention_as_it_was
     before = torch.backends.mha.get_fastpath_enabled()
     for name in MODELS:
         spec = _spec(name)
-        assert step_gflop(build_model(name, "tiny", spec)) == measure_model(name, "tiny", spec).gflop
+        assert step_gflop(ready_model(name, "tiny", spec)) == measure_model(name, "tiny", spec).gflop
     assert torch.backends.mha.get_fastpath_enabled() == before
 
 
