@@ -62,7 +62,7 @@ def train(
     ] = None,
     render_loss: Annotated[
         float | None,
-        typer.Option(min=0, help="Weight of a loss on rendered predictions; 20 matters. Default: 0, none."),
+        typer.Option(min=0, help="Weight of a loss on rendered predictions (20). Default: 0, none."),
     ] = None,
     perceptual: Annotated[
         Literal["none", "gradient", "dct", "lpips"] | None,
