@@ -65,10 +65,10 @@ def main(
     take = TrainLoop._step
     watch = {round(steps * share) for share in (0.25, 0.6)} | {steps - 1}
 
-    def watching(loop: TrainLoop, step: int) -> None:
+    def watching(self: TrainLoop, step: int) -> None:
         if step in watch:
-            rows.append(watched(loop, step))
-        take(loop, step)
+            rows.append(watched(self, step))
+        take(self, step)
 
     TrainLoop._step = watching
     for weight in (NEXT_TO_NOTHING, RENDER_LOSS_WEIGHT):
