@@ -138,7 +138,7 @@ def main(
     torch.set_num_threads(1)
     steps = patch_step(min(repeats, 2))
     typer.echo(f"\n### One core: cats-splats tiny at 64x64, a batch of {PATCH_BATCH}\n\n{markdown(steps)}")
-    rows = [list(HEADER)]
+    rows: list[list[str]] = [list(HEADER)]
     for name in only or SETS:
         data = Set(name, SETS[name], load(name, data_dir, 10 * images))
         spread = replace(data, pixels=np.ascontiguousarray(data.pixels[:: len(data.pixels) // images][:images]))

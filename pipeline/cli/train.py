@@ -14,7 +14,7 @@ from pipeline.generation.train_records import TrainProgress, TrainSummary
 EXAMPLES = (
     "splatspace train splats --store mnist.zarr --out runs/mnist --preset tiny --steps 2000",
     "splatspace train splats --store sprites.zarr --out runs/sprites --model set",
-    "splatspace train splats --store sprites.zarr --out runs/loss --render-loss 1",
+    "splatspace train splats --store sprites.zarr --out runs/loss --render-loss 20",
     "splatspace train pixels --store mnist.zarr --out runs/pixels --model pixel-dit",
     "splatspace train cats --head splats --store cats.zarr --out runs/cats",
     "splatspace train cats --head lut --recipe published --store cats.zarr --out runs/lut --preset full",
@@ -61,7 +61,8 @@ def train(
         typer.Option(help="flow-clean, flow-velocity, epsilon, ddpm-linear, ddpm-cosine or published."),
     ] = None,
     render_loss: Annotated[
-        float | None, typer.Option(min=0, help="Weight of a loss on rendered predictions. Default: 0, none.")
+        float | None,
+        typer.Option(min=0, help="Weight of a loss on rendered predictions (20). Default: 0, none."),
     ] = None,
     perceptual: Annotated[
         Literal["none", "gradient", "dct", "lpips"] | None,

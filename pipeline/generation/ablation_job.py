@@ -20,7 +20,7 @@ from models.normalisation import NORMALISATIONS
 from models.objective_settings import OBJECTIVES
 from models.packing import default_pack
 from pipeline.generation.features import FeatureName
-from pipeline.generation.jobs import DEFAULT_MODEL, TrainJob, resolve_train_job
+from pipeline.generation.jobs import DEFAULT_MODEL, RENDER_LOSS_WEIGHT, TrainJob, resolve_train_job
 from pipeline.job_errors import job_error
 
 AxisName = Literal[
@@ -146,7 +146,7 @@ def default_axes(job: AblateJob, header: StoreHeader) -> dict[AxisName, tuple[Va
         "normalisation": NORMALISATIONS,
         "covariance": COVARIANCE_FORMS,
         "evaluations": (5, 10, 20, 50),
-        "render_loss": (0.0, 1.0),
+        "render_loss": (0.0, RENDER_LOSS_WEIGHT),
         "ema": _EMA,
     }
     return {axis: found for axis, found in values.items() if axis not in needless}

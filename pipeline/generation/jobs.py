@@ -24,6 +24,9 @@ PrecisionName = Literal["auto", "32", "bf16"]
 
 DEFAULT_MODEL: dict[DataKind, str] = {"splats": "splatdit", "pixels": "pixel-unet"}
 
+RENDER_LOSS_WEIGHT = 20.0
+"""A weight of ``render_loss`` that matters: its gradient is about as large as that of the numbers; at 1, 2 to 5 %."""
+
 CHANGEABLE = ("store", "out", "device", "devices", "nodes", "compile", "every", "lpips_weights")
 """Fields that may differ when a training is continued; all others decide the result."""
 

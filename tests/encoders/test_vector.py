@@ -76,6 +76,20 @@ def test_exponential_is_exact_to_eight_millionths():
     np.testing.assert_allclose(result, np.exp(values.astype(np.float64)), rtol=8e-6)
 
 
+@numba.njit(error_model="numpy")
+def _exponentials_to_rounding(values, result):
+    for at in range(0, len(values), LANES):
+        vector.store(result, at, vector.exponential_to_rounding(vector.load(values, at)))
+
+
+def test_exponential_to_rounding_errs_by_little_more_than_its_argument():
+    values = np.linspace(-87, 88, 4096 * LANES).astype(np.float32)
+    result = np.empty_like(values)
+    _exponentials_to_rounding(values, result)
+    error = np.abs(result / np.exp(values.astype(np.float64)) - 1)
+    assert (error < 2e-7 + 8e-8 * np.abs(values)).all()
+
+
 def test_exponential_holds_its_argument():
     result = np.empty(LANES, np.float32)
     _exponentials(np.full(LANES, -1e30, np.float32), result)

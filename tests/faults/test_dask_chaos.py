@@ -37,11 +37,9 @@ FEW, MANY = (2, 1), (5, 3)
 RUN = """
 import sys
 from pathlib import Path
-from pipeline.compute import dask_client
 from pipeline.encode import encode
 from pipeline.jobs import resolve_job
 from tests.faults.test_dask_chaos import SETTINGS
-dask_client.WITHOUT_WORKERS_SECONDS = 1200  # on a busy machine those that replace the killed ones come late
 if __name__ == "__main__":
     encode(resolve_job(sys.argv[1], Path(sys.argv[2]), compute="dask", workers=2, **SETTINGS))
 """
@@ -58,15 +56,19 @@ def begin(source: Path, out: Path, log: Path) -> subprocess.Popen[bytes]:
 
 
 def wait_for_progress(run: subprocess.Popen[bytes], out: Path, rows: int, log: Path) -> None:
-    wait_until(lambda: run.poll() is not None or done_rows(out) > rows, 120, "another block")
+    wait_until(lambda: run.poll() is not None or done_rows(out) > rows, 240, "another block")
     assert run.poll() is None, f"the run ended too soon: {log.read_text()[-3000:]}"
 
 
 def killed_one_shard_too_often(run: subprocess.Popen[bytes], log: Path) -> bool:
-    """Whether the run has ended since four workers in a row died with one shard; then it is run again, as it says."""
+    """Whether the run has ended since four workers in a row died with one shard; then it is run again, as it says.
+
+    Or since none was left: on a busy machine Dask may give up those that were to replace the killed ones.
+    """
     if not run.poll():
         return False
-    assert "every worker that tried them was killed" in log.read_text(), log.read_text()[-3000:]
+    said = log.read_text()
+    assert "every worker that tried them was killed" in said or "has had no workers for" in said, said[-3000:]
     log.write_text("")
     return True
 
@@ -96,7 +98,7 @@ def test_random_kills_of_workers_and_of_whole_runs_change_no_byte(
         while killed < worker_kills:
             if killed_one_shard_too_often(runs[-1], log):
                 runs.append(begin(source, out, log))
-            wait_until(lambda rows=rows: runs[-1].poll() is not None or done_rows(out) > rows, 120, "another block")
+            wait_until(lambda rows=rows: runs[-1].poll() is not None or done_rows(out) > rows, 240, "another block")
             rows = done_rows(out)
             if rows == IMAGES:
                 break
