@@ -79,6 +79,7 @@ CONTENDERS: dict[str, Contender] = {
     "splatdit": Contender("splats", {**OURS, "classes": False}, 20, fewer=(10,)),
     "splatdit-labels": Contender("splats", {**OURS, "classes": True}, 20),
     "pixel-unet": Contender("pixels", {"model": "pixel-unet", "classes": False}, 20, same_time_as="splatdit"),
+    "render-dit": Contender("splats", {**OURS, "model": "render-dit", "classes": False}, 20),
     "pixel-dit": Contender(
         "pixels", {"model": "pixel-dit", "classes": False, "learning_rate": OURS["learning_rate"]}, 20
     ),
@@ -106,7 +107,7 @@ class BenchmarkSet:
     samples: int = 500
     batch: int = 64
     encoding: dict[str, Any] = field(default_factory=dict)
-    contenders: tuple[str, ...] = ("splatdit", "published", "pixel-unet", "pixel-dit", FIT)
+    contenders: tuple[str, ...] = ("splatdit", "published", "pixel-unet", "render-dit", "pixel-dit", FIT)
 
 
 SETS: dict[str, BenchmarkSet] = {

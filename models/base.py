@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from data_schemas.errors import JobError
+from data_schemas.splats import ColourRange
 
 DataKind = Literal["splats", "pixels"]
 
@@ -32,6 +33,8 @@ class DataSpec:
         channels: colours of the image.
         classes: number of labels, 0 where nothing is conditioned; index ``classes`` means "no label".
         anchors: K points (x, y) in [-1, 1]; None where the index of a Gaussian means nothing.
+        layout: columns of the Gaussians that a network of pixels answers with; empty for all others.
+        colours: ``bounded`` where those Gaussians have colours in [0, 1], ``signed`` where they may have any.
     """
 
     kind: DataKind
@@ -43,6 +46,8 @@ class DataSpec:
     channels: int = 3
     classes: int = 0
     anchors: tuple[tuple[float, float], ...] | None = None
+    layout: str = ""
+    colours: ColourRange = "bounded"
 
     def __post_init__(self) -> None:
         """Refuses a shape that no network can have.

@@ -77,15 +77,21 @@ class PixelDiT(Denoiser):
         self.condition = ConditionEmbedding(width, 1, spec.classes)
         self.trunk = Trunk(config.size, numbers)
 
-    def forward(self, noisy: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
-        """See :meth:`models.base.Denoiser.forward`; ``time`` is [batch]."""
+    def tokens(self, noisy: Tensor) -> Tensor:
+        """Patches of an image with their places: [batch, channel, row, column] -> [batch, token, width]."""
         height, width = noisy.shape[-2:]
         over = (0, self.columns * self.patch - width, 0, self.rows * self.patch - height)
         patches = functional.pad(noisy, over).unflatten(-2, (self.rows, -1)).unflatten(-1, (self.columns, -1))
         # [batch, channel, row, inner row, column, inner column] -> [batch, token, number]
         tokens = self.enter(patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2))
-        tokens = tokens + self.slot + self.place_enter(self.place_features.to(self.slot.dtype))
-        leaving = self.trunk(tokens, self.condition(time, label))
+        return tokens + self.slot + self.place_enter(self.place_features.to(self.slot.dtype))
+
+    def picture(self, leaving: Tensor, height: int, width: int) -> Tensor:
+        """Pixels of all patches as an image: [batch, token, number] -> [batch, channel, row, column]."""
         grid = leaving.unflatten(-1, (self.spec.channels, self.patch, self.patch)).unflatten(1, (self.rows, -1))
-        image = grid.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
-        return image[..., :height, :width].to(noisy.dtype)
+        return grid.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)[..., :height, :width]
+
+    def forward(self, noisy: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
+        """See :meth:`models.base.Denoiser.forward`; ``time`` is [batch]."""
+        leaving = self.trunk(self.tokens(noisy), self.condition(time, label))
+        return self.picture(leaving, *noisy.shape[-2:]).to(noisy.dtype)

@@ -19,6 +19,7 @@ from models.patch_presets import FAMILIES, model_name
 from models.pixel_dit import PixelDiT, PixelDiTConfig
 from models.pixel_unet import PixelUNet, PixelUNetConfig
 from models.published import PublishedConfig, PublishedTransformer
+from models.render_dit import RenderDiT, RenderDiTConfig, nothing_drawn
 from models.set_transformer import SetConfig, SetTransformer
 from models.splatdit import SplatDiT, SplatDiTConfig
 from models.trunk import TrunkSize
@@ -46,6 +47,7 @@ class ModelEntry:
 
     Attributes:
         kind: the data that it makes.
+        state: the data that it looks at and that noise is added to; "" for the data that it makes.
         network: the class that is built, with ``spec`` and one of the presets.
         presets: the sizes.
         needs_slots: whether index i must mean the same in every image (a store with anchors).
@@ -59,6 +61,17 @@ class ModelEntry:
     needs_slots: bool
     takes_labels: bool
     summary: str
+    state: DataKind | Literal[""] = ""
+
+    @property
+    def sees(self) -> DataKind:
+        """The data that it looks at."""
+        return self.state or self.kind
+
+    @property
+    def draws(self) -> bool:
+        """Whether it looks at pixels and answers with Gaussians, which a renderer draws."""
+        return (self.kind, self.sees) == ("splats", "pixels")
 
 
 _TRUNKS: dict[PresetName, TrunkSize] = {
@@ -129,6 +142,15 @@ MODELS: dict[str, ModelEntry] = {
         summary="diffusion transformer on patches of pixels, at splatdit's cost",
     ),
 }
+MODELS["render-dit"] = ModelEntry(
+    kind="splats",
+    state="pixels",
+    network=RenderDiT,
+    presets={name: RenderDiTConfig(size) for name, size in _TRUNKS.items()},
+    needs_slots=False,
+    takes_labels=True,
+    summary="looks at noisy pixels, answers with K Gaussians and a residual; the loss is on the rendering",
+)
 MODELS |= {
     model_name(head, recipe): ModelEntry(
         kind="pixels",
@@ -171,9 +193,9 @@ def build_model(name: str, preset: str, spec: DataSpec, **changes: Any) -> Denoi
     entry = model_named(name)
     if preset not in entry.presets:
         raise JobError(f"preset {preset!r} of model {name}", allowed=", ".join(entry.presets))
-    if spec.kind != entry.kind:
-        fitting = ", ".join(other for other, candidate in MODELS.items() if candidate.kind == spec.kind)
-        raise JobError(f"model {name} makes {entry.kind}, and the data is {spec.kind}", allowed=fitting)
+    if spec.kind != entry.sees:
+        fitting = ", ".join(other for other, candidate in MODELS.items() if candidate.sees == spec.kind)
+        raise JobError(f"model {name} looks at {entry.sees}, and the data is {spec.kind}", allowed=fitting)
     config = entry.presets[preset]
     known = [field.name for field in dataclasses.fields(config)]
     unknown = sorted(set(changes) - set(known))
@@ -245,7 +267,8 @@ def step_gflop(model: Denoiser, *, per_gaussian_times: bool = False) -> float:
         per_gaussian_times: splats only: count a step whose times differ between Gaussians (inpainting).
 
     Returns:
-        GFLOP; matrix products, convolutions and attention are counted, as two operations per product.
+        GFLOP; matrix products, convolutions and attention are counted, as two operations per product. What a renderer
+        of Gaussians does is not.
     """
     spec = model.spec
     device = next(model.parameters()).device
@@ -255,10 +278,15 @@ def step_gflop(model: Denoiser, *, per_gaussian_times: bool = False) -> float:
         noisy = torch.zeros(1, spec.channels, spec.height, spec.width, device=device)
     time = torch.full((1, spec.gaussians, spec.groups) if per_gaussian_times else (1,), 0.5, device=device)
     was_training = model.training
+    renderer = model.renderer if isinstance(model, RenderDiT) else None
     model.eval()
     try:
+        if isinstance(model, RenderDiT):
+            model.renderer = nothing_drawn
         with _counted_attention(), FlopCounterMode(display=False) as counter:
             model(noisy, time)
     finally:
         model.train(was_training)
+        if isinstance(model, RenderDiT):
+            model.renderer = renderer
     return counter.get_total_flops() / 1e9

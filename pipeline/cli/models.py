@@ -23,6 +23,7 @@ def models(
 ) -> None:
     """Lists the generators with their parameters and GFLOP per evaluation, counted without computing anything."""
     # torch takes seconds to import.
+    from data_schemas.splats import layout_for
     from encoders.anchors import anchors
     from models.registry import MODELS, DataSpec, measure_model
 
@@ -34,15 +35,16 @@ def models(
         table.add_column(column, justify="right" if column in ("parameters", "GFLOP/step") else "left")
     for name, entry in MODELS.items():
         spec = DataSpec(
-            kind=entry.kind,
+            kind=entry.sees,
             gaussians=gaussians,
-            features=5 + colours if entry.kind == "splats" else 0,
-            groups=2 if entry.kind == "splats" else 1,
+            features=5 + colours if entry.sees == "splats" else 0,
+            groups=2 if entry.sees == "splats" else 1,
             height=size,
             width=size,
             channels=colours,
             classes=classes if entry.takes_labels else 0,
-            anchors=points if entry.needs_slots else None,
+            anchors=points if entry.needs_slots or entry.draws else None,
+            layout=layout_for(colours).name if entry.draws else "",
         )
         for preset in entry.presets:
             cost = measure_model(name, preset, spec)

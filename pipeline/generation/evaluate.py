@@ -111,7 +111,7 @@ def evaluate(
     others = [read_evaluation(path) for path in job.against]
     ablation = None if job.ablation is None else read_ablation(job.ablation)
     run = load_run(job.run, device=device)
-    fit = sample_fit(run, gaussians=job.gaussians, steps=job.steps, seed=job.seed) if job.splats else None
+    fit = sample_fit(run, gaussians=job.gaussians, steps=job.steps, seed=job.seed) if job.splats or run.draws else None
     with open_store(job.store, "r") as store:
         run.require_same_data(store.header, store.path)
         run.require_guidable(job.guidance)

@@ -37,6 +37,10 @@ TINY_LEARNING_RATE = 3e-3
 """Of the preset ``tiny`` of ``splatdit``: three quarters of the FID that 1e-3 leads to (docs/results.md)."""
 
 
+DRAWN_LOSSES: dict[str, Any] = {"rendering_weight": 0.3, "shown_clean": 0.15, "splat_weight": 0.1}
+"""Fields of ``ObjectiveSettings`` of models that look at pixels and answer with Gaussians."""
+
+
 class TrainJob(BaseModel):
     """Everything that one training needs; frozen, picklable and printable as JSON."""
 
@@ -119,8 +123,10 @@ def resolve_train_job(
             allowed=DEFAULT_MODEL[kind],
             next_step=f"splatspace train {entry.kind} --model {name}",
         )
-    if name == "splatdit" and given.get("preset") == "tiny":
+    if name in ("splatdit", "render-dit") and given.get("preset") == "tiny":
         given.setdefault("learning_rate", TINY_LEARNING_RATE)
+    if entry.draws:
+        given["objective_changes"] = {**DRAWN_LOSSES, **given.get("objective_changes", {})}
     if name == "published":
         given = {"objective": "published", "learning_rate": 1e-3, "normalisation": "minmax", **given}
     if name == "published" and given.get("covariance") is None:
@@ -140,6 +146,12 @@ def resolve_train_job(
         raise JobError(f"--classes with model {name}", allowed="--no-classes", next_step="choose another model")
     if kind == "pixels" and (job.render_loss or job.order != "auto"):
         raise JobError("--render-loss or --order of pixels", allowed="train splats", next_step="leave it out")
+    if entry.draws and (job.render_loss or job.order != "auto" or not job.objective_changes["rendering_weight"]):
+        raise JobError(
+            f"--render-loss, --order or no rendering_weight with model {name}",
+            allowed="none of them: its loss is on its rendering, and its slots are the store's anchors",
+            next_step="leave them out",
+        )
     if kind == "splats" and (job.perceptual != "none" or job.flip):
         raise JobError("--perceptual or --flip of splats", allowed="train pixels", next_step="use --render-loss")
     return job

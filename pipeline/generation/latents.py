@@ -19,7 +19,7 @@ from torch import Tensor
 
 from data_schemas.errors import JobError, StoreMismatchError, TrainingError
 from data_schemas.records import RowState, StoreHeader
-from data_schemas.splats import OVER, Layout
+from data_schemas.splats import ADDITIVE, NORMALISED, OVER, Layout
 from data_schemas.store import SplatStore, blocks
 from encoders.anchors import anchors as grid_anchors
 from models.base import DataSpec
@@ -77,6 +77,8 @@ def slots_for(job: TrainJob, header: StoreHeader, entry: ModelEntry) -> Slots:
     Raises:
         JobError: a model with slots for a store without them, or an order that would change the pictures.
     """
+    if entry.draws:
+        return _drawn_slots(job, header)
     if job.kind == "pixels":
         return Slots(None, False)
     ordered_codec = header.codec == OVER
@@ -112,6 +114,26 @@ def slots_for(job: TrainJob, header: StoreHeader, entry: ModelEntry) -> Slots:
     return Slots(stored, False)
 
 
+def _drawn_slots(job: TrainJob, header: StoreHeader) -> Slots:
+    """The slots of a model that draws Gaussians: the store's anchors, or regular ones where it has none."""
+    if not header.gaussians:
+        raise JobError(
+            f"{job.store} holds images only, and model {job.model} answers with as many Gaussians as its store has",
+            allowed="a store of splats",
+            next_step="encode it with --gaussians K, or train pixels and sample with --splats --gaussians K",
+        )
+    if header.codec == OVER:
+        raise JobError(
+            f"Model {job.model} with codec {header.codec}, whose rendering is not differentiable here",
+            allowed=f"{ADDITIVE} or {NORMALISED}",
+            next_step="encode it with another --codec",
+        )
+    if header.anchors is not None:
+        return Slots(np.array(header.anchors, np.float32), False)
+    logger.warning("%s has no anchors: regular ones are made, and its own splats are not learnt from", job.store)
+    return Slots(grid_anchors(header.gaussians, header.height, header.width), False)
+
+
 class TrainingRows:
     """Finished rows of an open store: what they are, and their stored numbers by position.
 
@@ -138,7 +160,7 @@ class TrainingRows:
         self.store, self.job, self.header = store, job, store.header
         self.entry = model_named(job.model)
         self.slots = slots_for(job, self.header, self.entry)
-        if "image" not in store.arrays and (job.kind == "pixels" or job.render_loss):
+        if "image" not in store.arrays and (self.entry.sees == "pixels" or job.render_loss):
             raise StoreMismatchError(
                 f"{store.path} holds no source images",
                 allowed="a store encoded with images",
@@ -218,14 +240,29 @@ class TrainingRows:
         Raises:
             StoreCorruptError: splats that are not finite.
         """
-        name = "splats" if self.job.kind == "splats" else "image"
-        rows = self.rows[positions]
-        values = self.store.read([name], rows.tolist())[name]
-        if name == "splats":
-            require_finite(values, rows, self.store)
+        if self.entry.sees == "pixels":
+            return self.images(positions)
+        values = self.splats(positions)
         if self.slots.reorder and self.slots.anchors is not None:
             return order_by_anchors(values, self.header.splat_layout, self.slots.anchors)
         return values
+
+    def splats(self, positions: Sequence[int] | NDArray[np.int64] | slice) -> NDArray[Any]:
+        """Splats [image, gaussian, parameter] in the store's order.
+
+        Raises:
+            StoreCorruptError: splats that are not finite.
+        """
+        rows = self.rows[positions]
+        values = self.store.read(["splats"], rows.tolist())["splats"]
+        require_finite(values, rows, self.store)
+        return values
+
+    @property
+    def teaches_splats(self) -> bool:
+        """Whether a model that draws is to answer with the store's splats, which then need slots of their own."""
+        weight = self.job.objective_changes.get("splat_weight", 0)
+        return self.entry.draws and weight > 0 and self.header.anchors is not None
 
     def images(self, positions: Sequence[int] | NDArray[np.int64] | slice) -> NDArray[np.uint8]:
         """Source images uint8 [image, y, x, channel]."""
@@ -239,7 +276,7 @@ class TrainingRows:
     def representation(self) -> SplatRepresentation | PixelRepresentation:
         """A representation for these rows, without statistics."""
         header, wanted = self.header, self.job.normalisation
-        if self.job.kind == "pixels":
+        if self.entry.sees == "pixels":
             return PixelRepresentation(
                 height=header.height, width=header.width, channels=header.channels, normalisation=wanted or "minmax"
             )
@@ -264,7 +301,7 @@ class TrainingRows:
         header, points = self.header, self.slots.anchors
         splats = isinstance(representation, SplatRepresentation)
         return DataSpec(
-            kind=self.job.kind,
+            kind=self.entry.sees,
             gaussians=header.gaussians,
             features=representation.features if splats else 0,
             groups=2 if splats else 1,
@@ -273,4 +310,6 @@ class TrainingRows:
             channels=header.channels,
             classes=self.classes,
             anchors=None if points is None else tuple((float(x), float(y)) for x, y in points),
+            layout=header.layout if self.entry.draws else "",
+            colours=header.colours if self.entry.draws else "bounded",
         )

@@ -21,9 +21,10 @@ from models.checkpoint import load_checkpoint
 from models.objectives import Objective
 from models.pixel_representation import PixelRepresentation, representation_from
 from models.registry import build_model
+from models.render_dit import RenderDiT
 from models.representation import SplatRepresentation
 from pipeline.generation.class_labels import ClassLabels
-from pipeline.generation.patch_renderer import with_compiled_patches
+from pipeline.generation.drawing_networks import with_renderers
 from pipeline.generation.train_state import MODEL_FILE, representation_tensors, run_folder
 
 UNBUILDABLE = (
@@ -84,6 +85,11 @@ class Run:
         # Older runs do not say it: theirs count from 0.
         numbers = self.config.get("labels", range(self.objective.classes))
         return ClassLabels(tuple(int(number) for number in numbers), self.label_names)
+
+    @property
+    def draws(self) -> bool:
+        """Whether it looks at pixels and answers with Gaussians."""
+        return isinstance(self.model, RenderDiT)
 
     @property
     def reorders(self) -> bool:
@@ -210,7 +216,9 @@ def load_run(path: str | os.PathLike[str], *, device: str = "auto") -> Run:
     config = checkpoint.config
     try:
         spec = DataSpec.from_dict(config["data"])
-        model = with_compiled_patches(build_model(config["model"], config["preset"], spec, **config["changes"]))
+        model = with_renderers(
+            build_model(config["model"], config["preset"], spec, **config["changes"]), str(config["codec"])
+        )
         representation = representation_from(config["representation"], representation_tensors(checkpoint))
         objective = Objective.from_config(config["objective"], anchors=spec.anchors)
         codec = config["codec"] if spec.kind == "splats" else None

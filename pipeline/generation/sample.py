@@ -108,7 +108,7 @@ def sample(
         StoreError: the folder is there already or cannot be written; a store that cannot be read.
         StoreMismatchError: a known image of another codec, size or K.
     """
-    fit = sample_fit(run, gaussians=job.gaussians, steps=job.steps, seed=job.seed) if job.splats else None
+    fit = sample_fit(run, gaussians=job.gaussians, steps=job.steps, seed=job.seed) if job.splats or run.draws else None
     shown = run if fit is None else fit.view
     out = resolved(job.out)
     require_outside_stores(out)

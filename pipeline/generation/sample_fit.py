@@ -15,6 +15,7 @@ from data_schemas.errors import JobError, SamplingError
 from data_schemas.records import RowBlock, StoreHeader
 from encoders.base import Encoder, FitSettings
 from encoders.engines import ENGINE_CODECS, create_encoder
+from encoders.fit_cpu import CpuEncoder
 from encoders.no_fit import NO_FIT
 from models.base import DataSpec
 from models.representation import SplatRepresentation
@@ -22,6 +23,7 @@ from pipeline.block_decision import BlockInput
 from pipeline.block_work import BlockEncoder
 from pipeline.encode_records import BlockSummary
 from pipeline.fit_header import fit_header
+from pipeline.generation.answered_starts import AnsweredStarts
 from pipeline.generation.run import Run
 from pipeline.generation.sample_store import generated_source
 from pipeline.jobs import available_workers
@@ -29,6 +31,9 @@ from pipeline.presets import PATH_DEFAULTS, PRESETS, Preset
 from pipeline.sources.base import SourceImage
 
 DEFAULT_ENGINE = "cpu"
+
+POLISH_STEPS = 50
+"""Of the fit that begins with a network's own Gaussians."""
 
 _FROM_STORE = ("steps", "target_psnr", "rounds", "codec", "colours", "start")
 """Settings of the fit that are taken over from the store that a run learnt from."""
@@ -117,8 +122,10 @@ def sample_fit(run: Run, *, gaussians: int | None = None, steps: int | None = No
             allowed="--splats with a run of splatspace train pixels or train cats",
             next_step="leave --splats out",
         )
-    settings = _settings(run, gaussians, steps, seed)
-    encoder, notes = _engine(run, settings)
+    if run.draws:
+        encoder, notes = _polish(run, gaussians, steps, seed)
+    else:
+        encoder, notes = _engine(run, _settings(run, gaussians, steps, seed))
     spec = run.spec
     header = fit_header(
         encoder,
@@ -143,6 +150,18 @@ def sample_fit(run: Run, *, gaussians: int | None = None, steps: int | None = No
     )
     view = dataclasses.replace(run, representation=representation, spec=shape, codec=header.codec)
     return SampleFit(encoder, header, view, notes)
+
+
+def _polish(run: Run, gaussians: int | None, steps: int | None, seed: int) -> tuple[Encoder, tuple[str, ...]]:
+    """The processor's engine, which begins with what the network answers to the sampled image."""
+    if gaussians not in (None, run.spec.gaussians):
+        raise JobError(
+            f"--gaussians {gaussians}, and {run.path} answers with {run.spec.gaussians}",
+            allowed=f"{run.spec.gaussians}, or no --gaussians",
+            next_step="leave --gaussians out",
+        )
+    settings = _settings(run, run.spec.gaussians, POLISH_STEPS if steps is None else steps, seed)
+    return CpuEncoder(settings, workers=available_workers(), starts=AnsweredStarts(run)), ()
 
 
 def _settings(run: Run, gaussians: int | None, steps: int | None, seed: int) -> FitSettings:

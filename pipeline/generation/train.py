@@ -20,11 +20,11 @@ from models.checkpoint import read_config
 from models.ema import Ema, decay_for
 from models.objectives import build_objective
 from models.registry import build_model, step_gflop
+from pipeline.generation.drawing_networks import with_renderers
 from pipeline.generation.folder_lock import sole_writer
 from pipeline.generation.jobs import TrainJob
 from pipeline.generation.latents import TrainingRows
 from pipeline.generation.loader import Loader, latent_bytes, mixed_seed
-from pipeline.generation.patch_renderer import with_compiled_patches
 from pipeline.generation.trackers import TrackerName, require_trackers
 from pipeline.generation.train_loop import TrainLoop
 from pipeline.generation.train_records import TrainProgress, TrainSummary
@@ -111,7 +111,9 @@ def _trained(
             **job.objective_changes,
         )
         torch.manual_seed(mixed_seed(job.seed, "weights"))
-        network = with_compiled_patches(build_model(job.model, job.preset, rows.spec(representation), **job.changes))
+        network = with_renderers(
+            build_model(job.model, job.preset, rows.spec(representation), **job.changes), store.header.codec
+        )
         gflop = step_gflop(copy.deepcopy(network).to("meta"))
         network.to(fabric.device)
         ema = Ema(network, decay_for(job.steps)) if job.ema else None
@@ -287,6 +289,8 @@ def _device_name(device: torch.device) -> str:
 
 
 def _order_words(rows: TrainingRows) -> str:
+    if rows.entry.draws:
+        return "slots of the store's anchors" if rows.header.anchors is not None else "slots of a regular grid"
     if rows.job.kind == "pixels":
         return "none (pixels)"
     if not rows.entry.needs_slots:

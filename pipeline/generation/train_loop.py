@@ -19,6 +19,8 @@ from models.base import Denoiser
 from models.ema import Ema
 from models.objectives import Objective, RenderLoss
 from models.pixel_representation import PixelRepresentation, representation_from
+from models.render_dit import RenderDiT
+from models.rendering_terms import splat_distance
 from models.representation import SplatRepresentation
 from pipeline.generation.cards import write_card
 from pipeline.generation.jobs import TrainJob
@@ -181,7 +183,12 @@ class TrainLoop:
         batch = self._loader.batch(step)
         generator = torch.Generator(device).manual_seed(mixed_seed(job.seed, "step", step, self._fabric.global_rank))
         losses = self._objective.loss(
-            self._model, batch.clean, batch.label, generator, render_loss=self._image_loss(batch)
+            self._model,
+            batch.clean,
+            batch.label,
+            generator,
+            render_loss=self._image_loss(batch),
+            splat_loss=self._splat_loss(batch),
         )
         penalty = self._network.penalty()
         self._fabric.backward(losses.mean() if penalty is None else losses.mean() + penalty)
@@ -206,6 +213,13 @@ class TrainLoop:
         if batch.target is None:
             return None
         return render_loss(self._on_device, self._header, batch.target, self._job.render_loss)
+
+    def _splat_loss(self, batch: Batch) -> RenderLoss | None:
+        """The distance to the store's splats, of networks that answer with Gaussians."""
+        wanted, network = batch.splats, self._network
+        if wanted is None or not isinstance(network, RenderDiT):
+            return None
+        return lambda splats, rows: splat_distance(splats, wanted[rows], network.layout, network.spacing)
 
     def _anywhere(self, here: bool) -> bool:
         """Whether any process says so; all answer alike, so that none waits for another."""

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from data_schemas.splats import layout_named
+from encoders.render import render
 from models.base import DataSpec, Denoiser
+from models.registry import build_model
+from models.render_dit import RenderDiT
 
 
 def grid_anchors(columns: int, rows: int) -> tuple[tuple[float, float], ...]:
@@ -27,6 +33,19 @@ def splat_spec(columns: int = 4, rows: int = 3, features: int = 6, classes: int 
         classes=classes,
         anchors=grid_anchors(columns, rows),
     )
+
+
+def ready_model(name: str, preset: str, spec: DataSpec, **changes: Any) -> Denoiser:
+    """As ``build_model``; networks that draw get the plain renderer, as they get a compiled one in ``pipeline``."""
+    model = build_model(name, preset, spec, **changes)
+    if isinstance(model, RenderDiT):
+        layout = layout_named(spec.layout)
+
+        def draw(splats: Tensor, height: int, width: int) -> Tensor:
+            return render(splats, layout, "additive/1", height, width, clip=False)
+
+        model.renderer = draw
+    return model
 
 
 def awakened(model: Denoiser, seed: int = 0) -> Denoiser:

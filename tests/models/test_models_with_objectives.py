@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from models.objective_settings import OBJECTIVES
 from models.objectives import Objective, build_objective
 from models.registry import MODELS, build_model
 from models.samplers import generators_for, sample
-from tests.models.networks import grid_anchors
+from tests.models.networks import grid_anchors, ready_model
 
 SPLATS = DataSpec(
     "splats", gaussians=6, features=6, groups=2, height=8, width=8, channels=1, anchors=grid_anchors(3, 2)
@@ -23,7 +24,10 @@ GROUPS = (0, 0, 0, 0, 0, 1)
 
 
 def _spec(model: str) -> DataSpec:
-    return SPLATS if MODELS[model].kind == "splats" else PIXELS
+    entry = MODELS[model]
+    if entry.sees == "splats":
+        return SPLATS
+    return replace(PIXELS, gaussians=6, anchors=grid_anchors(3, 2), layout="grey") if entry.draws else PIXELS
 
 
 def _objective(name: str, model: str) -> Objective:
@@ -38,7 +42,7 @@ def _shape(model: str, images: int) -> tuple[int, ...]:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_network_trains_and_samples_with_every_objective(model: str, name: str) -> None:
     torch.manual_seed(0)
-    network, objective = build_model(model, "tiny", _spec(model)), _objective(name, model)
+    network, objective = ready_model(model, "tiny", _spec(model)), _objective(name, model)
     clean = torch.randn(_shape(model, 4), generator=torch.Generator().manual_seed(0))
     loss = objective.loss(network, clean, None, torch.Generator().manual_seed(1))
     loss.mean().backward()
@@ -50,7 +54,7 @@ def test_every_network_trains_and_samples_with_every_objective(model: str, name:
     assert torch.isfinite(made).all()
 
 
-@pytest.mark.parametrize("model", [name for name, entry in MODELS.items() if entry.kind == "splats"])
+@pytest.mark.parametrize("model", [name for name, entry in MODELS.items() if entry.sees == "splats"])
 def test_every_network_of_splats_fills_in(model: str) -> None:
     torch.manual_seed(0)
     network, objective = build_model(model, "tiny", SPLATS), _objective("flow-clean", model)

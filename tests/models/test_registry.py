@@ -14,17 +14,18 @@ import torch
 from data_schemas.errors import JobError
 from models.base import DataSpec, Denoiser
 from models.registry import MODELS, PRESETS, ModelCost, build_model, measure_model, step_gflop
-from tests.models.networks import awakened, grid_anchors, noise, splat_spec
+from tests.models.networks import awakened, grid_anchors, noise, ready_model, splat_spec
 
 Costs = dict[tuple[str, str], ModelCost]
-SPRITES = DataSpec("splats", gaussians=150, features=8, anchors=grid_anchors(15, 10))
+SPRITES = DataSpec("splats", gaussians=150, features=8, anchors=grid_anchors(15, 10), layout="rgb")
 
 
 def _spec(name: str, gaussians: int = 6) -> DataSpec:
     entry = MODELS[name]
     classes = 2 if entry.takes_labels else 0
-    if entry.kind == "pixels":
-        return DataSpec("pixels", groups=1, height=8, width=8, channels=1, classes=classes)
+    if entry.sees == "pixels":
+        drawn = {"gaussians": gaussians, "anchors": grid_anchors(gaussians, 1), "layout": "grey"} if entry.draws else {}
+        return DataSpec("pixels", groups=1, height=8, width=8, channels=1, classes=classes, **drawn)
     return DataSpec("splats", gaussians=gaussians, features=5, classes=classes, anchors=grid_anchors(gaussians, 1))
 
 
@@ -43,7 +44,7 @@ def test_a_specification_survives_json() -> None:
 def costs() -> Costs:
     """Of every model and preset at K = 150, on images of 32x32 in colour."""
     return {
-        (name, preset): measure_model(name, preset, dataclasses.replace(SPRITES, kind=entry.kind))
+        (name, preset): measure_model(name, preset, dataclasses.replace(SPRITES, kind=entry.sees))
         for name, entry in MODELS.items()
         for preset in entry.presets
     }
@@ -80,7 +81,7 @@ def test_counting_gives_the_same_on_a_real_device_and_leaves_attention_as_it_was
     before = torch.backends.mha.get_fastpath_enabled()
     for name in MODELS:
         spec = _spec(name)
-        assert step_gflop(build_model(name, "tiny", spec)) == measure_model(name, "tiny", spec).gflop
+        assert step_gflop(ready_model(name, "tiny", spec)) == measure_model(name, "tiny", spec).gflop
     assert torch.backends.mha.get_fastpath_enabled() == before
 
 
@@ -100,7 +101,7 @@ def test_the_cost_of_a_matrix_product_is_two_operations_each() -> None:
 @pytest.mark.parametrize("gaussians", [1, 6])
 def test_bfloat16_and_a_lone_gaussian_give_numbers(name: str, gaussians: int) -> None:
     spec = _spec(name, gaussians)
-    model = awakened(build_model(name, "tiny", spec))
+    model = awakened(ready_model(name, "tiny", spec))
     noisy, time = _input(spec), torch.tensor([0.0, 0.5, 1.0])
     label = torch.tensor([0, 1, 2]) if spec.classes else None
     exact = model(noisy, time, label)
@@ -122,7 +123,7 @@ def test_bfloat16_and_a_lone_gaussian_give_numbers(name: str, gaussians: int) ->
 @pytest.mark.parametrize("name", MODELS)
 def test_it_can_be_compiled_as_one_graph(name: str) -> None:
     spec = _spec(name)
-    model = awakened(build_model(name, "tiny", spec, **({"depth": 1} if name == "published" else {})))
+    model = awakened(ready_model(name, "tiny", spec, **({"depth": 1} if name == "published" else {})))
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     noisy, time = _input(spec), torch.tensor([0.0, 0.5, 1.0])
     torch.testing.assert_close(compiled(noisy, time), model(noisy, time), atol=1e-5, rtol=1e-4)
@@ -132,9 +133,9 @@ def test_it_can_be_compiled_as_one_graph(name: str) -> None:
 def test_the_weights_follow_from_the_seed_and_travel_in_the_state(name: str) -> None:
     spec = _spec(name)
     torch.manual_seed(3)
-    one = build_model(name, "tiny", spec)
+    one = ready_model(name, "tiny", spec)
     torch.manual_seed(3)
-    two = build_model(name, "tiny", spec)
+    two = ready_model(name, "tiny", spec)
     for first, second in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(first, second)
     awake = awakened(one)
@@ -148,7 +149,7 @@ def test_bad_requests_say_what_is_allowed() -> None:
         build_model("unet", "tiny", SPRITES)
     with pytest.raises(JobError, match=r"preset 'huge' of model set.*tiny, small, medium, full"):
         build_model("set", "huge", SPRITES)
-    with pytest.raises(JobError, match=r"pixel-unet makes pixels, and the data is splats.*splatdit"):
+    with pytest.raises(JobError, match=r"pixel-unet looks at pixels, and the data is splats.*splatdit"):
         build_model("pixel-unet", "tiny", SPRITES)
     with pytest.raises(JobError, match=r"patch of model splatdit.*size, pack, anchored"):
         build_model("splatdit", "tiny", SPRITES, patch=4)
@@ -196,8 +197,8 @@ def test_the_table_of_the_documentation_is_what_is_counted(repository: Path, cos
         cost = costs[name, preset]
         assert (f"{cost.parameters / 1e6:.2f}", f"{cost.gflop:.2f}") == (parameters, at_150), (name, preset)
         if preset == "small":
-            kind = MODELS[name].kind
-            digits = DataSpec(kind, 70, 6, 2, 28, 28, 1, anchors=grid_anchors(10, 7))
-            photographs = DataSpec(kind, 200, 8, anchors=grid_anchors(20, 10))
+            kind = MODELS[name].sees
+            digits = DataSpec(kind, 70, 6, 2, 28, 28, 1, anchors=grid_anchors(10, 7), layout="grey")
+            photographs = DataSpec(kind, 200, 8, anchors=grid_anchors(20, 10), layout="rgb")
             assert f"{measure_model(name, preset, digits).gflop:.2f}" == at_70, name
             assert f"{measure_model(name, preset, photographs).gflop:.2f}" == at_200, name

@@ -1,0 +1,167 @@
+"""A diffusion transformer that looks at noisy pixels and answers with Gaussians, whose rendering is the clean image.
+
+The noised state is an image, the clean prediction is a set of Gaussians, and the loss is on its rendering. In 3D this
+is how PixWorld (arXiv:2607.05373) and DiffusionGS (arXiv:2411.14384) work; diffusion of fitted splats has to predict
+the noise of the fit, which is no part of the image.
+
+K Gaussians cannot copy an image that is nearly clean as pixels can. The same trunk therefore answers with a residual of
+pixels, too: rendering and residual together are the prediction that the sampler follows. What comes out are the
+Gaussians; a few steps of the fitter bring them to the sampled image (``sample --polish``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, overload
+
+import torch
+from torch import Tensor, nn
+
+from data_schemas.errors import JobError
+from data_schemas.splats import layout_named
+from models.base import DataSpec
+from models.pixel_dit import PixelDiT, PixelDiTConfig
+from models.slot_places import places_of
+
+Renderer = Callable[[Tensor, int, int], Tensor]
+"""(splats [image, gaussian, parameter], height, width) -> float32 [image, row, column, channel], not clipped."""
+
+SIGMA_RANGE = 2.0
+"""Natural logarithm of how far a sigma can go from its start, either way: a factor of 7.4."""
+
+POSITION_RANGE = 4.0
+"""Spacings of the anchors that a centre can leave its anchor, on either axis."""
+
+LARGEST_RHO = 0.98
+
+FIRST_SIGMA = 0.5
+"""Spacings of the anchors: neighbours overlap, and their gradients reach each other."""
+
+FIRST_COLOUR = 0.15
+"""Intensity at which all Gaussians begin: sums of overlapping neighbours are then a dark grey."""
+
+
+def nothing_drawn(splats: Tensor, height: int, width: int) -> Tensor:
+    """A renderer that draws black: for counting what the network itself costs."""
+    channels = splats.shape[-1] - 5
+    return splats.new_zeros(len(splats), height, width, channels)
+
+
+class RenderedAnswer(NamedTuple):
+    """All that the network says of a batch.
+
+    Attributes:
+        image: float [batch, channel, row, column], the prediction: rendering and residual.
+        rendering: float [batch, channel, row, column], of the Gaussians alone, in [-1, 1] where they are in range.
+        splats: float32 [batch, gaussian, parameter] in the layout of the data.
+    """
+
+    image: Tensor
+    rendering: Tensor
+    splats: Tensor
+
+
+@dataclass(frozen=True)
+class RenderDiTConfig(PixelDiTConfig):
+    """Size of a pixel transformer that answers with Gaussians.
+
+    Attributes:
+        residual: whether a residual of pixels is added to the rendering.
+    """
+
+    residual: bool = True
+
+
+class RenderDiT(PixelDiT):
+    """The transformer of :class:`~models.pixel_dit.PixelDiT` with K Gaussians as its answer.
+
+    Every slot belongs to the token of the patch that its anchor lies in. The Gaussians are bounded, so that any weights
+    draw something that can be drawn: sigmas within ``exp(SIGMA_RANGE)`` of their start, centres within
+    ``POSITION_RANGE`` spacings of their anchor, and colours in [0, 1] where those of the store are.
+
+    Args:
+        spec: images, with ``anchors``, ``layout`` and ``colours`` of the Gaussians.
+        config: the size.
+
+    Attributes:
+        renderer: draws the Gaussians; set it before the first call (``pipeline`` does).
+
+    Raises:
+        JobError: no anchors, fewer anchors than patches, or a patch larger than the image.
+    """
+
+    def __init__(self, spec: DataSpec, config: RenderDiTConfig) -> None:
+        super().__init__(spec, config)
+        self.renderer: Renderer | None = None
+        self.layout = layout_named(spec.layout)
+        places = places_of(spec.anchors, height=spec.height, width=spec.width, patch=self.patch)
+        device = self.slot.device
+        self.spacing, self.most = places.spacing, places.most
+        self.answers: Tensor
+        self.anchors: Tensor
+        self.register_buffer("answers", places.flat.to(device), persistent=False)
+        self.register_buffer("anchors", places.anchors.to(device), persistent=False)
+        self.pixels = spec.channels * self.patch**2 if config.residual else 0
+        self.trunk.leave = nn.Linear(config.size.width, self.pixels + self.most * self.layout.width, bias=False)
+        nn.init.zeros_(self.trunk.leave.weight)
+        first = torch.zeros(spec.gaussians, self.layout.width)
+        bounded = spec.colours == "bounded"
+        grey = math.log(FIRST_COLOUR / (1 - FIRST_COLOUR)) if bounded else FIRST_COLOUR
+        first[:, self.layout.colour_slice] = grey
+        self.first = nn.Parameter(first)
+
+    def read(self, numbers: Tensor) -> Tensor:
+        """Numbers without bounds -> splats.
+
+        Args:
+            numbers: [batch, gaussian, parameter], 0 for the start.
+
+        Returns:
+            float32 of the same shape, in the columns of the layout.
+        """
+        layout, raw = self.layout, numbers.float() + self.first.float()
+        sigma = FIRST_SIGMA * self.spacing * torch.exp(SIGMA_RANGE * torch.tanh(raw[..., :2] / SIGMA_RANGE))
+        rho = LARGEST_RHO * torch.tanh(raw[..., 2:3])
+        colour = raw[..., layout.colour_slice]
+        if self.spec.colours == "bounded":
+            colour = torch.sigmoid(colour)
+        centre = self.anchors + self.spacing * POSITION_RANGE * torch.tanh(raw[..., -2:] / POSITION_RANGE)
+        opacity = [torch.ones_like(rho)] if layout.has_alpha else []
+        return torch.cat([sigma, rho, *opacity, colour, centre], dim=-1)
+
+    @overload
+    def forward(
+        self, noisy: Tensor, time: Tensor, label: Tensor | None = None, *, whole: Literal[False] = False
+    ) -> Tensor: ...
+
+    @overload
+    def forward(self, noisy: Tensor, time: Tensor, label: Tensor | None = None, *, whole: bool) -> RenderedAnswer: ...
+
+    def forward(
+        self, noisy: Tensor, time: Tensor, label: Tensor | None = None, *, whole: bool = False
+    ) -> Tensor | RenderedAnswer:
+        """See :meth:`models.base.Denoiser.forward`; ``time`` is [batch].
+
+        Args:
+            noisy: float [batch, channel, row, column].
+            time: float [batch].
+            label: int64 [batch] or None.
+            whole: return everything that the network says instead of the predicted image.
+
+        Raises:
+            JobError: no renderer was set.
+        """
+        if self.renderer is None:
+            raise JobError("a generator of splats by their rendering without a renderer", allowed="one that was set")
+        height, width = noisy.shape[-2:]
+        leaving = self.trunk(self.tokens(noisy), self.condition(time, label))
+        numbers = leaving[..., self.pixels :].unflatten(-1, (self.most, -1)).flatten(1, 2)[:, self.answers]
+        splats = self.read(numbers)
+        rendering = 2 * self.renderer(splats, height, width).permute(0, 3, 1, 2) - 1
+        image = rendering
+        if self.pixels:
+            image = rendering + self.picture(leaving[..., : self.pixels], height, width)
+        image = image.to(noisy.dtype)
+        return RenderedAnswer(image, rendering, splats) if whole else image

@@ -1,0 +1,172 @@
+"""The network that looks at noisy pixels and answers with Gaussians: slots, bounds, losses, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from data_schemas.errors import JobError
+from data_schemas.splats import GREY, RGB, layout_named
+from encoders.render import render
+from models.base import DataSpec
+from models.objectives import SHOWN_NOISE, build_objective
+from models.registry import MODELS, build_model, measure_model
+from models.render_dit import LARGEST_RHO, POSITION_RANGE, SIGMA_RANGE, RenderDiT
+from models.rendering_terms import splat_distance
+from models.slot_places import places_of
+from tests.models.networks import awakened, grid_anchors, noise
+
+SPEC = DataSpec(
+    "pixels",
+    gaussians=20,
+    groups=1,
+    height=10,
+    width=12,
+    channels=3,
+    classes=2,
+    anchors=grid_anchors(5, 4),
+    layout="rgb",
+)
+
+
+def drawing(splats: Tensor, height: int, width: int, *, layout: str = "rgb") -> Tensor:
+    return render(splats, layout_named(layout), "additive/1", height, width, clip=False)
+
+
+def network(spec: DataSpec = SPEC, **changes: object) -> RenderDiT:
+    model = build_model("render-dit", "tiny", spec, **{"patch": 4, **changes})
+    assert isinstance(model, RenderDiT)
+    model.renderer = partial(drawing, layout=spec.layout)
+    return model
+
+
+def awake(spec: DataSpec = SPEC, **changes: object) -> RenderDiT:
+    model = network(spec, **changes)
+    awakened(model)
+    return model
+
+
+def test_it_begins_with_equal_round_gaussians_at_the_anchors() -> None:
+    answer = network()(noise(2, 3, 10, 12), torch.rand(2), whole=True)
+    splats = answer.splats
+    assert splats.shape == (2, 20, 8)
+    torch.testing.assert_close(splats[0, :, -2:], torch.tensor(SPEC.anchors))
+    assert (splats[..., 2] == 0).all()
+    assert splats[..., :2].unique().numel() == splats[..., 3:6].unique().numel() == 1
+    torch.testing.assert_close(answer.image, answer.rendering)
+
+
+def test_the_prediction_is_the_rendering_of_the_splats_and_a_residual() -> None:
+    noisy, time = noise(2, 3, 10, 12), torch.rand(2)
+    whole = awake()(noisy, time, whole=True)
+    drawn = 2 * drawing(whole.splats, 10, 12).permute(0, 3, 1, 2) - 1
+    torch.testing.assert_close(whole.rendering, drawn)
+    assert (whole.image - drawn).abs().max() > 1e-3
+    plain = awake(residual=False)(noisy, time, whole=True)
+    assert torch.equal(plain.image, plain.rendering)
+    assert torch.equal(awake()(noisy, time), whole.image)
+
+
+def test_whatever_the_weights_the_splats_are_within_their_bounds() -> None:
+    model = awake()
+    with torch.no_grad():
+        model.trunk.leave.weight.mul_(1000)
+    splats = model(noise(4, 3, 10, 12), torch.rand(4), whole=True).splats
+    sigma = splats[..., :2] / (0.5 * model.spacing)
+    assert sigma.log().abs().max() <= SIGMA_RANGE + 1e-4
+    assert splats[..., 2].abs().max() <= LARGEST_RHO
+    assert splats[..., 3:6].min() >= 0 <= 1 - splats[..., 3:6].max()
+    away = (splats[..., -2:] - torch.tensor(SPEC.anchors)).abs().max()
+    assert away <= POSITION_RANGE * model.spacing + 1e-4
+    signed = awake(replace(SPEC, colours="signed"))
+    with torch.no_grad():
+        signed.trunk.leave.weight.mul_(1000)
+    assert signed(noise(4, 3, 10, 12), torch.rand(4), whole=True).splats[..., 3:6].min() < 0
+
+
+@pytest.mark.parametrize(("gaussians", "size", "patch"), [(6, (7, 9), 4), (20, (10, 12), 4), (70, (28, 28), 0)])
+def test_any_number_of_gaussians_and_any_size(gaussians: int, size: tuple[int, int], patch: int) -> None:
+    columns = {6: 3, 20: 5, 70: 10}[gaussians]
+    spec = DataSpec(
+        "pixels",
+        gaussians=gaussians,
+        groups=1,
+        height=size[0],
+        width=size[1],
+        channels=1,
+        anchors=grid_anchors(columns, gaussians // columns),
+        layout="grey",
+    )
+    answer = awake(spec, patch=patch)(noise(2, 1, *size), torch.rand(2), whole=True)
+    assert answer.splats.shape == (2, gaussians, GREY.width)
+    assert answer.image.shape == (2, 1, *size)
+
+
+def test_every_slot_has_an_answer_of_its_own_from_the_patch_that_its_anchor_lies_in() -> None:
+    places = places_of(SPEC.anchors, height=10, width=12, patch=4)
+    assert len(places.flat.unique()) == 20
+    for (x, y), token in zip(SPEC.anchors or (), places.token.tolist(), strict=True):
+        assert token == int((y + 1) / 2 * 10 // 4) * 3 + int((x + 1) / 2 * 12 // 4)
+
+
+def test_every_weight_learns() -> None:
+    model = awake()
+    model(noise(3, 3, 10, 12), torch.rand(3), torch.tensor([0, 1, 2])).square().mean().backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+
+
+def test_the_trunk_is_that_of_the_pixel_transformer_at_nearly_its_cost() -> None:
+    spec = replace(SPEC, gaussians=150, height=32, width=32, anchors=grid_anchors(15, 10))
+    for preset in MODELS["render-dit"].presets:
+        ours, theirs = (measure_model(name, preset, spec).gflop for name in ("render-dit", "pixel-dit"))
+        assert ours <= 1.1 * theirs
+
+
+@pytest.mark.parametrize("wrong", [{"anchors": None}, {"gaussians": 4, "anchors": grid_anchors(2, 2)}])
+def test_data_that_it_cannot_answer_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(JobError, match=r"anchors|4 Gaussians for 9 patches"):
+        network(replace(SPEC, **wrong))
+
+
+def test_without_a_renderer_it_says_so() -> None:
+    model = network()
+    model.renderer = None
+    with pytest.raises(JobError, match="renderer"):
+        model(noise(1, 3, 10, 12), torch.rand(1))
+
+
+def test_the_loss_adds_the_rendering_and_for_clean_images_the_splats() -> None:
+    model = awake()
+    clean = noise(4, 3, 10, 12, seed=3).clamp(-1, 1)
+    wanted = torch.rand(4, 20, 8) * 0.5 + 0.1
+    changes: dict[str, Any] = {"rendering_weight": 0.5, "shown_clean": 0.5, "splat_weight": 0.25, "label_drop": 0.0}
+    objective = build_objective("flow-clean", classes=2, **changes)
+
+    def loss(**options: object) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return objective.loss(model, clean, torch.tensor([0, 1, 0, 1]), generator, **options)  # type: ignore[arg-type]
+
+    plain = loss()
+    seen = model(clean[:2], torch.ones(2), None, whole=True)
+    error = (seen.rendering - clean[:2]).square().flatten(1).mean(dim=1)
+    torch.testing.assert_close(plain[:2], 0.5 * error / SHOWN_NOISE**2)  # nothing is predicted where all is shown
+    taught = loss(splat_loss=lambda splats, rows: splat_distance(splats, wanted[rows], RGB, model.spacing))
+    distance = splat_distance(seen.splats, wanted[:2], RGB, model.spacing)
+    torch.testing.assert_close(taught - plain, 0.25 * torch.cat([distance, torch.zeros(2)]))
+    without = build_objective("flow-clean", classes=2, **{**changes, "rendering_weight": 0.0})
+    generator = torch.Generator().manual_seed(0)
+    assert (without.loss(model, clean, torch.tensor([0, 1, 0, 1]), generator)[2:] < plain[2:]).all()
+
+
+def test_distances_of_splats_are_zero_for_equal_ones_and_count_places_in_spacings() -> None:
+    splats = torch.rand(2, 20, 8) * 0.5 + 0.1
+    assert (splat_distance(splats, splats, RGB, 0.4) == 0).all()
+    moved = splats.clone()
+    moved[..., -1] += 0.4  # one spacing: beyond NEAR the distance grows by its size
+    expected = (1 - 0.3 / 2) / 8
+    torch.testing.assert_close(splat_distance(moved, splats, RGB, 0.4), torch.full((2,), expected))
