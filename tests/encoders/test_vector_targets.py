@@ -18,7 +18,8 @@ pytestmark = [
 
 ARRAY = types.Array(types.float32, 1, "C")
 NUMBER = types.int64
-COLOUR_SIZES = (NUMBER, NUMBER, NUMBER, NUMBER, types.UniTuple(NUMBER, 3), NUMBER)
+# The last argument is left out: the sums of the fit, not those of the differentiable renderer.
+COLOUR_SIZES = (NUMBER, NUMBER, NUMBER, NUMBER, types.UniTuple(NUMBER, 3), NUMBER, types.Omitted(None))
 KERNELS = {
     "forward": (forward, (ARRAY,) * 6 + COLOUR_SIZES),
     "backward": (backward, (ARRAY,) * 7 + COLOUR_SIZES),
