@@ -72,7 +72,8 @@ def test_two_processes_train_together(store: Path, tmp_path: Path, repository: P
 def test_models_counts_every_model() -> None:
     content = json.loads(splatspace("models", "--json", "--gaussians", 150, "--size", 32).stdout)
     patches = {f"cats-{head}{recipe}" for head in ("kpn", "lut", "outer", "splats") for recipe in ("", "-published")}
-    assert set(content) == {"splatdit", "set", "set-induced", "published", "pixel-unet", "pixel-dit"} | patches
+    others = {"splatdit", "set", "set-induced", "published", "pixel-unet", "pixel-dit", "render-dit"}
+    assert set(content) == others | patches
     assert content["published"]["full"]["parameters"] == 51_486_472
     assert content["splatdit"]["full"]["gflop"] <= 3.8
     assert content["splatdit"]["small"]["gflop"] <= 0.65
