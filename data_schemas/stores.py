@@ -175,10 +175,11 @@ def require_outside_stores(place: Location) -> None:
 
     Raises:
         JobError: a store is there, or above it.
+        StoreError: a link that leads back to itself.
     """
     if not isinstance(place, Path):
         return
-    path = place.expanduser().resolve()
+    path = resolved(place)
     for part in (path, *path.parents):
         backend = BACKENDS.get(part.suffix.lower())
         if backend is not None and part.exists() and backend.is_ours(part):

@@ -43,6 +43,7 @@ def info(
         ("numbers", f"{found.numbers_per_image:,} {header.dtype} an image, {found.bytes_stored:,} bytes in all"),
         ("engine", f"{header.engine or '-'}, seed {header.seed}, {header.settings.get('steps', '-')} steps at most"),
         ("source", f"{source.name}, split {source.split}" + (f", {source.digest}" if source.digest else "")),
+        ("transparency", f"laid over {source.background}"),
         ("left out", f"{source.removed_duplicates:,} repeats, {source.left_out:,} other files"),
         ("licence", source.licence or "-"),
         ("runs", "; ".join(f"{run.images:,} images by {run.device}" for run in header.runs) or "-"),

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_schemas.durable_files import explained
+from data_schemas.locations import resolved
 from data_schemas.writer_lock import WriterLock
 
 
@@ -19,9 +20,9 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
     Raises:
         StoreLockedError: another process writes it; the message names that process.
-        StoreError: the place beside it cannot be written.
+        StoreError: the place beside it cannot be written, or a link that leads back to itself.
     """
-    place = folder.expanduser().resolve()  # "." has no name to put a lock beside
+    place = resolved(folder)  # "." has no name to put a lock beside
     with explained("create", place.parent):
         place.parent.mkdir(parents=True, exist_ok=True)
     lock = WriterLock(place, next_step="wait for it to finish, or give another --out")

@@ -75,12 +75,19 @@ def slots_for(job: TrainJob, header: StoreHeader, entry: ModelEntry) -> Slots:
     """Decides the order of the Gaussians.
 
     Raises:
-        JobError: a model with slots for a store without them, or an order that would change the pictures.
+        JobError: a store of images only, a model with slots for a store without them, or an order that would change
+            the pictures.
     """
     if entry.draws:
         return _drawn_slots(job, header)
     if job.kind == "pixels":
         return Slots(None, False)
+    if header.gaussians == 0:
+        raise JobError(
+            f"train {job.kind} with {job.store}, which holds images only",
+            allowed="a store with Gaussians, or train pixels and train cats",
+            next_step="encode the images with --gaussians 1 or more, or train pixels",
+        )
     ordered_codec = header.codec == OVER
     if not entry.needs_slots:
         if ordered_codec:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from data_schemas.durable_files import explained
 from data_schemas.errors import CheckpointError
+from data_schemas.locations import resolved
 from data_schemas.records import RowBlock, RowState, SourceRecord, StoreHeader, content_hash
 from data_schemas.splats import Layout
 from data_schemas.stores import create_store, require_new
@@ -107,7 +108,7 @@ def generation_record(run: Run, job: SampleJob, evaluations: int) -> dict[str, A
     known = None if job.known is None else {"image": job.known.image, "box": job.known.box}
     sketch = None if job.sketch is None else {"file": job.sketch.name, "signal": job.signal}
     return {
-        "run": run.path.resolve().name,
+        "run": resolved(run.path).name,
         "model": config["model"],
         "preset": config["preset"],
         "objective": run.objective.settings.name,

@@ -16,7 +16,7 @@ _BESIDE = (".attribution.txt", ".regression.npz", "-features")
 _UNFINISHED = re.compile(r".+\.[0-9a-f]{12}\.partial")
 _SAMPLED = re.compile(
     r"\d{4,}\.png|(forward|sampling)\.gif"
-    r"|(grid|interpolation|roll-out|seams|table|gram|drift|zoom-\dx|blobs|ellipses)\.png"
+    r"|(grid|pixels|interpolation|roll-out|seams|table|gram|drift|zoom-\dx|blobs|ellipses)\.png"
 )
 _FIRST_SAMPLE = re.compile(r"0{4,}\.png")
 _PAGES = {"report.html": b": splat report</title>", "evaluation.html": b": evaluation</title>"}
@@ -55,6 +55,9 @@ def own_outputs(paths: Iterable[str], head: Callable[[str], bytes]) -> set[str]:
             stem = next((name.removesuffix(ending) for ending in _BESIDE if name.endswith(ending)), None)
             if stem in stems or (match is not None and match["beside"] and match["store"] in within):
                 within.add(name)
+        for name in files[at]:
+            if name.endswith(".lock") and name.removesuffix(".lock") in within:  # of a training or an evaluation
+                within.add(name)
         found |= {prefix + name for name in within}
         waiting += [prefix + name for name in folders[at] if name not in within]
     return found
@@ -83,7 +86,9 @@ def _is_own_folder(
         return "zarr.json" in names and bool(_SCHEMA.search(head(f"{folder}/zarr.json")))
     if any(page in names and title in head(f"{folder}/{page}") for page, title in _PAGES.items()):
         return True
-    if {"card.md", "log.jsonl"} <= names or {"ablation.json", "ablation.md"} <= names:
+    if {"card.md", "log.jsonl"} <= names or {"state.json", "state.safetensors"} <= names:  # done, or only begun
+        return True
+    if {"ablation.json", "ablation.md"} <= names:
         return True
     if "grid.png" not in names or not any(map(_FIRST_SAMPLE.fullmatch, names)):
         return False

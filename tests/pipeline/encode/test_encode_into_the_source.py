@@ -73,14 +73,20 @@ def test_samples_trainings_and_evaluations_are_known() -> None:
         "one/0000.png", "one/grid.png", "one/samples.zarr/zarr.json", "one/forward.gif", "two/0000.png", "two/grid.png",
         "run/card.md", "run/log.jsonl", "run/samples/00000100.png", "deep/m/eval/evaluation.html", "eval/panel.png",
         "eval/evaluation.html", "deep/x.zarr.0123456789ab.partial/c/0",
+        "drawn/0000.png", "drawn/grid.png", "drawn/pixels.png", "drawn/samples.zarr/zarr.json", "run.lock",
+        "begun/state.json", "begun/state.safetensors", "begun/samples/00000010.png", "deep/m/eval.lock",
     }  # fmt: skip
     content["deep/m/eval/evaluation.html"] = page
     theirs = {
         "0000.png", "grid.png", "three/0000.png", "three/grid.png", "three/cat.png", "four/card.md", "four/1.png",
-        "other/evaluation.html", "deep/x.zarr.partial/1.png", "photo.zarr/1.png", "a.h5",
+        "other/evaluation.html", "deep/x.zarr.partial/1.png", "photo.zarr/1.png", "a.h5", "three.lock",
+        "five/state.json", "five/pixels.png",
     }  # fmt: skip
     found = own_outputs(own | theirs, lambda name: content.get(name, b""))
-    assert found == {"one", "two", "run", "eval", "deep/m/eval", "deep/x.zarr.0123456789ab.partial"}
+    assert found == {
+        "one", "two", "run", "run.lock", "eval", "deep/m/eval", "deep/m/eval.lock", "drawn", "begun",
+        "deep/x.zarr.0123456789ab.partial",
+    }  # fmt: skip
 
 
 def test_samples_that_are_given_themselves_are_a_source(photos: Path) -> None:

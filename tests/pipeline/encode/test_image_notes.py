@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from data_schemas.errors import JobError, StoreMismatchError
 from data_schemas.stores import open_store
+from pipeline.cli import app
 from pipeline.encode import encode
 from pipeline.encode_records import EncodeSummary
 from pipeline.jobs import EncodeJob, resolve_job
@@ -66,6 +68,8 @@ def test_another_background_makes_other_pixels(folder: Path) -> None:
     assert images[1, 0, 0].tolist() == [255, 255, 255]
     assert images[1, 1, 1].tolist() == [0, 0, 0]
     assert images[2, 1, 1].tolist() == [200, 0, 0]
+    shown = CliRunner().invoke(app, ["info", str(summary.store)])
+    assert "laid over #ffffff" in shown.stdout, shown.output
 
 
 def test_a_store_is_not_continued_over_another_background(folder: Path) -> None:

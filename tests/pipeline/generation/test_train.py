@@ -17,7 +17,14 @@ import pytest
 import torch
 from PIL import Image
 
-from data_schemas.errors import CheckpointError, JobError, StoppedError, StoreLockedError, StoreMismatchError
+from data_schemas.errors import (
+    CheckpointError,
+    JobError,
+    StoppedError,
+    StoreError,
+    StoreLockedError,
+    StoreMismatchError,
+)
 from data_schemas.stores import open_store
 from encoders.base import FitSettings
 from models.base import DataSpec
@@ -161,6 +168,13 @@ def test_a_folder_takes_one_training_at_a_time(store: Path, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path / "new")
     with sole_writer(Path()):
         assert (tmp_path / "new.lock").exists()
+
+
+def test_a_run_behind_a_link_to_itself_is_refused_with_words(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(StoreError, match="leads back to itself"), sole_writer(tmp_path / "loop"):
+        pass
+    assert not (tmp_path / "loop.lock").exists()
 
 
 @pytest.mark.slow

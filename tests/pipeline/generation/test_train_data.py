@@ -93,6 +93,14 @@ def test_a_store_without_slots_is_refused_with_a_way_out(slotless: Path, tmp_pat
     assert not list(tmp_path.glob("run/*"))
 
 
+@pytest.mark.parametrize("order", ["auto", "stored", "anchors"])
+def test_a_store_of_images_only_has_no_gaussians_to_learn(order: str, store: Path, tmp_path: Path) -> None:
+    with open_store(store) as opened:
+        header = opened.header.model_copy(update={"gaussians": 0, "anchors": None, "start": ""})
+    with pytest.raises(JobError, match=r"holds images only.*--gaussians 1 or more"):
+        slots_for(job_of(store, tmp_path / "run", order=order), header, model_named("splatdit"))
+
+
 def test_reordering_finds_the_anchors_again(slotless: Path, store: Path, tmp_path: Path) -> None:
     with open_store(slotless) as shuffled, open_store(store) as original:
         rows = TrainingRows(shuffled, job_of(slotless, tmp_path / "run", order="anchors"))

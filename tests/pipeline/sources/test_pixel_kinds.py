@@ -195,6 +195,16 @@ def test_a_portable_greymap_is_scaled_by_its_greatest_value():
     assert np.asarray(as_eight_bits(image, kind, None, b"")[0]).tolist() == [[0, 128, 255]]
 
 
+@pytest.mark.parametrize("kind", ["P5", "P6"])
+def test_a_portable_map_of_another_greatest_value_is_spread(kind):
+    values = np.arange(300 if kind == "P6" else 100).astype(np.uint8) % 101
+    file = f"{kind}\n10 10\n100\n".encode() + values.tobytes()
+    found = decode_image(file, colour=kind == "P6").reshape(-1)
+    np.testing.assert_array_equal(found, np.round(values.astype(float) * 255 / 100))
+    beyond = f"{kind}\n10 10\n100\n".encode() + bytes([200]) * values.size
+    assert (decode_image(beyond, colour=kind == "P6") == 255).all()
+
+
 def equal_to_pillow_free_reader(array, data):
     """What a reader that shares no code with Pillow finds in a TIFF, in 8 bits."""
     tifffile = pytest.importorskip("tifffile", reason="comes with scikit-image")
