@@ -215,7 +215,14 @@ def test_command(tmp_path: Path) -> None:
         "label_names": [],
         "colours": "rgb",
         "codec": None,
-        "store": {"identity": {"start": "grid"}},
+        "job": {"order": "auto", "batch": 4, "ema": True, "seed": 0},
+        "store": {
+            "identity": {"start": "grid"},
+            "source": {"name": "cats"},
+            "path": "cats.zarr",
+            "images": 5,
+            "order": "none",
+        },
     }
     save_checkpoint(folder / "model.safetensors", run.model, config, representation)
     code, printed = splatspace(folder, "--onnx", tmp_path / "new" / "a.onnx", "--int8", "--json")
