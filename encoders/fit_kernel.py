@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from encoders.compiled import compiled
+from encoders.fit_boxes import DERIVED, derive, room
 from encoders.fit_moves import adam, reseed
-from encoders.fit_sums import DERIVED, MOMENTS, backward, derive, forward, residual, room
+from encoders.fit_sums import MOMENTS, backward, forward, residual
 from encoders.frame import COLOUR, X
 from encoders.vector import LANES, flush_denormals, restore_denormals
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from encoders.compiled import compiled
-from encoders.fit_sums import FACTOR_A, FACTOR_C
+from encoders.fit_boxes import FACTOR_A, FACTOR_C
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
 from encoders.vector import LANES, exponential, fused, load, maximum, minimum, splat, square_root, store
 

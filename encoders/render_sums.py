@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from encoders.compiled import compiled
 from encoders.decode_box import GREATEST_RHO, SMALLEST_SIGMA
-from encoders.fit_sums import DERIVED, FACTOR_A, FACTOR_C, MOMENTS, backward, forward, place_boxes, room
+from encoders.fit_boxes import DERIVED, FACTOR_A, FACTOR_C, place_boxes, room
+from encoders.fit_sums import MOMENTS, backward, forward
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
 from encoders.vector import (
     LANES,

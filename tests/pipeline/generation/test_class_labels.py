@@ -60,7 +60,8 @@ def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def ten_classes(labels: ClassLabels) -> Run:
     """As much of a generator as the choice of labels looks at."""
     objective = build_objective("flow-clean", classes=10)
-    return cast(Run, SimpleNamespace(objective=objective, labels=labels, path=Path("run")))
+    guidable = lambda *_, **__: None  # noqa: E731
+    return cast(Run, SimpleNamespace(objective=objective, labels=labels, path=Path("run"), require_guidable=guidable))
 
 
 def test_a_class_for_each_label_that_occurs() -> None:
