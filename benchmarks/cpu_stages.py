@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from benchmarks.operations import boxes_of, vectors_of
 from benchmarks.timed_sets import Set, least_seconds
+from encoders.fit_boxes import DERIVED, derive, room
 from encoders.fit_moves import adam
-from encoders.fit_sums import CUT, DERIVED, MOMENTS, backward, derive, forward, residual, room
+from encoders.fit_sums import CUT, MOMENTS, backward, forward, residual
 from encoders.frame import COLOUR, LOG_A, LOG_C, X, Y
 from encoders.recipe import Recipe
 from encoders.vector import LANES, flush_denormals, restore_denormals

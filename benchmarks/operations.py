@@ -1,7 +1,7 @@
 """Counts the floating-point operations of the compiled fit, and measures what the processor could do.
 
 Operations are counted by lane, the lanes that hang over the edge of a box included; a fused multiply-add counts
-two, an exponential 12, a division or a square root 1. The counts per vector are read off ``encoders.fit_sums``.
+two, an exponential 12, a division or a square root 1. The counts per vector are read off ``encoders.fit_sums`` and ``encoders.fit_boxes``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from encoders import fit_sums
+from encoders import fit_boxes, fit_sums
 from encoders.frame import COLOUR, X
 from encoders.vector import LANES, fused, splat, total
 
@@ -26,16 +26,16 @@ def _vectors(theta, derived, count, padded, height, width):
     chain_rows, columns, spans = 0, 0, 0
     layout = np.zeros(2 * (height + LANES), np.float32)
     for n in range(count):
-        vectors, rows = int(derived[fit_sums.VECTORS * padded + n]), int(derived[fit_sums.ROWS * padded + n])
+        vectors, rows = int(derived[fit_boxes.VECTORS * padded + n]), int(derived[fit_boxes.ROWS * padded + n])
         if vectors == 0 or rows == 0:
             continue
-        if derived[fit_sums.CHAIN * padded + n] > 0:
+        if derived[fit_boxes.CHAIN * padded + n] > 0:
             chain_rows += vectors * rows
             columns += vectors
             continue
-        slope = derived[fit_sums.SLOPE * padded + n]
-        dy = np.float32(int(derived[fit_sums.TOP * padded + n])) + np.float32(0.5) - theta[padded + n]
-        fit_sums.lay_spans(layout, 0, theta[n] - slope * dy, slope, derived[fit_sums.HALF * padded + n], rows, width)
+        slope = derived[fit_boxes.SLOPE * padded + n]
+        dy = np.float32(int(derived[fit_boxes.TOP * padded + n])) + np.float32(0.5) - theta[padded + n]
+        fit_sums.lay_spans(layout, 0, theta[n] - slope * dy, slope, derived[fit_boxes.HALF * padded + n], rows, width)
         for row in range(rows):
             spans += int(layout[len(layout) // 2 + row])
     return chain_rows, columns, spans
@@ -57,15 +57,15 @@ def boxes_of(frame: NDArray[np.float32], height: int, width: int) -> tuple[NDArr
     theta = np.zeros((parameters, padded), np.float32)
     theta[X] = -1e4
     theta[:, :count] = frame.T
-    derived = np.zeros(fit_sums.DERIVED * padded, np.float32)
-    fit_sums.derive(theta.ravel(), derived, padded, height, width, np.float32(fit_sums.CUT))
+    derived = np.zeros(fit_boxes.DERIVED * padded, np.float32)
+    fit_boxes.derive(theta.ravel(), derived, padded, height, width, np.float32(fit_sums.CUT))
     return theta.ravel(), derived
 
 
 def vectors_of(frame: NDArray[np.float32], height: int, width: int) -> float:
     """Mean number of vectors that a pass sums for a Gaussian of this image (arguments as above)."""
     theta, derived = boxes_of(frame, height, width)
-    padded = len(derived) // fit_sums.DERIVED
+    padded = len(derived) // fit_boxes.DERIVED
     chain_rows, _, spans = _vectors(theta, derived, len(frame), padded, height, width)
     return (chain_rows + spans) / len(frame)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data_schemas.splats import NORMALISED_EPSILON
-from encoders import fit_kernel, fit_sums
+from encoders import fit_boxes, fit_kernel, fit_sums
 from encoders.base import FitSettings
 from encoders.fit_reference import ReferenceEncoder, render_frame
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y, from_splats, to_splats
@@ -56,9 +56,9 @@ class Workspace:
         self.cut = np.float32(cut)
 
     def forward(self):
-        fit_sums.derive(self.theta, self.derived, self.padded, self.height, self.width, self.cut)
+        fit_boxes.derive(self.theta, self.derived, self.padded, self.height, self.width, self.cut)
         # Exactly the room that is asked for, so that a sum beyond it is caught below.
-        chains, spans, layout = fit_sums.room(self.derived, self.count, self.padded)
+        chains, spans, layout = fit_boxes.room(self.derived, self.count, self.padded)
         self.chains = np.full(chains + LANES, np.nan, np.float32)
         self.spans = np.full(spans + LANES, np.nan, np.float32)
         self.layout = np.full(2 * layout, np.nan, np.float32)
@@ -162,8 +162,8 @@ def test_needles_and_chains_are_both_met():
     space = Workspace(random_frame(70, 1, 28, 28), np.zeros((28, 28, 1), np.uint8), normalised=False)
     space.forward()
     table = space.derived.reshape(10, -1)[:, :70]
-    on_canvas = (table[fit_sums.VECTORS] > 0) & (table[fit_sums.ROWS] > 0)
-    chain = table[fit_sums.CHAIN] > 0
+    on_canvas = (table[fit_boxes.VECTORS] > 0) & (table[fit_boxes.ROWS] > 0)
+    chain = table[fit_boxes.CHAIN] > 0
     assert (on_canvas & chain).sum() > 10
     assert (on_canvas & ~chain).sum() > 10
     assert (~on_canvas).sum() > 0
