@@ -1,7 +1,7 @@
 """Counts the floating-point operations of the compiled fit, and measures what the processor could do.
 
 Operations are counted by lane, the lanes that hang over the edge of a box included; a fused multiply-add counts
-two, an exponential 12, a division or a square root 1. The counts per vector are read off ``encoders.fit_sums`` and ``encoders.fit_boxes``.
+two, an exponential 12, a division or a square root 1. The counts per vector are read off ``encoders.fit_sums``.
 """
 
 from __future__ import annotations
