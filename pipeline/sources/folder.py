@@ -57,21 +57,17 @@ def open_folder(
     """
     listing = list_folder(path)
     record = SourceRecord(name=name or resolved(path).name, digest=digest_of_listing(listing.sizes.items()))
-    return ImageFileSource(
-        record,
-        listing.files,
-        size=size,
-        where=str(path),
-        background=background,
-        left_out=listing.left_out,
-        folders_are_labels=True,
-    )
+    return _images_of(listing, record, path, size, background)
 
 
 def open_zip(path: Path, *, size: int | None = None, name: str | None = None, background: str = BLACK) -> ImageSource:
     """All images inside a zip; arguments and errors as ``open_folder``, and ArchiveError for an unsafe zip."""
     listing = list_zip(path)
     record = SourceRecord(name=name or path.stem, digest=digest_of_files([path]))
+    return _images_of(listing, record, path, size, background)
+
+
+def _images_of(listing: Listing, record: SourceRecord, path: Path, size: int | None, background: str) -> ImageSource:
     return ImageFileSource(
         record,
         listing.files,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data_schemas.errors import JobError, StoppedError
+from data_schemas.errors import JobError, SamplingError, StoppedError
 from data_schemas.stores import open_store
 from encoders.base import FitSettings
 from encoders.decode import decode, to_uint8
@@ -162,6 +161,6 @@ def test_another_k_than_the_run_s_is_refused_before_sampling(run: Run, tmp_path:
 
 def test_starts_of_a_run_that_does_not_draw_are_refused(folder: Path, store: Path) -> None:
     other = load_run(small_run(store, folder / "pixels", model="pixel-dit"), device="cpu")
-    with pytest.raises(Exception, match="render-dit"):
+    with pytest.raises(SamplingError, match="render-dit"):
         AnsweredStarts(other)
-    assert replace(other, model=other.model).draws is False
+    assert not other.draws
