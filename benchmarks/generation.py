@@ -79,9 +79,12 @@ CONTENDERS: dict[str, Contender] = {
     "splatdit": Contender("splats", {**OURS, "classes": False}, 20, fewer=(10,)),
     "splatdit-labels": Contender("splats", {**OURS, "classes": True}, 20),
     "pixel-unet": Contender("pixels", {"model": "pixel-unet", "classes": False}, 20, same_time_as="splatdit"),
-    "render-dit": Contender("splats", {**OURS, "model": "render-dit", "classes": False}, 20),
+    "render-dit": Contender("splats", {**OURS, "model": "render-dit", "classes": False}, 20, fewer=(1, 2, 4, 8)),
     "pixel-dit": Contender(
-        "pixels", {"model": "pixel-dit", "classes": False, "learning_rate": OURS["learning_rate"]}, 20
+        "pixels",
+        {"model": "pixel-dit", "classes": False, "learning_rate": OURS["learning_rate"]},
+        20,
+        fewer=(1, 2, 4, 8),
     ),
     FIT: Contender("pixels", {}, 20, fit_of="pixel-dit"),
 }
@@ -94,8 +97,11 @@ class BenchmarkSet:
     Attributes:
         features: in which FID is measured.
         steps: of every training.
-        images: of the set that are learnt from.
+        images: first images of the set that are learnt from; None takes all.
         samples: of each evaluation.
+        source: the named set; empty takes the name in ``SETS``.
+        unseen: split of that set that samples are compared with; empty compares with what was learnt from.
+        unseen_folder: folder of that split in ``--data-dir``, where it is not that of the set.
         batch: images per step.
         encoding: options of ``resolve_job``.
         contenders: by name, in the order in which they are run.
@@ -103,17 +109,35 @@ class BenchmarkSet:
 
     features: FeatureName
     steps: int
-    images: int = 4000
+    images: int | None = 4000
     samples: int = 500
+    source: str = ""
+    unseen: str = ""
+    unseen_folder: str = ""
     batch: int = 64
     encoding: dict[str, Any] = field(default_factory=dict)
     contenders: tuple[str, ...] = ("splatdit", "published", "pixel-unet", "render-dit", "pixel-dit", FIT)
 
 
+PIXELS_IN = ("splatdit", "render-dit", "pixel-dit", FIT)
+"""The generators of splats that are worth it, beside the pixels."""
+
 SETS: dict[str, BenchmarkSet] = {
     "mnist": BenchmarkSet("classifier", 1200, contenders=(*CONTENDERS,)),
     "sprites": BenchmarkSet("selfsup", 600, samples=256),
-}
+    "mnist-unseen": BenchmarkSet(
+        "classifier", 1200, images=20_000, samples=1000, contenders=PIXELS_IN,
+        source="mnist", unseen="test", unseen_folder="mnist_t10k_first9000", encoding={"split": "train"},
+    ),
+    "sprites-unseen": BenchmarkSet(
+        "selfsup", 1000, images=None, samples=1000, contenders=PIXELS_IN,
+        source="sprites", unseen="test", encoding={"split": "train"},
+    ),
+    "cifar10-unseen": BenchmarkSet(
+        "selfsup", 1200, images=10_000, samples=1000, contenders=PIXELS_IN,
+        source="cifar10", unseen="test", encoding={"split": "train"},
+    ),
+}  # fmt: skip
 
 QUICK: dict[str, BenchmarkSet] = {
     "demo": BenchmarkSet(
@@ -153,19 +177,43 @@ class Finished:
 def store_of(name: str, settings: BenchmarkSet, data_dir: Path | None, out: Path) -> Path:
     """The store of a set's first images, encoded unless it is there: what has been trained belongs to one store."""
     path = out / name / f"{name}.zarr"
+    encoding = {"limit": settings.images, **settings.encoding}
+    return _encoded(settings.source or name, path, data_dir, settings.source or name, encoding)
+
+
+def unseen_of(name: str, settings: BenchmarkSet, data_dir: Path | None, out: Path) -> Path | None:
+    """The store of the images that nothing learns from, without splats; None where the set has no such."""
+    if not settings.unseen:
+        return None
+    source = settings.source or name
+    path = out / name / f"{name}-{settings.unseen}.zarr"
+    encoding = {"split": settings.unseen, "gaussians": 0}
+    return _encoded(source, path, data_dir, settings.unseen_folder or source, encoding)
+
+
+def _encoded(source: str, path: Path, data_dir: Path | None, folder: str, options: dict[str, Any]) -> Path:
     if path.exists():
         with open_store(path, "r") as store:
-            if len(finished_rows(store)) == settings.images:
+            if len(finished_rows(store)) == len(store):
                 return path
-    options: dict[str, Any] = {"limit": settings.images, **settings.encoding}
-    if data_dir is not None and (data_dir / name).exists():
-        options["data_dir"] = data_dir / name
-    encode(resolve_job(name, path, **options))
+    for place in (folder, source):
+        if data_dir is not None and (data_dir / place).exists():
+            options = {**options, "data_dir": data_dir / place}
+            break
+    encode(resolve_job(source, path, **options))
     return path
 
 
 def run_of(
-    name: str, settings: BenchmarkSet, contender: str, seed: int, store: Path, out: Path, *, quick: bool
+    name: str,
+    settings: BenchmarkSet,
+    contender: str,
+    seed: int,
+    store: Path,
+    unseen: Path | None,
+    out: Path,
+    *,
+    quick: bool,
 ) -> Finished:
     """Trains and evaluates a contender with one seed, as far as that is not done."""
     recipe = CONTENDERS[contender]
@@ -196,6 +244,7 @@ def run_of(
                 run=run,
                 store=str(store),
                 out=folder,
+                reference=None if unseen is None else str(unseen),
                 images=settings.samples,
                 evaluations=evaluations,
                 sweep=() if quick else recipe.fewer,
@@ -273,14 +322,15 @@ def main(
     times: dict[str, dict[str, float]] = {}
     for name, settings in sets.items():
         store = out / name / f"{name}.zarr"
+        unseen = out / name / f"{name}-{settings.unseen}.zarr" if settings.unseen else None
         wanted = [known for known in settings.contenders if not contender or known in contender]
         if not tables_only:
-            store = store_of(name, settings, data_dir, out)
+            store, unseen = store_of(name, settings, data_dir, out), unseen_of(name, settings, data_dir, out)
             for seed in numbers:
                 for one in wanted:
-                    run_of(name, settings, one, seed, store, out, quick=quick)
+                    run_of(name, settings, one, seed, store, unseen, out, quick=quick)
         done = [
-            run_of(name, settings, one, seed, store, out, quick=quick)
+            run_of(name, settings, one, seed, store, unseen, out, quick=quick)
             for one in settings.contenders
             for seed in numbers
             if (_evaluation_folder(name, one, seed, out) / JSON_FILE).exists()

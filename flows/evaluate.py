@@ -29,6 +29,7 @@ def evaluate(
     run: PathText,
     store: PathText,
     out: PathText | None = None,
+    reference: PathText | None = None,
     images: Annotated[int, Field(ge=1)] | None = None,
     evaluations: Annotated[int, Field(ge=1)] | None = None,
     sweep: Annotated[str, Field(pattern=r"^\d+(,\d+)*$")] | None = None,
@@ -53,6 +54,7 @@ def evaluate(
         run: folder of the training.
         store: the store that it was trained on, with its source images.
         out: folder of evaluation.json and evaluation.html; without it RUN/evaluation.
+        reference: a store of images that nothing learnt from, to compare with; without it those of the store.
         images: of each set; without it 1,000, at most half of the store.
         evaluations: of the network per image; without it the objective's.
         sweep: further numbers of evaluations, as 5,10,50; without it a quarter and a half.
@@ -82,6 +84,7 @@ def evaluate(
         run=Path(run),
         store=store,
         out=run_folder(Path(run)) / "evaluation" if out is None else Path(out),
+        reference=reference,
         images=images,
         evaluations=evaluations,
         sweep=None if sweep is None else tuple(int(number) for number in sweep.split(",")),
@@ -102,6 +105,7 @@ def evaluate(
         run=run,
         store=store,
         out=job.out,
+        reference=reference,
         weights=weights,
         against=against,
         ablation=ablation,

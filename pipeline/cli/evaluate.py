@@ -14,6 +14,7 @@ EXAMPLES = (
     "splatspace evaluate RUN --store sprites.zarr",
     "splatspace evaluate RUN --store mnist.zarr --images 2000 --evaluations 20 --sweep 5,10,50",
     "splatspace evaluate RUN --store mnist.zarr --against OTHER/evaluation",
+    "splatspace evaluate RUN --store sprites.zarr --reference sprites-test.zarr",
     "splatspace evaluate RUN_OF_PIXELS --store sprites.zarr --splats",
     "splatspace evaluate RUN --store cifar10.zarr --features inception --images 5000",
 )
@@ -26,6 +27,10 @@ def evaluate(
     ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the report. Default: RUN/evaluation.")
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="A store of images that nothing learnt from, to compare with. Default: those of --store."),
     ] = None,
     features: Annotated[
         Literal["auto", "classifier", "selfsup", "inception"],
@@ -83,6 +88,7 @@ def evaluate(
         run=run,
         store=store,
         out=out or run_folder(run) / "evaluation",
+        reference=reference,
         images=images,
         evaluations=evaluations,
         sweep=_numbers(sweep),

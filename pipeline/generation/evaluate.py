@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,7 +67,13 @@ _NO_SCORE = {
 
 @dataclass(frozen=True)
 class _Sets:
-    """Row numbers: the reference, as many others for the floor, and where neighbours are searched."""
+    """Row numbers.
+
+    Attributes:
+        reference: what samples are compared with, in the store of the reference.
+        others: as many others for the floor, in the same store.
+        searched: where neighbours are searched, in the store that was learnt from.
+    """
 
     reference: NDArray[np.int64]
     others: NDArray[np.int64]
@@ -112,16 +119,26 @@ def evaluate(
     ablation = None if job.ablation is None else read_ablation(job.ablation)
     run = load_run(job.run, device=device)
     fit = sample_fit(run, gaussians=job.gaussians, steps=job.steps, seed=job.seed) if job.splats or run.draws else None
-    with open_store(job.store, "r") as store:
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(open_store(job.store, "r"))
         run.require_same_data(store.header, store.path)
         run.require_guidable(job.guidance)
         rows = finished_rows(store)[: job.rows]
         run.require_known_labels(labels(store, rows), store.path, store.header.source.label_names)
+        compared = store if job.reference is None else stack.enter_context(open_store(job.reference, "r"))
+        unseen = finished_rows(compared)
+        if job.reference is not None:
+            run.require_same_size(compared.header, compared.path)
+            run.require_known_labels(labels(compared, unseen), compared.path, compared.header.source.label_names)
         extractor = extractor or build_extractor(job.features, store, weights=job.weights)
-        sets = _chosen_sets(job, _kept_apart(run, store, rows, extractor), extractor, len(store))
+        split = _kept_apart(run, store, rows, extractor)
+        if job.reference is not None:
+            split = DataSplit(rows, unseen, split.repeats)
+        sets = _chosen_sets(job, split, extractor, len(compared))
         # Before the hours of measuring: whoever comes second would overwrite what the first one writes.
         with sole_writer(job.out):
-            found, pictures = _measure(job, run, fit, store, sets, extractor, len(rows), progress)
+            finished = len(rows if job.reference is None else unseen)
+            found, pictures = _measure(job, run, fit, store, compared, sets, extractor, finished, progress)
             write_whole(job.out / PAGE_FILE, render_page(found, pictures, others, ablation).encode())
             write_whole(job.out / JSON_FILE, (found.model_dump_json(indent=2) + "\n").encode())
     logger.info("Evaluation written to %s", job.out)
@@ -176,6 +193,7 @@ def _measure(
     run: Run,
     fit: SampleFit | None,
     store: SplatStore,
+    compared: SplatStore,
     sets: _Sets,
     extractor: FeatureExtractor,
     finished: int,
@@ -190,10 +208,10 @@ def _measure(
     )
     steps_of(settings.sampler, settings.evaluations)
     conditional = run.objective.classes > 0
-    wanted = run.labels.classes(labels(store, sets.reference)) if conditional else None
+    wanted = run.labels.classes(labels(compared, sets.reference)) if conditional else None
     count = len(sets.reference)
-    real, rendered = originals(store, sets.reference), renderings(store, sets.reference)
-    reference, others = extractor.forward(real), extractor.forward(originals(store, sets.others))
+    real, rendered = originals(compared, sets.reference), renderings(compared, sets.reference)
+    reference, others = extractor.forward(real), extractor.forward(originals(compared, sets.others))
     rendered_features = extractor.forward(rendered)
     scored: list[Scores] = []
     headline: Drawn | None = None
@@ -229,7 +247,7 @@ def _measure(
             seed=job.seed,
             facts=training_facts(run.config),
         ),
-        reference=reference_facts(store, finished),
+        reference=reference_facts(compared, finished),
         features=FeatureFigures(
             name=extractor.name, sha=extractor.sha, dimension=extractor.dimension, facts=extractor.facts
         ),

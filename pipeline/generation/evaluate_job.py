@@ -21,6 +21,9 @@ class EvaluateJob:
         run: folder of the training, or its ``model.safetensors``.
         store: path or URL of the store that the generator was trained on, with source images.
         out: folder of ``evaluation.json`` and ``evaluation.html``.
+        reference: path or URL of a store of images that nothing learnt from, of the same size: samples are compared
+            with these. None compares with the images of ``store``. The features and the nearest originals are always
+            those of ``store``.
         images: of each set; None takes 1,000, or half of the store where that is less.
         evaluations: of the network; None takes the objective's.
         sweep: further numbers of evaluations to measure; None takes a quarter and a half of ``evaluations``.
@@ -42,6 +45,7 @@ class EvaluateJob:
     run: Path
     store: str
     out: Path
+    reference: str | None = None
     images: int | None = None
     evaluations: int | None = None
     sweep: tuple[int, ...] | None = None

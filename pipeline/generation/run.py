@@ -153,16 +153,27 @@ class Run:
                 next_step="leave --guidance out",
             )
 
+    def require_same_size(self, header: StoreHeader, path: object) -> None:
+        """Refuses a store of images of another size.
+
+        Raises:
+            StoreMismatchError: another height, width or number of channels.
+        """
+        self._require(header, path, splats=False)
+
     def require_same_data(self, header: StoreHeader, path: object) -> None:
         """Refuses a store that the network cannot read.
 
         Raises:
             StoreMismatchError: another codec, layout, number of Gaussians or size.
         """
+        self._require(header, path, splats=True)
+
+    def _require(self, header: StoreHeader, path: object, *, splats: bool) -> None:
         spec = self.spec
         found: dict[str, Any] = {"height": header.height, "width": header.width, "channels": header.channels}
         wanted: dict[str, Any] = {"height": spec.height, "width": spec.width, "channels": spec.channels}
-        if isinstance(self.representation, SplatRepresentation):
+        if splats and isinstance(self.representation, SplatRepresentation):
             found |= {"codec": header.codec, "layout": header.layout, "gaussians": header.gaussians}
             wanted |= {"codec": self.codec, "layout": self.representation.layout.name, "gaussians": spec.gaussians}
         differing = [name for name, value in wanted.items() if found[name] != value]

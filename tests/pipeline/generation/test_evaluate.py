@@ -225,6 +225,38 @@ def test_pixels_are_measured_as_splats_too(folder: Path, tmp_path: Path) -> None
     assert f"as {GAUSSIANS} splats" in table.export_text()
 
 
+@pytest.fixture(scope="module")
+def unseen(folder: Path) -> Path:
+    """A store of other images, without splats."""
+    run(folder / "unseen.zarr", ArrayImages(pictures(150, seed=7)), gaussians=0)
+    return folder / "unseen.zarr"
+
+
+def test_samples_are_compared_with_images_that_nothing_learnt_from(
+    folder: Path, unseen: Path, tmp_path: Path, trained: Run, found: Evaluation
+) -> None:
+    compared = evaluate(job_for(folder, tmp_path, reference=str(unseen)), device="cpu")
+    settings = Settings(trained.objective.settings.sampler, 4, 1.0, 0, 64)
+    with open_store(folder / "store.zarr", "r") as store, open_store(unseen, "r") as other:
+        rows = np.random.default_rng(0).permutation(finished_rows(other))
+        extractor = build_extractor("auto", store)
+        drawn = draw(trained, settings, labels(other, rows[:IMAGES]), IMAGES, lambda _done: None)
+        reference = extractor.forward(originals(other, rows[:IMAGES]))
+        floor = frechet_distance(reference, extractor.forward(originals(other, rows[IMAGES : 2 * IMAGES])))
+        assert compared.neighbours.references == len(finished_rows(store)) == 149
+    assert compared.headline.fid == pytest.approx(frechet_distance(reference, extractor.forward(drawn.images)), 1e-4)
+    assert compared.real_floor.fid == pytest.approx(floor, rel=1e-4)
+    assert (compared.reference.store, compared.reference.finished) == ("unseen.zarr", 150)
+    assert compared.features == found.features, "learnt from the store of the training"
+    assert compared.headline.fid != found.headline.fid
+
+
+def test_images_to_compare_with_must_have_the_size_of_the_run(folder: Path, tmp_path: Path) -> None:
+    run(tmp_path / "small.zarr", ArrayImages(pictures(150, side=7)), gaussians=0)
+    with pytest.raises(StoreMismatchError, match="height 7, width 7"):
+        evaluate(job_for(folder, tmp_path / "out", reference=str(tmp_path / "small.zarr")), device="cpu")
+
+
 def test_splats_of_splats_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SamplingError, match="generates splats already"):
         evaluate(job_for(folder, tmp_path / "out", splats=True), device="cpu")
@@ -328,8 +360,9 @@ def test_labels_that_were_not_learnt_are_refused_and_named(
             rows = store.read_block(block)
             rows.label += shift
             store.write_block(block, rows)
-    with pytest.raises(StoreMismatchError, match=rf"did not learn: {named}\. Allowed: labels 0, 1, 2\."):
-        evaluate(job_for(folder, tmp_path / "out", store=str(other)), device="cpu")
+    for options in ({"store": str(other)}, {"reference": str(other)}):
+        with pytest.raises(StoreMismatchError, match=rf"did not learn: {named}\. Allowed: labels 0, 1, 2\."):
+            evaluate(job_for(folder, tmp_path / "out", **options), device="cpu")
     assert not (tmp_path / "out").exists()
 
 
