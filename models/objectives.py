@@ -30,9 +30,6 @@ RenderLoss = Callable[[Tensor, Tensor], Tensor]
 """(clean features [row, ...] as predicted, int64 [row] of the batch) -> weighted loss [row]."""
 
 SMALLEST_NOISE = 0.05
-SHOWN_NOISE = 0.1
-"""Share of noise that the error of a rendering counts for where the image is shown clean."""
-
 SMALLEST_SIGNAL = 1e-3
 """Bounds of divisors: where there is next to no signal, predicted noise says nothing about the data."""
 
@@ -169,7 +166,6 @@ class Objective:
     ) -> Tensor:
         """What the rendering, and to images that are shown clean the Gaussians, lack: float32 [image]."""
         distance = noise.flatten(1).mean(dim=1).clamp_min(SMALLEST_NOISE)
-        distance = torch.cat([torch.full_like(distance[:shown], SHOWN_NOISE), distance[shown:]])
         result = self.settings.rendering_weight * rendering_error(answer.rendering, clean) / distance**2
         if splat_loss is not None and shown:
             rows = torch.arange(shown, device=clean.device)

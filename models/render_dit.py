@@ -11,7 +11,6 @@ Gaussians; a few steps of the fitter bring them to the sampled image (``sample -
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, overload
@@ -23,24 +22,11 @@ from data_schemas.errors import JobError
 from data_schemas.splats import layout_named
 from models.base import DataSpec
 from models.pixel_dit import PixelDiT, PixelDiTConfig
+from models.slot_numbers import SlotNumbers, usual_slots
 from models.slot_places import places_of
 
 Renderer = Callable[[Tensor, int, int], Tensor]
 """(splats [image, gaussian, parameter], height, width) -> float32 [image, row, column, channel], not clipped."""
-
-SIGMA_RANGE = 2.0
-"""Natural logarithm of how far a sigma can go from its start, either way: a factor of 7.4."""
-
-POSITION_RANGE = 4.0
-"""Spacings of the anchors that a centre can leave its anchor, on either axis."""
-
-LARGEST_RHO = 0.98
-
-FIRST_SIGMA = 0.5
-"""Spacings of the anchors: neighbours overlap, and their gradients reach each other."""
-
-FIRST_COLOUR = 0.15
-"""Intensity at which all Gaussians begin: sums of overlapping neighbours are then a dark grey."""
 
 
 def nothing_drawn(splats: Tensor, height: int, width: int) -> Tensor:
@@ -77,16 +63,18 @@ class RenderDiTConfig(PixelDiTConfig):
 class RenderDiT(PixelDiT):
     """The transformer of :class:`~models.pixel_dit.PixelDiT` with K Gaussians as its answer.
 
-    Every slot belongs to the token of the patch that its anchor lies in. The Gaussians are bounded, so that any weights
-    draw something that can be drawn: sigmas within ``exp(SIGMA_RANGE)`` of their start, centres within
-    ``POSITION_RANGE`` spacings of their anchor, and colours in [0, 1] where those of the store are.
+    Every slot belongs to the token of the patch that its place lies in. What the network says of a slot is how far its
+    Gaussian is from the usual one of the store (:class:`~models.slot_numbers.SlotNumbers`), so that it begins with the
+    mean of the store, and any weights draw something that can be drawn.
 
     Args:
-        spec: images, with ``anchors``, ``layout`` and ``colours`` of the Gaussians.
+        spec: images, with ``anchors``, ``layout`` and ``colours`` of the Gaussians; the anchors are the places of the
+            slots, best those where the store's Gaussians lie on average.
         config: the size.
 
     Attributes:
         renderer: draws the Gaussians; set it before the first call (``pipeline`` does).
+        slots: the usual Gaussians; ``take`` those of the store before the training.
 
     Raises:
         JobError: no anchors, fewer anchors than patches, or a patch larger than the image.
@@ -98,38 +86,16 @@ class RenderDiT(PixelDiT):
         self.layout = layout_named(spec.layout)
         places = places_of(spec.anchors, height=spec.height, width=spec.width, patch=self.patch)
         device = self.slot.device
-        self.spacing, self.most = places.spacing, places.most
+        self.most = places.most
         self.answers: Tensor
-        self.anchors: Tensor
         self.register_buffer("answers", places.flat.to(device), persistent=False)
-        self.register_buffer("anchors", places.anchors.to(device), persistent=False)
+        usual = usual_slots(places.anchors, places.spacing, spec.channels, spec.colours)
+        self.slots = SlotNumbers(usual, self.layout, spec.colours).to(device)
+        self.each = usual.mean.shape[1]
         self.pixels = spec.channels * self.patch**2 if config.residual else 0
-        self.trunk.leave = nn.Linear(config.size.width, self.pixels + self.most * self.layout.width, bias=False)
+        self.trunk.leave = nn.Linear(config.size.width, self.pixels + self.most * self.each, bias=False)
         nn.init.zeros_(self.trunk.leave.weight)
-        first = torch.zeros(spec.gaussians, self.layout.width)
-        bounded = spec.colours == "bounded"
-        grey = math.log(FIRST_COLOUR / (1 - FIRST_COLOUR)) if bounded else FIRST_COLOUR
-        first[:, self.layout.colour_slice] = grey
-        self.first = nn.Parameter(first)
-
-    def read(self, numbers: Tensor) -> Tensor:
-        """Numbers without bounds -> splats.
-
-        Args:
-            numbers: [batch, gaussian, parameter], 0 for the start.
-
-        Returns:
-            float32 of the same shape, in the columns of the layout.
-        """
-        layout, raw = self.layout, numbers.float() + self.first.float()
-        sigma = FIRST_SIGMA * self.spacing * torch.exp(SIGMA_RANGE * torch.tanh(raw[..., :2] / SIGMA_RANGE))
-        rho = LARGEST_RHO * torch.tanh(raw[..., 2:3])
-        colour = raw[..., layout.colour_slice]
-        if self.spec.colours == "bounded":
-            colour = torch.sigmoid(colour)
-        centre = self.anchors + self.spacing * POSITION_RANGE * torch.tanh(raw[..., -2:] / POSITION_RANGE)
-        opacity = [torch.ones_like(rho)] if layout.has_alpha else []
-        return torch.cat([sigma, rho, *opacity, colour, centre], dim=-1)
+        self.first = nn.Parameter(torch.zeros(spec.gaussians, self.each))
 
     @overload
     def forward(
@@ -158,7 +124,7 @@ class RenderDiT(PixelDiT):
         height, width = noisy.shape[-2:]
         leaving = self.trunk(self.tokens(noisy), self.condition(time, label))
         numbers = leaving[..., self.pixels :].unflatten(-1, (self.most, -1)).flatten(1, 2)[:, self.answers]
-        splats = self.read(numbers)
+        splats = self.slots.splats(numbers + self.first)
         rendering = 2 * self.renderer(splats, height, width).permute(0, 3, 1, 2) - 1
         image = rendering
         if self.pixels:

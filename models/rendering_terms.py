@@ -12,13 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from data_schemas.splats import Layout
-
-SMALLEST_SIGMA = 1e-4
-"""Normalised units; the logarithm of a stored sigma of 0 would be infinite."""
-
-COLOUR_WEIGHT = 2.0
-"""A difference of 0.5 in intensity counts like one spacing of the anchors in place, or a factor e in sigma."""
+from models.slot_numbers import SlotNumbers
 
 NEAR = 0.3
 """Differences up to this count by their square, larger ones by their size: half of a fit's numbers are its noise."""
@@ -37,28 +31,18 @@ def rendering_error(rendering: Tensor, clean: Tensor) -> Tensor:
     return (rendering.float() - clean.float()).square().flatten(1).mean(dim=1)
 
 
-def splat_distance(splats: Tensor, wanted: Tensor, layout: Layout, spacing: float) -> Tensor:
+def splat_distance(splats: Tensor, wanted: Tensor, slots: SlotNumbers) -> Tensor:
     """How far Gaussians are from others of the same slots.
 
     Args:
-        splats: [image, gaussian, parameter] in ``layout``.
+        splats: [image, gaussian, parameter].
         wanted: the same shape.
-        layout: the columns of both.
-        spacing: of the anchors, in normalised units: the unit of a difference in place.
+        slots: the spreads of the slots, which are the units.
 
     Returns:
-        float32 [image]: the mean of the smooth absolute differences (``torch.nn.functional.smooth_l1_loss``) in
-        log sigma, rho, colour times ``COLOUR_WEIGHT`` and place.
+        float32 [image]: the mean of the smooth absolute differences (``torch.nn.functional.smooth_l1_loss``) of
+        their numbers.
     """
-    differences = comparable(splats, layout, spacing) - comparable(wanted, layout, spacing)
+    differences = slots.numbers(splats) - slots.numbers(wanted)
     zero = torch.zeros_like(differences)
     return functional.smooth_l1_loss(differences, zero, beta=NEAR, reduction="none").flatten(1).mean(dim=1)
-
-
-def comparable(splats: Tensor, layout: Layout, spacing: float) -> Tensor:
-    """The columns of splats in units in which one is as far as another: [image, gaussian, number]."""
-    values = splats.float()
-    sigmas = [values[..., [layout.index(name)]].clamp_min(SMALLEST_SIGMA).log() for name in ("sigma_x", "sigma_y")]
-    place = values[..., [layout.index("x"), layout.index("y")]] / spacing
-    colour = COLOUR_WEIGHT * values[..., layout.colour_slice]
-    return torch.cat([*sigmas, values[..., [layout.index("rho")]], colour, place], dim=-1)

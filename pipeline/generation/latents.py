@@ -26,6 +26,7 @@ from models.base import DataSpec
 from models.pixel_representation import PixelRepresentation
 from models.registry import ModelEntry, model_named
 from models.representation import SplatRepresentation
+from models.slot_numbers import SlotStatistics, slot_statistics
 from pipeline.content_identity import content_identities
 from pipeline.finite_splats import require_finite
 from pipeline.generation.class_labels import ClassLabels
@@ -271,6 +272,21 @@ class TrainingRows:
         weight = self.job.objective_changes.get("splat_weight", 0)
         return self.entry.draws and weight > 0 and self.header.anchors is not None
 
+    @cached_property
+    def slot_statistics(self) -> SlotStatistics | None:
+        """The usual Gaussians of a store with slot identity, for a model that draws; None for all others.
+
+        Raises:
+            StoreCorruptError: splats that are not finite.
+        """
+        if not self.entry.draws or self.header.anchors is None:
+            return None
+        portions = (
+            torch.from_numpy(self.splats(slice(start, start + CHUNK_ROWS)).astype(np.float32, copy=False))
+            for start in range(0, len(self), CHUNK_ROWS)
+        )
+        return slot_statistics(portions, self.header.splat_layout, self.header.colours)
+
     def images(self, positions: Sequence[int] | NDArray[np.int64] | slice) -> NDArray[np.uint8]:
         """Source images uint8 [image, y, x, channel]."""
         return self.store.read(["image"], self.rows[positions].tolist())["image"]
@@ -305,7 +321,8 @@ class TrainingRows:
 
     def spec(self, representation: SplatRepresentation | PixelRepresentation) -> DataSpec:
         """What the network is built for."""
-        header, points = self.header, self.slots.anchors
+        header, usual = self.header, self.slot_statistics
+        points = self.slots.anchors if usual is None else usual.centres
         splats = isinstance(representation, SplatRepresentation)
         return DataSpec(
             kind=self.entry.sees,

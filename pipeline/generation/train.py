@@ -20,6 +20,7 @@ from models.checkpoint import read_config
 from models.ema import Ema, decay_for
 from models.objectives import build_objective
 from models.registry import build_model, step_gflop
+from models.render_dit import RenderDiT
 from pipeline.generation.drawing_networks import with_renderers
 from pipeline.generation.folder_lock import sole_writer
 from pipeline.generation.jobs import TrainJob
@@ -114,6 +115,8 @@ def _trained(
         network = with_renderers(
             build_model(job.model, job.preset, rows.spec(representation), **job.changes), store.header.codec
         )
+        if isinstance(network, RenderDiT) and rows.slot_statistics is not None:
+            network.slots.take(rows.slot_statistics)
         gflop = step_gflop(copy.deepcopy(network).to("meta"))
         network.to(fabric.device)
         ema = Ema(network, decay_for(job.steps)) if job.ema else None
@@ -290,7 +293,7 @@ def _device_name(device: torch.device) -> str:
 
 def _order_words(rows: TrainingRows) -> str:
     if rows.entry.draws:
-        return "slots of the store's anchors" if rows.header.anchors is not None else "slots of a regular grid"
+        return "slots of the store" if rows.header.anchors is not None else "slots of a regular grid"
     if rows.job.kind == "pixels":
         return "none (pixels)"
     if not rows.entry.needs_slots:

@@ -219,7 +219,7 @@ class TrainLoop:
         wanted, network = batch.splats, self._network
         if wanted is None or not isinstance(network, RenderDiT):
             return None
-        return lambda splats, rows: splat_distance(splats, wanted[rows], network.layout, network.spacing)
+        return lambda splats, rows: splat_distance(splats, wanted[rows], network.slots)
 
     def _anywhere(self, here: bool) -> bool:
         """Whether any process says so; all answer alike, so that none waits for another."""

@@ -14,10 +14,11 @@ from data_schemas.errors import JobError
 from data_schemas.splats import GREY, RGB, layout_named
 from encoders.render import render
 from models.base import DataSpec
-from models.objectives import SHOWN_NOISE, build_objective
+from models.objectives import SMALLEST_NOISE, build_objective
 from models.registry import MODELS, build_model, measure_model
-from models.render_dit import LARGEST_RHO, POSITION_RANGE, SIGMA_RANGE, RenderDiT
+from models.render_dit import RenderDiT
 from models.rendering_terms import splat_distance
+from models.slot_numbers import FARTHEST, FIRST_SIGMA, LARGEST_RHO, SlotNumbers, slot_statistics
 from models.slot_places import places_of
 from tests.models.networks import awakened, grid_anchors, noise
 
@@ -32,6 +33,9 @@ SPEC = DataSpec(
     anchors=grid_anchors(5, 4),
     layout="rgb",
 )
+
+SPACING = 2 / 20**0.5
+"""Of the anchors: the side of the square that each of them has for itself."""
 
 
 def drawing(splats: Tensor, height: int, width: int, *, layout: str = "rgb") -> Tensor:
@@ -77,12 +81,11 @@ def test_whatever_the_weights_the_splats_are_within_their_bounds() -> None:
     with torch.no_grad():
         model.trunk.leave.weight.mul_(1000)
     splats = model(noise(4, 3, 10, 12), torch.rand(4), whole=True).splats
-    sigma = splats[..., :2] / (0.5 * model.spacing)
-    assert sigma.log().abs().max() <= SIGMA_RANGE + 1e-4
+    assert (splats[..., :2] / (FIRST_SIGMA * SPACING)).log().abs().max() <= FARTHEST + 1e-4
     assert splats[..., 2].abs().max() <= LARGEST_RHO
     assert splats[..., 3:6].min() >= 0 <= 1 - splats[..., 3:6].max()
     away = (splats[..., -2:] - torch.tensor(SPEC.anchors)).abs().max()
-    assert away <= POSITION_RANGE * model.spacing + 1e-4
+    assert away <= FARTHEST * SPACING + 1e-4
     signed = awake(replace(SPEC, colours="signed"))
     with torch.no_grad():
         signed.trunk.leave.weight.mul_(1000)
@@ -154,19 +157,58 @@ def test_the_loss_adds_the_rendering_and_for_clean_images_the_splats() -> None:
     plain = loss()
     seen = model(clean[:2], torch.ones(2), None, whole=True)
     error = (seen.rendering - clean[:2]).square().flatten(1).mean(dim=1)
-    torch.testing.assert_close(plain[:2], 0.5 * error / SHOWN_NOISE**2)  # nothing is predicted where all is shown
-    taught = loss(splat_loss=lambda splats, rows: splat_distance(splats, wanted[rows], RGB, model.spacing))
-    distance = splat_distance(seen.splats, wanted[:2], RGB, model.spacing)
+    torch.testing.assert_close(plain[:2], 0.5 * error / SMALLEST_NOISE**2)  # nothing is predicted where all is shown
+    taught = loss(splat_loss=lambda splats, rows: splat_distance(splats, wanted[rows], model.slots))
+    distance = splat_distance(seen.splats, wanted[:2], model.slots)
     torch.testing.assert_close(taught - plain, 0.25 * torch.cat([distance, torch.zeros(2)]))
     without = build_objective("flow-clean", classes=2, **{**changes, "rendering_weight": 0.0})
     generator = torch.Generator().manual_seed(0)
     assert (without.loss(model, clean, torch.tensor([0, 1, 0, 1]), generator)[2:] < plain[2:]).all()
 
 
-def test_distances_of_splats_are_zero_for_equal_ones_and_count_places_in_spacings() -> None:
-    splats = torch.rand(2, 20, 8) * 0.5 + 0.1
-    assert (splat_distance(splats, splats, RGB, 0.4) == 0).all()
+def stored_splats(images: int = 50, *, seed: int = 0) -> Tensor:
+    """Splats of 20 slots, each with a place, a size and a colour of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    usual = torch.rand(20, 8, generator=torch.Generator().manual_seed(9)) * 0.5 + 0.2
+    return (usual + 0.05 * torch.randn(images, 20, 8, generator=generator)).clamp(0.05, 0.95)
+
+
+def test_slots_begin_at_the_mean_of_the_store_and_count_in_its_spreads() -> None:
+    stored = stored_splats()
+    found = slot_statistics([stored[:7], stored[7:]], RGB, "bounded")
+    model = network()
+    model.slots.take(found)
+    with torch.no_grad():
+        splats = model(noise(1, 3, 10, 12), torch.rand(1), whole=True).splats[0]
+    torch.testing.assert_close(splats[:, :2], stored[..., :2].log().mean(dim=0).exp())
+    torch.testing.assert_close(splats[:, 3:6], stored[..., 3:6].logit().mean(dim=0).sigmoid())
+    torch.testing.assert_close(splats[:, -2:], stored[..., -2:].mean(dim=0))
+    numbers = model.slots.numbers(stored)
+    torch.testing.assert_close(numbers.mean(dim=0), torch.zeros(20, 8), atol=1e-4, rtol=0)
+    torch.testing.assert_close(numbers.std(dim=0, correction=0), torch.ones(20, 8), atol=1e-3, rtol=0)
+    torch.testing.assert_close(torch.tensor(found.centres), stored[..., -2:].mean(dim=0))
+
+
+def test_numbers_and_splats_are_each_other_s_inverse_near_the_mean() -> None:
+    stored = stored_splats()
+    slots = SlotNumbers(slot_statistics([stored], RGB, "bounded"), RGB, "bounded")
+    numbers = slots.numbers(stored).clamp(-0.5, 0.5)
+    torch.testing.assert_close(slots.numbers(slots.splats(numbers)), numbers, atol=1e-3, rtol=1e-3)
+
+
+def test_a_slot_that_never_changes_and_sigmas_of_zero_stay_finite() -> None:
+    same = torch.zeros(3, 20, 8)
+    slots = SlotNumbers(slot_statistics([same], RGB, "bounded"), RGB, "bounded")
+    assert torch.isfinite(slots.numbers(same)).all()
+    assert torch.isfinite(slots.splats(torch.full((1, 20, 8), 1e6))).all()
+
+
+def test_distances_of_splats_are_zero_for_equal_ones_and_count_in_spreads_of_the_slot() -> None:
+    stored = stored_splats()
+    slots = SlotNumbers(slot_statistics([stored], RGB, "bounded"), RGB, "bounded")
+    splats = stored[:2]
+    assert (splat_distance(splats, splats, slots) == 0).all()
     moved = splats.clone()
-    moved[..., -1] += 0.4  # one spacing: beyond NEAR the distance grows by its size
+    moved[..., -1] += slots.spread[:, -1]  # one spread: beyond NEAR the distance grows by its size
     expected = (1 - 0.3 / 2) / 8
-    torch.testing.assert_close(splat_distance(moved, splats, RGB, 0.4), torch.full((2,), expected))
+    torch.testing.assert_close(splat_distance(moved, splats, slots), torch.full((2,), expected), atol=1e-5, rtol=1e-4)

@@ -34,7 +34,7 @@ def small_run(store: Path, out: Path, *, model: str, classes: bool = True, **opt
     held = load_checkpoint(path)
     generator = torch.Generator().manual_seed(0)
     weights = {
-        name: torch.randn(value.shape, generator=generator) * 0.05 if value.is_floating_point() else value
+        name: value if name.startswith("slots.") else torch.randn(value.shape, generator=generator) * 0.05
         for name, value in held.model.items()
     }
     save_checkpoint(path, weights, held.config, held.tensors)
