@@ -28,7 +28,7 @@ COLOUR_EDGE = 0.01
 """Colours nearer to 0 or 1 count as so near: their log-odds would be infinite."""
 
 RHO_EDGE = 0.95
-SMALLEST_SPREAD = 0.01
+SMALLEST_SPREAD = 0.02
 """Of a number that is the same in all images."""
 
 FIRST_SIGMA = 0.5

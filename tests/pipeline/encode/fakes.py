@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from data_schemas.records import SourceRecord
 from encoders.anchors import anchors
-from encoders.base import FitResult, FitSettings
+from encoders.base import Encoder, FitResult, FitSettings
 from pipeline.encode import EncodeSummary, encode
 from pipeline.jobs import EncodeJob, resolve_job
 from pipeline.sources.base import SourceImage
@@ -101,6 +101,6 @@ def job_for(out: Path, **options: Any) -> EncodeJob:
     return resolve_job("arrays", out, **{"gaussians": GAUSSIANS, "block_rows": 4, "workers": 1, **options})
 
 
-def run(out: Path, source: ArrayImages, encoder: SamplingEncoder | None = None, **options: Any) -> EncodeSummary:
+def run(out: Path, source: ArrayImages, encoder: Encoder | None = None, **options: Any) -> EncodeSummary:
     """Encodes ``source`` into ``out``."""
     return encode(job_for(out, **options), source=source, encoder=encoder or SamplingEncoder())

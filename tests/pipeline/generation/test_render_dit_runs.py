@@ -27,7 +27,8 @@ from pipeline.generation.sample_job import SampleJob
 from pipeline.generation.train import train
 from pipeline.generation.train_state import MODEL_FILE, continued_job
 from pipeline.verify import verify
-from tests.pipeline.encode.fakes import GAUSSIANS
+from tests.pipeline.encode.fakes import GAUSSIANS, ArrayImages, pictures
+from tests.pipeline.encode.fakes import run as encode_pictures
 from tests.pipeline.generation.tiny_runs import small_run, small_store
 
 SMALL: dict[str, Any] = {
@@ -128,7 +129,11 @@ def test_a_stopped_training_goes_on_to_the_same_weights(store: Path, tmp_path: P
         assert torch.equal(tensor, other.tensors[name]), name
 
 
-def test_it_draws_what_it_is_shown_after_some_steps(folder: Path, store: Path) -> None:
+def test_it_draws_what_it_is_shown_after_some_steps(folder: Path) -> None:
+    store = folder / "fitted.zarr"
+    encode_pictures(
+        store, ArrayImages(pictures(8, side=2).repeat(4, 1).repeat(4, 2)), CpuEncoder(FitSettings(GAUSSIANS, steps=20))
+    )
     with open_store(store) as opened:
         images = opened.read(["image"])["image"]
         layout = opened.header.splat_layout
@@ -140,7 +145,7 @@ def test_it_draws_what_it_is_shown_after_some_steps(folder: Path, store: Path) -
         splats = CpuEncoder(FitSettings(GAUSSIANS, steps=0), starts=AnsweredStarts(run)).fit(images).splats
         drawn = decode(splats, layout=layout, codec="additive/1", height=images.shape[1], width=images.shape[2])
         figures.append(float(np.mean(psnr(to_uint8(drawn), images))))
-    assert figures[1] > figures[0] + 2
+    assert figures[1] > figures[0] + 2, figures
 
 
 def wrong(store: Path, out: Path, **options: Any) -> None:
