@@ -32,11 +32,9 @@ class ObjectiveSettings:
         label_drop: share of labels withheld in training, for classifier-free guidance.
         clean_limit: bound of predicted clean features in sampling; 0 for none.
         beta_variance: ancestral noise of variance beta (as published) and not of the posterior.
-        rendering_weight: of the loss of the rendering alone, of networks that answer with Gaussians; it is measured as
-            the loss of the prediction is.
-        shown_clean: share of the images of a batch that such a network is shown clean, without label: there its
-            answer is that of an encoder.
-        splat_weight: of the distance of that answer to the store's Gaussians, slot by slot.
+        shown_clean: share of the images of a batch that a network which answers with Gaussians is shown clean, without
+            label: there its answer is that of an encoder.
+        shown_weight: of their loss, which counts as that of images with the least noise.
         sampler: used where none is asked for.
         evaluations: the same, of the network.
     """
@@ -55,9 +53,8 @@ class ObjectiveSettings:
     label_drop: float = 0.1
     clean_limit: float = 0.0
     beta_variance: bool = False
-    rendering_weight: float = 0.0
     shown_clean: float = 0.0
-    splat_weight: float = 0.0
+    shown_weight: float = 0.0
     sampler: str = "dpmpp-2m"
     evaluations: int = 20
 

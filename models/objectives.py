@@ -21,8 +21,6 @@ from torch import Tensor, nn
 from data_schemas.errors import CheckpointError, JobError
 from models.noise_times import TimeDraw
 from models.objective_settings import OBJECTIVES, ObjectiveSettings, PathName
-from models.render_dit import RenderedAnswer
-from models.rendering_terms import rendering_error
 from models.representation import Anchors
 from models.schedules import DiscretePath, Path, StraightPath
 
@@ -111,7 +109,6 @@ class Objective:
         generator: torch.Generator,
         *,
         render_loss: RenderLoss | None = None,
-        splat_loss: RenderLoss | None = None,
     ) -> Tensor:
         """The training loss of a batch, with gradients.
 
@@ -121,7 +118,6 @@ class Objective:
             label: int64 [image], negative where there is none; None for no labels.
             generator: the only source of chance; on the CPU or on the device of ``clean``.
             render_loss: an additional loss of the predicted clean features; see ``image_loss_from``.
-            splat_loss: an additional loss of the Gaussians that a network answers with to clean images.
 
         Returns:
             float32 [image]: the mean over the numbers that were not given clean.
@@ -131,14 +127,13 @@ class Objective:
         time = self._draw(clean.shape[0], gaussians, generator).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(clean.device)
         label = self._dropped(label, generator)
-        shown = round(self.settings.shown_clean * len(clean)) if self.settings.rendering_weight else 0
+        shown = round(self.settings.shown_clean * len(clean))
         if shown:
             time = torch.cat([torch.ones_like(time[:shown]), time[shown:]])
             label = None if label is None else torch.cat([torch.full_like(label[:shown], self.classes), label[shown:]])
         signal, share = self._spread_path(self.training_path, time, clean)
         noisy = signal * clean + share * noise
-        answer = model(noisy, time, label, whole=True) if self.settings.rendering_weight else None
-        output = (model(noisy, time, label) if answer is None else answer.image).float()
+        output = model(noisy, time, label).float()
         if self.settings.target == "clean":
             error = output - clean
             if self.settings.loss_space == "velocity":
@@ -149,8 +144,9 @@ class Objective:
             error = output - noise
         wanted = (self.spread(time, clean) < 1).expand_as(clean).flatten(1)
         result = (error.square().flatten(1) * wanted).sum(dim=1) / wanted.sum(dim=1).clamp_min(1)
-        if answer is not None:
-            result = result + self._rendering_loss(answer, clean, share / (signal + share), shown, splat_loss)
+        if shown:  # nothing of them is left to predict: they were masked
+            seen = error[:shown].square().flatten(1).mean(dim=1)
+            result = torch.cat([self.settings.shown_weight * seen, result[shown:]])
         if render_loss is not None:
             moment = time.flatten(1).mean(dim=1) if time.ndim > 1 else time
             least = self.settings.image_loss_from
@@ -159,18 +155,6 @@ class Objective:
                 predicted = self._read(output, noisy, signal, share).clean
                 weight = moment[rows] if least else torch.ones_like(moment)
                 result = result.index_add(0, rows, weight * render_loss(predicted[rows], rows).float())
-        return result
-
-    def _rendering_loss(
-        self, answer: RenderedAnswer, clean: Tensor, noise: Tensor, shown: int, splat_loss: RenderLoss | None
-    ) -> Tensor:
-        """What the rendering, and to images that are shown clean the Gaussians, lack: float32 [image]."""
-        distance = noise.flatten(1).mean(dim=1).clamp_min(SMALLEST_NOISE)
-        result = self.settings.rendering_weight * rendering_error(answer.rendering, clean) / distance**2
-        if splat_loss is not None and shown:
-            rows = torch.arange(shown, device=clean.device)
-            distance_to_splats = splat_loss(answer.splats[:shown], rows).float()
-            result = result.index_add(0, rows, self.settings.splat_weight * distance_to_splats)
         return result
 
     def predict(

@@ -19,7 +19,7 @@ from models.patch_presets import FAMILIES, model_name
 from models.pixel_dit import PixelDiT, PixelDiTConfig
 from models.pixel_unet import PixelUNet, PixelUNetConfig
 from models.published import PublishedConfig, PublishedTransformer
-from models.render_dit import RenderDiT, RenderDiTConfig, nothing_drawn
+from models.render_dit import RenderDiT, nothing_drawn
 from models.set_transformer import SetConfig, SetTransformer
 from models.splatdit import SplatDiT, SplatDiTConfig
 from models.trunk import TrunkSize
@@ -146,10 +146,10 @@ MODELS["render-dit"] = ModelEntry(
     kind="splats",
     state="pixels",
     network=RenderDiT,
-    presets={name: RenderDiTConfig(size) for name, size in _TRUNKS.items()},
+    presets={name: PixelDiTConfig(size) for name, size in _TRUNKS.items()},
     needs_slots=False,
     takes_labels=True,
-    summary="looks at noisy pixels, answers with K Gaussians and a residual; the loss is on the rendering",
+    summary="looks at noisy pixels, answers with K Gaussians; the loss is on their rendering",
 )
 MODELS |= {
     model_name(head, recipe): ModelEntry(

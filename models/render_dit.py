@@ -4,15 +4,14 @@ The noised state is an image, the clean prediction is a set of Gaussians, and th
 is how PixWorld (arXiv:2607.05373) and DiffusionGS (arXiv:2411.14384) work; diffusion of fitted splats has to predict
 the noise of the fit, which is no part of the image.
 
-K Gaussians cannot copy an image that is nearly clean as pixels can. The same trunk therefore answers with a residual of
-pixels, too: rendering and residual together are the prediction that the sampler follows. What comes out are the
-Gaussians; a few steps of the fitter bring them to the sampled image (``sample --polish``).
+The network is the pixel transformer, its loss is the pixel transformer's loss, and what it predicts can be drawn with
+exactly K Gaussians. A share of every batch is shown clean: so it is also an encoder in one pass, which says with which
+Gaussians a finished sample is drawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, overload
 
 import torch
@@ -39,25 +38,12 @@ class RenderedAnswer(NamedTuple):
     """All that the network says of a batch.
 
     Attributes:
-        image: float [batch, channel, row, column], the prediction: rendering and residual.
-        rendering: float [batch, channel, row, column], of the Gaussians alone, in [-1, 1] where they are in range.
+        image: float [batch, channel, row, column], the prediction: their rendering, in [-1, 1] where it is in range.
         splats: float32 [batch, gaussian, parameter] in the layout of the data.
     """
 
     image: Tensor
-    rendering: Tensor
     splats: Tensor
-
-
-@dataclass(frozen=True)
-class RenderDiTConfig(PixelDiTConfig):
-    """Size of a pixel transformer that answers with Gaussians.
-
-    Attributes:
-        residual: whether a residual of pixels is added to the rendering.
-    """
-
-    residual: bool = True
 
 
 class RenderDiT(PixelDiT):
@@ -80,7 +66,7 @@ class RenderDiT(PixelDiT):
         JobError: no anchors, fewer anchors than patches, or a patch larger than the image.
     """
 
-    def __init__(self, spec: DataSpec, config: RenderDiTConfig) -> None:
+    def __init__(self, spec: DataSpec, config: PixelDiTConfig) -> None:
         super().__init__(spec, config)
         self.renderer: Renderer | None = None
         self.layout = layout_named(spec.layout)
@@ -92,8 +78,7 @@ class RenderDiT(PixelDiT):
         usual = usual_slots(places.anchors, places.spacing, spec.channels, spec.colours)
         self.slots = SlotNumbers(usual, self.layout, spec.colours).to(device)
         self.each = usual.mean.shape[1]
-        self.pixels = spec.channels * self.patch**2 if config.residual else 0
-        self.trunk.leave = nn.Linear(config.size.width, self.pixels + self.most * self.each, bias=False)
+        self.trunk.leave = nn.Linear(config.size.width, self.most * self.each, bias=False)
         nn.init.zeros_(self.trunk.leave.weight)
         self.first = nn.Parameter(torch.zeros(spec.gaussians, self.each))
 
@@ -123,11 +108,8 @@ class RenderDiT(PixelDiT):
             raise JobError("a generator of splats by their rendering without a renderer", allowed="one that was set")
         height, width = noisy.shape[-2:]
         leaving = self.trunk(self.tokens(noisy), self.condition(time, label))
-        numbers = leaving[..., self.pixels :].unflatten(-1, (self.most, -1)).flatten(1, 2)[:, self.answers]
+        numbers = leaving.unflatten(-1, (self.most, -1)).flatten(1, 2)[:, self.answers]
         splats = self.slots.splats(numbers + self.first)
-        rendering = 2 * self.renderer(splats, height, width).permute(0, 3, 1, 2) - 1
-        image = rendering
-        if self.pixels:
-            image = rendering + self.picture(leaving[..., : self.pixels], height, width)
-        image = image.to(noisy.dtype)
-        return RenderedAnswer(image, rendering, splats) if whole else image
+        rendering = self.renderer(splats, height, width).permute(0, 3, 1, 2)
+        image = (2 * rendering - 1).to(noisy.dtype)
+        return RenderedAnswer(image, splats) if whole else image

@@ -113,7 +113,7 @@ def unbounded(splats: Tensor, layout: Layout, colours: ColourRange) -> Tensor:
 
 
 class SlotNumbers(nn.Module):
-    """Numbers of a network as splats, and splats as such numbers.
+    """Numbers of a network as splats.
 
     Args:
         statistics: of every slot.
@@ -151,7 +151,3 @@ class SlotNumbers(nn.Module):
         rho = LARGEST_RHO * torch.tanh(values[..., 2:3])
         opacity = [torch.ones_like(rho)] if self.layout.has_alpha else []
         return torch.cat([values[..., :2].exp(), rho, *opacity, colour, values[..., -2:]], dim=-1)
-
-    def numbers(self, splats: Tensor) -> Tensor:
-        """Splats -> float32 [image, gaussian, number]: spreads from the mean, as :meth:`splats` reads them."""
-        return (unbounded(splats, self.layout, self.colours) - self.mean) / self.spread

@@ -37,7 +37,7 @@ TINY_LEARNING_RATE = 3e-3
 """Of the preset ``tiny`` of ``splatdit``: three quarters of the FID that 1e-3 leads to (docs/results.md)."""
 
 
-DRAWN_LOSSES: dict[str, Any] = {"rendering_weight": 0.3, "shown_clean": 0.15, "splat_weight": 0.1}
+DRAWN_LOSSES: dict[str, Any] = {"shown_clean": 0.15, "shown_weight": 0.25}
 """Fields of ``ObjectiveSettings`` of models that look at pixels and answer with Gaussians."""
 
 
@@ -146,10 +146,10 @@ def resolve_train_job(
         raise JobError(f"--classes with model {name}", allowed="--no-classes", next_step="choose another model")
     if kind == "pixels" and (job.render_loss or job.order != "auto"):
         raise JobError("--render-loss or --order of pixels", allowed="train splats", next_step="leave it out")
-    if entry.draws and (job.render_loss or job.order != "auto" or not job.objective_changes["rendering_weight"]):
+    if entry.draws and (job.render_loss or job.order != "auto"):
         raise JobError(
-            f"--render-loss, --order or no rendering_weight with model {name}",
-            allowed="none of them: its loss is on its rendering, and its slots are the store's anchors",
+            f"--render-loss or --order with model {name}",
+            allowed="none of them: its loss is on its rendering, and its slots are the store's",
             next_step="leave them out",
         )
     if kind == "splats" and (job.perceptual != "none" or job.flip):

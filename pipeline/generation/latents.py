@@ -266,12 +266,6 @@ class TrainingRows:
         require_finite(values, rows, self.store)
         return values
 
-    @property
-    def teaches_splats(self) -> bool:
-        """Whether a model that draws is to answer with the store's splats, which then need slots of their own."""
-        weight = self.job.objective_changes.get("splat_weight", 0)
-        return self.entry.draws and weight > 0 and self.header.anchors is not None
-
     @cached_property
     def slot_statistics(self) -> SlotStatistics | None:
         """The usual Gaussians of a store with slot identity, for a model that draws; None for all others.

@@ -41,14 +41,12 @@ class Batch:
         label: int64 [image], the class, -1 where there is none; None where the model is not conditioned.
         target: float32 [image, y, x, channel] in [0, 1]; None without a loss in image space.
         rows: int64 [image], rows of the store.
-        splats: float32 [image, gaussian, parameter], those of the store for models that draw; else None.
     """
 
     clean: Tensor
     label: Tensor | None
     target: Tensor | None
     rows: NDArray[np.int64]
-    splats: Tensor | None = None
 
 
 @dataclass
@@ -58,7 +56,6 @@ class _Group:
     features: Tensor
     images: Tensor | None
     place: NDArray[np.int64]
-    splats: Tensor | None = None
 
 
 class Loader:
@@ -97,7 +94,6 @@ class Loader:
         header = data.header
         size = 4 * int(np.prod(representation.shape))
         size += header.height * header.width * header.channels if self._with_images else 0
-        size += 4 * header.gaussians * header.splat_layout.width if data.teaches_splats else 0
         self.resident = len(data) * size <= most_bytes
         self._shards = self._split(max(CHUNK_ROWS // 16, header.block_rows), most_bytes // 2 // size)
         self._group_rows = max(1, most_bytes // 2 // size)
@@ -114,17 +110,13 @@ class Loader:
     def _read(self, positions: NDArray[np.int64], device: torch.device) -> _Group:
         """Latents of some positions (ascending reading is fastest)."""
         ordered = np.sort(positions)
-        features, images, splats = [], [], []
+        features, images = [], []
         for start in range(0, len(ordered), CHUNK_ROWS):
             part = ordered[start : start + CHUNK_ROWS]
             features.append(self._representation.encode(torch.from_numpy(self._data.stored(part))).to(device))
             if self._with_images:
                 images.append(torch.from_numpy(self._data.images(part)).to(device))
-            if self._data.teaches_splats:
-                splats.append(torch.from_numpy(self._data.splats(part).astype(np.float32)).to(device))
-        return _Group(
-            torch.cat(features), torch.cat(images) if images else None, ordered, torch.cat(splats) if splats else None
-        )
+        return _Group(torch.cat(features), torch.cat(images) if images else None, ordered)
 
     def _order(self, epoch: int) -> list[NDArray[np.int64]]:
         """Groups of positions of one epoch, each permuted; one group where all latents are in memory."""
@@ -184,15 +176,13 @@ class Loader:
 
     def batch(self, step: int) -> Batch:
         """This process's images of a step."""
-        features, images, splats, used = [], [], [], []
+        features, images, used = [], [], []
         for epoch, number, positions in self._places(step):
             group = self._group(epoch, number)
             index = torch.from_numpy(np.searchsorted(group.place, positions)).to(group.features.device)
             features.append(group.features[index])
             if group.images is not None:
                 images.append(group.images[index])
-            if group.splats is not None:
-                splats.append(group.splats[index])
             used.append(positions)
         chosen = np.concatenate(used)
         clean = torch.cat(features).to(self._device)
@@ -202,8 +192,7 @@ class Loader:
             clean = torch.where(mirrored[:, None, None, None], clean.flip(-1), clean)
         label = torch.from_numpy(self._data.class_numbers[chosen]).to(self._device) if self._data.classes else None
         target = torch.cat(images).to(self._device).float() / 255 if images else None
-        taught = torch.cat(splats).to(self._device) if splats else None
-        return Batch(clean, label, target, self._data.rows[chosen], taught)
+        return Batch(clean, label, target, self._data.rows[chosen])
 
     def close(self) -> None:
         """Stops reading ahead."""

@@ -32,7 +32,7 @@ from pipeline.sources.base import SourceImage
 
 DEFAULT_ENGINE = "cpu"
 
-POLISH_STEPS = 50
+POLISH_STEPS = 100
 """Of the fit that begins with a network's own Gaussians."""
 
 _FROM_STORE = ("steps", "target_psnr", "rounds", "codec", "colours", "start")

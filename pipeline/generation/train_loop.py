@@ -19,8 +19,6 @@ from models.base import Denoiser
 from models.ema import Ema
 from models.objectives import Objective, RenderLoss
 from models.pixel_representation import PixelRepresentation, representation_from
-from models.render_dit import RenderDiT
-from models.rendering_terms import splat_distance
 from models.representation import SplatRepresentation
 from pipeline.generation.cards import write_card
 from pipeline.generation.jobs import TrainJob
@@ -188,7 +186,6 @@ class TrainLoop:
             batch.label,
             generator,
             render_loss=self._image_loss(batch),
-            splat_loss=self._splat_loss(batch),
         )
         penalty = self._network.penalty()
         self._fabric.backward(losses.mean() if penalty is None else losses.mean() + penalty)
@@ -213,13 +210,6 @@ class TrainLoop:
         if batch.target is None:
             return None
         return render_loss(self._on_device, self._header, batch.target, self._job.render_loss)
-
-    def _splat_loss(self, batch: Batch) -> RenderLoss | None:
-        """The distance to the store's splats, of networks that answer with Gaussians."""
-        wanted, network = batch.splats, self._network
-        if wanted is None or not isinstance(network, RenderDiT):
-            return None
-        return lambda splats, rows: splat_distance(splats, wanted[rows], network.slots)
 
     def _anywhere(self, here: bool) -> bool:
         """Whether any process says so; all answer alike, so that none waits for another."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -17,8 +16,7 @@ from models.base import DataSpec
 from models.objectives import SMALLEST_NOISE, build_objective
 from models.registry import MODELS, build_model, measure_model
 from models.render_dit import RenderDiT
-from models.rendering_terms import splat_distance
-from models.slot_numbers import FARTHEST, FIRST_SIGMA, LARGEST_RHO, SlotNumbers, slot_statistics
+from models.slot_numbers import FARTHEST, FIRST_SIGMA, LARGEST_RHO, SlotNumbers, slot_statistics, unbounded
 from models.slot_places import places_of
 from tests.models.networks import awakened, grid_anchors, noise
 
@@ -62,17 +60,14 @@ def test_it_begins_with_equal_round_gaussians_at_the_anchors() -> None:
     torch.testing.assert_close(splats[0, :, -2:], torch.tensor(SPEC.anchors))
     assert (splats[..., 2] == 0).all()
     assert splats[..., :2].unique().numel() == splats[..., 3:6].unique().numel() == 1
-    torch.testing.assert_close(answer.image, answer.rendering)
 
 
-def test_the_prediction_is_the_rendering_of_the_splats_and_a_residual() -> None:
+def test_the_prediction_is_the_rendering_of_the_splats() -> None:
     noisy, time = noise(2, 3, 10, 12), torch.rand(2)
     whole = awake()(noisy, time, whole=True)
     drawn = 2 * drawing(whole.splats, 10, 12).permute(0, 3, 1, 2) - 1
-    torch.testing.assert_close(whole.rendering, drawn)
-    assert (whole.image - drawn).abs().max() > 1e-3
-    plain = awake(residual=False)(noisy, time, whole=True)
-    assert torch.equal(plain.image, plain.rendering)
+    torch.testing.assert_close(whole.image, drawn)
+    assert drawn.std() > 0
     assert torch.equal(awake()(noisy, time), whole.image)
 
 
@@ -143,27 +138,19 @@ def test_without_a_renderer_it_says_so() -> None:
         model(noise(1, 3, 10, 12), torch.rand(1))
 
 
-def test_the_loss_adds_the_rendering_and_for_clean_images_the_splats() -> None:
+def test_the_loss_is_that_of_pixels_and_a_share_of_the_images_is_shown_clean_without_label() -> None:
     model = awake()
     clean = noise(4, 3, 10, 12, seed=3).clamp(-1, 1)
-    wanted = torch.rand(4, 20, 8) * 0.5 + 0.1
-    changes: dict[str, Any] = {"rendering_weight": 0.5, "shown_clean": 0.5, "splat_weight": 0.25, "label_drop": 0.0}
-    objective = build_objective("flow-clean", classes=2, **changes)
 
-    def loss(**options: object) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        return objective.loss(model, clean, torch.tensor([0, 1, 0, 1]), generator, **options)  # type: ignore[arg-type]
+    def loss(**changes: Any) -> Tensor:
+        objective = build_objective("flow-clean", classes=2, label_drop=0.0, **changes)
+        return objective.loss(model, clean, torch.tensor([0, 1, 0, 1]), torch.Generator().manual_seed(0))
 
-    plain = loss()
-    seen = model(clean[:2], torch.ones(2), None, whole=True)
-    error = (seen.rendering - clean[:2]).square().flatten(1).mean(dim=1)
-    torch.testing.assert_close(plain[:2], 0.5 * error / SMALLEST_NOISE**2)  # nothing is predicted where all is shown
-    taught = loss(splat_loss=lambda splats, rows: splat_distance(splats, wanted[rows], model.slots))
-    distance = splat_distance(seen.splats, wanted[:2], model.slots)
-    torch.testing.assert_close(taught - plain, 0.25 * torch.cat([distance, torch.zeros(2)]))
-    without = build_objective("flow-clean", classes=2, **{**changes, "rendering_weight": 0.0})
-    generator = torch.Generator().manual_seed(0)
-    assert (without.loss(model, clean, torch.tensor([0, 1, 0, 1]), generator)[2:] < plain[2:]).all()
+    shown = loss(shown_clean=0.5, shown_weight=0.25)
+    seen = model(clean[:2], torch.ones(2), None)
+    error = (seen - clean[:2]).square().flatten(1).mean(dim=1)
+    torch.testing.assert_close(shown[:2], 0.25 * error / SMALLEST_NOISE**2)
+    torch.testing.assert_close(shown[2:], loss()[2:])
 
 
 def stored_splats(images: int = 50, *, seed: int = 0) -> Tensor:
@@ -183,32 +170,19 @@ def test_slots_begin_at_the_mean_of_the_store_and_count_in_its_spreads() -> None
     torch.testing.assert_close(splats[:, :2], stored[..., :2].log().mean(dim=0).exp())
     torch.testing.assert_close(splats[:, 3:6], stored[..., 3:6].logit().mean(dim=0).sigmoid())
     torch.testing.assert_close(splats[:, -2:], stored[..., -2:].mean(dim=0))
-    numbers = model.slots.numbers(stored)
-    torch.testing.assert_close(numbers.mean(dim=0), torch.zeros(20, 8), atol=1e-4, rtol=0)
-    torch.testing.assert_close(numbers.std(dim=0, correction=0), torch.ones(20, 8), atol=1e-3, rtol=0)
+    numbers = unbounded(stored, RGB, "bounded")
+    torch.testing.assert_close(found.spread, numbers.std(dim=0, correction=0), atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(torch.tensor(found.centres), stored[..., -2:].mean(dim=0))
 
 
-def test_numbers_and_splats_are_each_other_s_inverse_near_the_mean() -> None:
-    stored = stored_splats()
-    slots = SlotNumbers(slot_statistics([stored], RGB, "bounded"), RGB, "bounded")
-    numbers = slots.numbers(stored).clamp(-0.5, 0.5)
-    torch.testing.assert_close(slots.numbers(slots.splats(numbers)), numbers, atol=1e-3, rtol=1e-3)
+def test_one_spread_from_the_mean_is_one_standard_deviation_of_the_store() -> None:
+    found = slot_statistics([stored_splats()], RGB, "bounded")
+    slots = SlotNumbers(found, RGB, "bounded")
+    numbers = unbounded(slots.splats(torch.full((1, 20, 8), 0.1)), RGB, "bounded")[0]
+    torch.testing.assert_close(numbers, found.mean + 0.1 * found.spread, atol=1e-4, rtol=1e-3)
 
 
 def test_a_slot_that_never_changes_and_sigmas_of_zero_stay_finite() -> None:
     same = torch.zeros(3, 20, 8)
     slots = SlotNumbers(slot_statistics([same], RGB, "bounded"), RGB, "bounded")
-    assert torch.isfinite(slots.numbers(same)).all()
     assert torch.isfinite(slots.splats(torch.full((1, 20, 8), 1e6))).all()
-
-
-def test_distances_of_splats_are_zero_for_equal_ones_and_count_in_spreads_of_the_slot() -> None:
-    stored = stored_splats()
-    slots = SlotNumbers(slot_statistics([stored], RGB, "bounded"), RGB, "bounded")
-    splats = stored[:2]
-    assert (splat_distance(splats, splats, slots) == 0).all()
-    moved = splats.clone()
-    moved[..., -1] += slots.spread[:, -1]  # one spread: beyond NEAR the distance grows by its size
-    expected = (1 - 0.3 / 2) / 8
-    torch.testing.assert_close(splat_distance(moved, splats, slots), torch.full((2,), expected), atol=1e-5, rtol=1e-4)

@@ -67,7 +67,7 @@ def test_a_run_remembers_slots_layout_and_losses(run: Run, store: Path) -> None:
     np.testing.assert_allclose(usual[:, :2], np.log(np.maximum(splats[..., :2], 1e-3)).mean(axis=0), atol=1e-4)
     assert (run.spec.kind, run.spec.gaussians, run.spec.layout) == ("pixels", GAUSSIANS, header.layout)
     settings = run.objective.settings
-    assert (settings.rendering_weight, settings.shown_clean, settings.splat_weight) == (0.3, 0.15, 0.1)
+    assert (settings.shown_clean, settings.shown_weight) == (0.15, 0.25)
     assert run.config["store"]["order"] == "slots of the store"
 
 
