@@ -126,15 +126,15 @@ SETS: dict[str, BenchmarkSet] = {
     "mnist": BenchmarkSet("classifier", 1200, contenders=(*CONTENDERS,)),
     "sprites": BenchmarkSet("selfsup", 600, samples=256),
     "mnist-unseen": BenchmarkSet(
-        "classifier", 1200, images=20_000, samples=1000, contenders=PIXELS_IN,
+        "classifier", 600, images=20_000, contenders=PIXELS_IN,
         source="mnist", unseen="test", unseen_folder="mnist_t10k_first9000", encoding={"split": "train"},
     ),
     "sprites-unseen": BenchmarkSet(
-        "selfsup", 1000, images=None, samples=1000, contenders=PIXELS_IN,
+        "selfsup", 600, images=None, contenders=PIXELS_IN,
         source="sprites", unseen="test", encoding={"split": "train"},
     ),
     "cifar10-unseen": BenchmarkSet(
-        "selfsup", 1200, images=10_000, samples=1000, contenders=PIXELS_IN,
+        "selfsup", 600, images=10_000, contenders=PIXELS_IN,
         source="cifar10", unseen="test", encoding={"split": "train"},
     ),
 }  # fmt: skip
