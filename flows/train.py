@@ -75,7 +75,7 @@ def train(
         kind: what the generator makes, splats or pixels; cats are pixels made by a patch model.
         head: of a patch model, needed there.
         recipe: of a patch model, as published or modern (the default).
-        model: a name of `splatspace models`; splatdit, or pixel-unet for pixels.
+        model: a name of `splatspace models`; render-dit, or pixel-unet for pixels.
         preset: size of the model (small).
         pack: Gaussians per token of splatdit; about 50 tokens without it.
         steps: optimiser steps (10,000). More than a training that is there had lengthen it.

@@ -27,6 +27,9 @@ from models.schedules import DiscretePath, Path, StraightPath
 RenderLoss = Callable[[Tensor, Tensor], Tensor]
 """(clean features [row, ...] as predicted, int64 [row] of the batch) -> weighted loss [row]."""
 
+WITHDRAWN = ("rendering_weight", "splat_weight")
+"""Settings that once were: where they were 0 a run is read without them."""
+
 SMALLEST_NOISE = 0.05
 SMALLEST_SIGNAL = 1e-3
 """Bounds of divisors: where there is next to no signal, predicted noise says nothing about the data."""
@@ -230,7 +233,7 @@ class Objective:
         Raises:
             CheckpointError: an entry is missing or unknown.
         """
-        values = dict(config)
+        values = {name: value for name, value in config.items() if name not in WITHDRAWN or value}
         try:
             groups, classes = tuple(int(group) for group in values.pop("groups")), int(values.pop("classes"))
             return cls(ObjectiveSettings(**values), groups=groups, classes=classes, anchors=anchors)

@@ -31,7 +31,7 @@ def train(
     store: Annotated[str | None, typer.Option(help="The store to learn from; not needed with --resume.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="See splatspace models. Default: splatdit, or pixel-unet for pixels."),
+        typer.Option(help="See splatspace models. Default: render-dit, or pixel-unet for pixels."),
     ] = None,
     head: Annotated[
         Literal["kpn", "lut", "outer", "splats"] | None, typer.Option(help="Of a patch model (cats), needed there.")

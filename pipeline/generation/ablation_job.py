@@ -20,7 +20,7 @@ from models.normalisation import NORMALISATIONS
 from models.objective_settings import OBJECTIVES
 from models.packing import default_pack
 from pipeline.generation.features import FeatureName
-from pipeline.generation.jobs import DEFAULT_MODEL, RENDER_LOSS_WEIGHT, TrainJob, resolve_train_job
+from pipeline.generation.jobs import RENDER_LOSS_WEIGHT, TrainJob, resolve_train_job
 from pipeline.job_errors import job_error
 
 AxisName = Literal[
@@ -31,6 +31,9 @@ PointName = AxisName | Literal["base"]
 
 BASE: Literal["base"] = "base"
 MOST_VALUES = 64
+
+ABLATED = "splatdit"
+"""The generator whose choices are studied: it learns from the numbers of splats, which most of them decide."""
 
 ANCHORED = "adaptive+anchors"
 """A start without slot identity whose Gaussians are assigned to anchors after the fit: second best."""
@@ -51,7 +54,7 @@ class AblateJob(BaseModel):
     axes: dict[AxisName, tuple[Value, ...]] = Field(
         default_factory=dict, description="values of each axis; empty: every axis with the values of default_axes"
     )
-    model: str = DEFAULT_MODEL["splats"]
+    model: str = ABLATED
     preset: Literal["tiny", "small", "medium", "full"] = "tiny"
     steps: int = Field(default=2000, ge=1, le=100_000_000)
     batch: int = Field(default=64, ge=1, le=1_000_000)
@@ -134,7 +137,7 @@ def default_axes(job: AblateJob, header: StoreHeader) -> dict[AxisName, tuple[Va
     """Values of every axis that the model and the store have, where the user names none."""
     count = header.gaussians
     packs = {1, default_pack(count), 2 * default_pack(count)}
-    needless: set[AxisName] = set() if job.model == DEFAULT_MODEL["splats"] else {"pack", "start"}
+    needless: set[AxisName] = set() if job.model == ABLATED else {"pack", "start"}
     if header.start is None:
         needless |= {"gaussians", "start"}
     values: dict[AxisName, tuple[Value, ...]] = {

@@ -22,7 +22,7 @@ from pipeline.job_errors import job_error
 OrderName = Literal["auto", "stored", "anchors"]
 PrecisionName = Literal["auto", "32", "bf16"]
 
-DEFAULT_MODEL: dict[DataKind, str] = {"splats": "splatdit", "pixels": "pixel-unet"}
+DEFAULT_MODEL: dict[DataKind, str] = {"splats": "render-dit", "pixels": "pixel-unet"}
 
 RENDER_LOSS_WEIGHT = 20.0
 """A weight of ``render_loss`` that matters: its gradient is about as large as that of the numbers; at 1, 2 to 5 %."""
@@ -34,7 +34,8 @@ CHANGEABLE = ("store", "out", "device", "devices", "nodes", "compile", "every", 
 MOST_STEPS = 100_000_000
 
 TINY_LEARNING_RATE = 3e-3
-"""Of the preset ``tiny`` of ``splatdit``: three quarters of the FID that 1e-3 leads to (docs/results.md)."""
+"""Of the preset ``tiny`` of ``splatdit``: three quarters of the FID that 1e-3 leads to (docs/results.md). The other
+models with that trunk and an order take the same."""
 
 
 DRAWN_LOSSES: dict[str, Any] = {"shown_clean": 0.15, "shown_weight": 0.25}
@@ -146,11 +147,11 @@ def resolve_train_job(
         raise JobError(f"--classes with model {name}", allowed="--no-classes", next_step="choose another model")
     if kind == "pixels" and (job.render_loss or job.order != "auto"):
         raise JobError("--render-loss or --order of pixels", allowed="train splats", next_step="leave it out")
-    if entry.draws and (job.render_loss or job.order != "auto"):
+    if entry.draws and (job.render_loss or job.order != "auto" or "covariance" in given):
         raise JobError(
-            f"--render-loss or --order with model {name}",
-            allowed="none of them: its loss is on its rendering, and its slots are the store's",
-            next_step="leave them out",
+            f"--render-loss, --order or --covariance with model {name}",
+            allowed="none of them: it learns from pixels, its loss is on its rendering, and its slots are the store's",
+            next_step="leave them out, or give --model splatdit, which learns from the numbers of the splats",
         )
     if kind == "splats" and (job.perceptual != "none" or job.flip):
         raise JobError("--perceptual or --flip of splats", allowed="train pixels", next_step="use --render-loss")

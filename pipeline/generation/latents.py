@@ -172,7 +172,8 @@ class TrainingRows:
             raise StoreMismatchError(
                 f"{store.path} holds no source images",
                 allowed="a store encoded with images",
-                next_step="encode it again without --no-images",
+                next_step="encode it again without --no-images"
+                + (", or give --model splatdit, which learns from splats alone" if self.entry.draws else ""),
             )
         small = store.read(["state", "label"])
         done = np.flatnonzero(small["state"] == RowState.DONE).astype(np.int64)
