@@ -29,10 +29,9 @@ from encoders.base import FitSettings
 from encoders.decode import decode, to_uint8
 from encoders.fit_cpu import CpuEncoder
 from encoders.fit_kernel import fit_images
-from encoders.fit_sums import CUT
 from encoders.initialise import begin
 from encoders.quality import psnr, psnr_of_mean_error
-from encoders.recipe import Recipe
+from encoders.recipe import CUT, Recipe
 
 SETS = {"mnist": 70, "sprites": 150, "cifar10": 200, "cats": 500}
 ROUNDS, FIRST_ROUND = 3, 200

@@ -12,9 +12,9 @@ from benchmarks.operations import boxes_of, vectors_of
 from benchmarks.timed_sets import Set, least_seconds
 from encoders.fit_boxes import DERIVED, derive, room
 from encoders.fit_moves import adam
-from encoders.fit_sums import CUT, MOMENTS, backward, forward, residual
+from encoders.fit_sums import MOMENTS, backward, forward, residual
 from encoders.frame import COLOUR, LOG_A, LOG_C, X, Y
-from encoders.recipe import Recipe
+from encoders.recipe import CUT, Recipe
 from encoders.vector import LANES, flush_denormals, restore_denormals
 
 STAGES = ("boxes", "forward", "residual", "backward", "Adam")

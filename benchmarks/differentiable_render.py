@@ -29,8 +29,8 @@ from benchmarks.encode import load, markdown
 from benchmarks.timed_sets import Set, least_seconds
 from data_schemas.splats import ADDITIVE, NORMALISED, CodecName, layout_for
 from encoders.differentiable_render import render_differentiable
-from encoders.fit_sums import CUT, NORMALISED_CUT
 from encoders.frame import to_splats
+from encoders.recipe import CUT, NORMALISED_CUT
 from encoders.render import render
 from models.base import DataSpec
 from models.registry import build_model

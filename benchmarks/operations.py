@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from encoders import fit_boxes, fit_sums
 from encoders.frame import COLOUR, X
+from encoders.recipe import CUT
 from encoders.vector import LANES, fused, splat, total
 
 EXPONENTIAL = 12
@@ -58,7 +59,7 @@ def boxes_of(frame: NDArray[np.float32], height: int, width: int) -> tuple[NDArr
     theta[X] = -1e4
     theta[:, :count] = frame.T
     derived = np.zeros(fit_boxes.DERIVED * padded, np.float32)
-    fit_boxes.derive(theta.ravel(), derived, padded, height, width, np.float32(fit_sums.CUT))
+    fit_boxes.derive(theta.ravel(), derived, padded, height, width, np.float32(CUT))
     return theta.ravel(), derived
 
 

@@ -14,78 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import StoreMismatchError
-from data_schemas.splats import CODECS, NORMALISED, NORMALISED_EPSILON, OVER, Layout
-from encoders.compiled import compiled
-from encoders.decode_box import pixel_frame, reached
-from encoders.decode_over import decode_over
-from encoders.vector import (
-    LANES,
-    exponential,
-    flush_denormals,
-    fused,
-    lanes,
-    largest,
-    load,
-    maximum,
-    minimum,
-    restore_denormals,
-    splat,
-    store,
-)
+from data_schemas.splats import CODECS, NORMALISED, OVER, Layout
 
 DEAD_BELOW = 0.5 / 255
 """A Gaussian whose greatest contribution to any pixel is smaller cannot be seen: it is counted as dead."""
-
-
-@compiled
-def _accumulate(geometry, colours, height, width, planes, peaks):
-    """Adds all Gaussians of one image to the flat ``planes``; ``peaks`` [gaussian] receives each greatest weight."""
-    stride = width + LANES
-    plane_size = height * stride
-    count, channels = colours.shape
-    for n in range(count):
-        x, y, a, b, c, sigma_x, sigma_y = pixel_frame(geometry[n], height, width)
-        left, right = reached(x, sigma_x, width)
-        top, bottom = reached(y, sigma_y, height)
-        best = splat(0.0)
-        for start in range(left, right, LANES):
-            offset = lanes() + splat(np.float32(start) + np.float32(0.5) - x)
-            # 1 where a lane lies on the canvas, 0 in the padding at the right of each row.
-            canvas = minimum(maximum(splat(np.float32(width - start)) - lanes(), splat(0.0)), splat(1.0))
-            along = splat(a) * offset
-            for row in range(top, bottom):
-                dy = np.float32(row) + np.float32(0.5) - y
-                u = along + splat(b * dy)
-                v = c * dy
-                weight = exponential(splat(-0.5) * fused(u, u, splat(v * v)))
-                best = maximum(best, weight * canvas)
-                at = row * stride + start
-                for channel in range(channels):
-                    position = at + channel * plane_size
-                    store(planes, position, fused(weight, splat(colours[n, channel]), load(planes, position)))
-        peaks[n] = largest(best)
-
-
-@compiled
-def _decode(geometry, colours, normalised, height, width, result, peaks):
-    images = geometry.shape[0]
-    channels = result.shape[3]
-    stride = width + LANES
-    before = flush_denormals()
-    planes = np.empty(colours.shape[2] * height * stride, np.float32)
-    for image in range(images):
-        planes[:] = np.float32(0)
-        _accumulate(geometry[image], colours[image], height, width, planes, peaks[image])
-        for row in range(height):
-            for column in range(width):
-                at = row * stride + column
-                scale = np.float32(1)
-                if normalised:
-                    scale = np.float32(1) / (np.float32(NORMALISED_EPSILON) + planes[channels * height * stride + at])
-                for channel in range(channels):
-                    value = planes[channel * height * stride + at] * scale
-                    result[image, row, column, channel] = min(max(value, np.float32(0)), np.float32(1))
-    restore_denormals(before)
 
 
 def decode_with_dead(
@@ -117,6 +49,10 @@ def decode_with_dead(
         raise StoreMismatchError(
             f"Splats of shape {splats.shape}", allowed=f"[image, gaussian, {layout.width}] for layout {layout.name!r}"
         )
+    # Inside: who imports this module for its rounding, or for a decoder that may never be called, needs no Numba.
+    from encoders.decode_over import decode_over
+    from encoders.decode_sums import decode_sums
+
     numbers = np.asarray(splats, np.float32)
     images, gaussians, _ = numbers.shape
     geometry = np.ascontiguousarray(
@@ -136,7 +72,7 @@ def decode_with_dead(
         if codec == OVER:
             decode_over(geometry[rows], colours[rows], opacity[rows], height, width, result[rows], peaks[rows])
             return
-        _decode(geometry[rows], summed[rows], codec == NORMALISED, height, width, result[rows], peaks[rows])
+        decode_sums(geometry[rows], summed[rows], codec == NORMALISED, height, width, result[rows], peaks[rows])
 
     threads = max(1, min(workers or os.cpu_count() or 1, images))
     if threads == 1:

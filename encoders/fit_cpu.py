@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 
 from data_schemas.splats import NORMALISED, NORMALISED_EPSILON
 from encoders.base import FitResult, FitSettings, images_for_processor
-from encoders.fit_kernel import fit_images
-from encoders.fit_sums import CUT, NORMALISED_CUT
 from encoders.frame import to_splats
 from encoders.initialise import Starts, begin
-from encoders.recipe import Recipe
+from encoders.recipe import CUT, NORMALISED_CUT, Recipe
 
 _IMAGES_PER_CALL = 8
 """Images fitted between two looks at ``should_stop``: well under a second of work at 64x64."""
@@ -74,6 +72,9 @@ class CpuEncoder:
         Raises:
             InterruptedError: ``should_stop`` answered True.
         """
+        # Inside, as in ``begin``: a run that finds every image done makes an engine, and needs no Numba.
+        from encoders.fit_kernel import fit_images
+
         count, height, width, channels = images.shape
         settings, recipe = self.settings, self._recipe
         frames = np.empty((count, settings.gaussians, 5 + channels), np.float32)

@@ -1,6 +1,6 @@
 """Sums over the pixels of Gaussians: forward, residual, and the moments that every gradient follows from.
 
-* A weight is summed inside the box of ``CUT`` marginal standard deviations, 8 pixels of a row per vector. Down
+* A weight is summed inside the box of ``recipe.CUT`` marginal standard deviations, 8 pixels of a row per vector. Down
   the rows of a column of 8 pixels the exponent is a quadratic of the row, so the weight follows from two
   multiplications a row (``w *= r; r *= q``) instead of an exponential. Weights carry a factor exp(BIAS) so that
   the corners of a box do not underflow.
@@ -49,11 +49,6 @@ from encoders.vector import (
     store,
     total,
 )
-
-CUT, NORMALISED_CUT = 3.5, 4.0
-"""Half-width of a box in marginal standard deviations, by codec. At 3.5 a weight is 0.002: little in a sum, yet
-twice the floor that ``normalised/1`` divides by, so that dark pixels between Gaussians were fitted to another formula
-than they are decoded by (1.9 dB on MNIST)."""
 
 MOMENTS = 8
 

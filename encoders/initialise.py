@@ -23,7 +23,6 @@ from data_schemas.splats import ADDITIVE
 from encoders.anchors import anchors
 from encoders.base import FitSettings
 from encoders.frame import COLOUR
-from encoders.start_kernel import ADAPTIVE, BLOCK, GRID, TRANSPORT, begin_images
 
 __all__ = ["StartRecipe", "Starts", "anchors", "begin"]
 
@@ -82,6 +81,8 @@ _Tables = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 @lru_cache(maxsize=8)
 def _tables(gaussians: int, height: int, width: int, epsilons: tuple[float, ...]) -> _Tables:
     """Gibbs kernels of every level along each axis, in the layouts of ``start_kernel.transport``."""
+    from encoders.start_kernel import BLOCK
+
     points = anchors(gaussians, height, width).astype(np.float64)
     padded = -(-gaussians // BLOCK) * BLOCK
     wide = -(-width // BLOCK) * BLOCK
@@ -142,6 +143,9 @@ def begin(images: NDArray[np.uint8], settings: FitSettings, recipe: StartRecipe 
     Returns:
         float32 [image, gaussian, 5 + channel] (encoders.frame).
     """
+    # Inside: recipes are read, and engines made, where nothing is fitted; the kernel brings Numba.
+    from encoders.start_kernel import ADAPTIVE, GRID, TRANSPORT, begin_images
+
     recipe = recipe or StartRecipe()
     count, height, width, channels = images.shape
     gaussians = settings.gaussians

@@ -26,8 +26,9 @@ from flows.roots import require_inside_roots
 from flows.shard_runs import FailedShard, ShardRuns
 from pipeline.compute import check_compute, open_compute
 from pipeline.compute_choice import LOCAL
+from pipeline.encode_choices import EngineName, RefineName
 from pipeline.encode_records import EncodePlan, EncodeSummary
-from pipeline.jobs import EngineName, RefineName, resolve_job
+from pipeline.jobs import resolve_job
 from pipeline.planning import survey
 from pipeline.presets import Split
 from pipeline.regressed import with_regression

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from upath import UPath
@@ -23,7 +23,7 @@ from data_schemas.published_layouts import ConversionOptions, RowSink, RowSource
 from data_schemas.published_layouts.columnar_hdf5 import ColumnarSink, ColumnarSource
 from data_schemas.published_layouts.detect import HDF5, TORCH_FOLDER, ZARR
 from data_schemas.published_layouts.rotated_hdf5 import RotatedSink, RotatedSource
-from data_schemas.published_layouts.rows import survey
+from data_schemas.published_layouts.rows import Survey, survey
 from data_schemas.published_layouts.stamp_hdf5 import StampHdf5Sink, StampHdf5Source
 from data_schemas.records import RowBlock, RowState, StoreHeader
 from data_schemas.store import SplatStore
@@ -31,20 +31,43 @@ from data_schemas.store import blocks as block_numbers
 from data_schemas.stores import create_store, open_store
 from pipeline.convert_places import check_places, expanded, layout_of_source, layout_of_target, whole_or_absent
 from pipeline.convert_quality import measured
-from pipeline.convert_torch_folder import TorchFolderSink, TorchFolderSource
 from pipeline.finite_splats import require_finite
 from pipeline.sources.base import ImageSource
 
 logger = logging.getLogger("splatspace.convert")
 
+
+class PublishedSink(RowSink, Protocol):
+    """A sink that says how its files have to be read.
+
+    Attributes:
+        notes: for people.
+    """
+
+    notes: list[str]
+
+
+# Imports inside of these two: the other layouts do without torch, which takes seconds.
+def _torch_source(path: Path, options: ConversionOptions) -> RowSource:
+    from pipeline.convert_torch_folder import TorchFolderSource
+
+    return TorchFolderSource(path, options)
+
+
+def _torch_sink(path: Path, header: StoreHeader, rows: int, found: Survey, options: ConversionOptions) -> PublishedSink:
+    from pipeline.convert_torch_folder import TorchFolderSink
+
+    return TorchFolderSink(path, header, rows, found, options)
+
+
 PUBLISHED_SOURCES: dict[str, Callable[[Path, ConversionOptions], RowSource]] = {
-    TORCH_FOLDER: TorchFolderSource,
+    TORCH_FOLDER: _torch_source,
     "hdf5-rotated": RotatedSource,
     "hdf5-stamp": StampHdf5Source,
     "hdf5-columnar": ColumnarSource,
 }
-PUBLISHED_SINKS: dict[str, type[TorchFolderSink | RotatedSink | StampHdf5Sink | ColumnarSink]] = {
-    TORCH_FOLDER: TorchFolderSink,
+PUBLISHED_SINKS: dict[str, Callable[[Path, StoreHeader, int, Survey, ConversionOptions], PublishedSink]] = {
+    TORCH_FOLDER: _torch_sink,
     "hdf5-rotated": RotatedSink,
     "hdf5-stamp": StampHdf5Sink,
     "hdf5-columnar": ColumnarSink,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,10 @@ from data_schemas.errors import JobError
 from data_schemas.locations import Location
 from encoders.base import Encoder, FitSettings
 from encoders.engines import create_encoder
-from encoders.regression import SHARE, RegressedStarts, StartRegression
 from pipeline.jobs import EncodeJob
+
+if TYPE_CHECKING:
+    from encoders.regression import StartRegression
 
 REFINED_RATE = 0.5
 """Steps of a second fit over those of the first: it begins near its end."""
@@ -38,8 +40,10 @@ def encoder_for(job: EncodeJob, settings: FitSettings, *, workers: int, unlearnt
         return create_encoder(job.engine, settings, workers=workers)
     if job.regression is None and not unlearnt:
         raise _unlearnt()
+    # Inside, here and below: a job without a second fit does not load the compiled regression.
     from encoders.fit_cpu import CpuEncoder
     from encoders.recipe import Recipe
+    from encoders.regression import RegressedStarts
 
     recipe = Recipe()
     recipe = replace(
@@ -63,6 +67,8 @@ class _Unlearnt:
         raise _unlearnt()
 
     def recipe(self) -> dict[str, Any]:
+        from encoders.regression import SHARE
+
         return {"method": "regressed", "share": SHARE, "digest": "not learnt yet"}
 
 
@@ -93,4 +99,6 @@ def read_regression(path: Location) -> StartRegression:
 
 @lru_cache(maxsize=1)
 def _parsed(content: bytes, name: str) -> StartRegression:
+    from encoders.regression import StartRegression
+
     return StartRegression.from_bytes(content, name)

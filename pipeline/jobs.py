@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
@@ -15,12 +15,9 @@ from data_schemas.splats import ADDITIVE, NORMALISED, OVER, CodecName, ColourRan
 from encoders.base import MAX_GAUSSIANS, MAX_ROUNDS, MAX_STEPS, FitSettings
 from pipeline.background import BACKGROUND_PATTERN, BLACK, background_name
 from pipeline.compute_choice import LOCAL, check_compute
+from pipeline.encode_choices import EngineName, RefineName
 from pipeline.job_errors import job_error
 from pipeline.presets import PRESETS, Split, gaussians_for, preset_for
-
-EngineName = Literal["auto", "cpu", "reference", "gsplat", "cuda", "none"]
-
-RefineName = Literal["none", "regressed"]
 
 STORE_SUFFIXES = (".zarr", ".h5", ".hdf5")
 CODEC_NAMES: dict[str, CodecName] = {

@@ -27,15 +27,11 @@ formula), so three inverses stand for fifteen fits. The tests compare it with sc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from scipy.linalg import cho_factor, cho_solve
-from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.model_selection import KFold
 from threadpoolctl import threadpool_limits
 
 from data_schemas.errors import StoreMismatchError
@@ -43,10 +39,11 @@ from data_schemas.records import RowState
 from data_schemas.splats import Layout
 from data_schemas.store import SplatStore
 from encoders.decode import decode, to_uint8
+from pipeline.predictability_record import MAXIMUM_IMAGES, Decoder, Predictability, PredictabilityResult
 from pipeline.splat_coordinates import Whitened, splat_numbers, whiten
+from pipeline.squared_distances import squared_distances
 
 MINIMUM_IMAGES = 50
-MAXIMUM_IMAGES = 2000
 FOLDS = 5
 RIDGES = (0.1, 0.4, 1.6)
 """Added to the diagonal of a kernel whose diagonal is 1."""
@@ -57,57 +54,10 @@ _ROWS_AT_ONCE = 256
 _TARGETS_AT_ONCE = 2048
 
 
-class Predictability(BaseModel):
-    """Share of the whitened splat numbers that a regression recovers from the pixels of images it has not seen."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    r2: float = Field(description="over all splat numbers")
-    r2_position: float | None = None
-    r2_shape: float | None = None
-    r2_colour: float | None = Field(default=None, description="colours and opacity")
-    r2_visible: float | None = Field(
-        default=None, description="as r2, with the geometry of invisible Gaussians left out; None where all are visible"
-    )
-    invisible_share: float = Field(description="Gaussians of the sample with a colour under half a grey level")
-    images: int
-    gaussians: int = Field(description="slots of the sample")
-    numbers: int = Field(description="splat numbers per image that vary in the sample")
-    constant_numbers: int = Field(description="splat numbers per image that do not vary; left out")
-    pixels: Literal["source", "decoded"]
-    folds: int
-    ridges: tuple[float, ...]
-    ridge: float = Field(description="the ridge with the best out-of-fold r2, which is the one reported")
-    seed: int
-
-
-class Decoder(Protocol):
-    """``encoders.decode.decode``, or what stands in for it."""
-
-    def __call__(
-        self, splats: NDArray[Any], *, layout: Layout, codec: str, height: int, width: int
-    ) -> NDArray[np.float32]:
-        """Splats [image, gaussian, parameter] to float32 [image, y, x, channel] in [0, 1]."""
-        ...
-
-
-@dataclass(frozen=True)
-class PredictabilityResult:
-    """The measure, or why there is none.
-
-    Attributes:
-        figures: the measure; None where it cannot be taken.
-        reason: why not ("" where it was taken).
-    """
-
-    figures: Predictability | None
-    reason: str = ""
-
-
 def _kernel(pixels: NDArray[Any]) -> NDArray[np.float64] | None:
     """Gaussian kernel of the pixels; None where all images are equal."""
     flat = pixels.reshape(len(pixels), -1).astype(np.float32) / 255.0
-    squared = euclidean_distances(flat - flat.mean(axis=0), squared=True).astype(np.float64)
+    squared = squared_distances(flat - flat.mean(axis=0)).astype(np.float64)
     median = float(np.median(squared[np.triu_indices(len(squared), k=1)]))
     scale = median if median > 0 else float(squared.max())
     return np.exp(-squared / scale) if scale > 0 else None
@@ -174,7 +124,7 @@ def predictability_of(
     targets = whiten(numbers, group, None)
     if targets.values.shape[1] == 0:
         return PredictabilityResult(None, "the splats of all images are equal: there is nothing to predict")
-    folds = [test for _, test in KFold(FOLDS, shuffle=True, random_state=seed).split(kernel)]
+    folds = _folds(images, seed)
     # One thread of linear algebra: on a busy machine several wait for each other, up to ten times as long in all,
     # and the last digits would depend on their number.
     with threadpool_limits(1, user_api="blas"):
@@ -205,6 +155,17 @@ def predictability_of(
             seed=seed,
         )
     )
+
+
+def _folds(images: int, seed: int) -> list[NDArray[np.int64]]:
+    """Images of each fold, in rising order: shuffled, then cut into parts that differ by one image at most.
+
+    The folds of scikit-learn's ``KFold(FOLDS, shuffle=True, random_state=seed)``: an old generator, but figures of
+    stores measured before and after compare to the last digit.
+    """
+    order = np.arange(images)
+    np.random.RandomState(seed).shuffle(order)
+    return [np.sort(fold) for fold in np.array_split(order, FOLDS)]
 
 
 def _too_few(images: int) -> PredictabilityResult:

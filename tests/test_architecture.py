@@ -24,7 +24,6 @@ NEVER_IMPORTED = {"cryptography", "fastapi", "sqlalchemy"}
 IMPORTED_AS = {
     "pillow": "PIL",
     "universal-pathlib": "upath",
-    "scikit-learn": "sklearn",
     "scikit-image": "skimage",
     "pyyaml": "yaml",
     "tensorboardx": "tensorboardX",

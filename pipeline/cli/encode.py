@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from pipeline.cli.progress_bar import download_progress, duration, encode_progress
 from pipeline.cli.terminal import named, print_json, say, stdout, stop_on_signal, warn
-from pipeline.jobs import EncodeJob, EngineName, RefineName, resolve_job
-from pipeline.report_folder import report_folder
+from pipeline.encode_choices import EngineName, RefineName
+
+if TYPE_CHECKING:
+    from pipeline.jobs import EncodeJob
 
 EXAMPLES = (
     "splatspace encode demo --out demo.zarr",
@@ -117,6 +119,8 @@ def encode(
 
     Run again, it continues: images that are done are kept, new ones are added, failed ones are tried again.
     """
+    from pipeline.jobs import resolve_job
+
     job = resolve_job(
         dataset,
         out,
@@ -154,7 +158,8 @@ def encode(
         summary = run(job, progress=progress, should_stop=should_stop, downloading=downloading)
     built = None
     if report and job.gaussians != 0:
-        from pipeline.report import build_report
+        from pipeline.report.build import build_report
+        from pipeline.report_folder import report_folder
 
         with open_store(summary.store, "r") as store:
             built = build_report(store, report_folder(summary.store))
@@ -163,7 +168,7 @@ def encode(
         print_json(summary.model_dump(mode="json"))
     else:
         if built is not None:
-            from pipeline.report import report_table
+            from pipeline.report.terminal import report_table
 
             stdout().print(report_table(built.report))
         counts = {

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.progress import (
@@ -20,7 +21,9 @@ from rich.progress import (
 )
 
 from pipeline.cli.terminal import stderr, warn
-from pipeline.encode_records import EncodeProgress
+
+if TYPE_CHECKING:
+    from pipeline.encode_records import EncodeProgress
 
 SECONDS_BETWEEN_LINES = 10.0
 

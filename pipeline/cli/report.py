@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.terminal import print_json, say, stdout
-from pipeline.report_folder import report_folder
 
 EXAMPLES = ("splatspace report demo.zarr", "splatspace report demo.zarr --out reports/demo")
 
@@ -21,7 +20,9 @@ def report(
 ) -> None:
     """Measures a store and writes report.json, report.html (one file, no network) and panel.png."""
     from data_schemas.stores import open_store
-    from pipeline.report import build_report, report_table
+    from pipeline.report.build import build_report
+    from pipeline.report.terminal import report_table
+    from pipeline.report_folder import report_folder
 
     with open_store(store, "r") as opened:
         built = build_report(opened, out or report_folder(opened.path))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pipeline.cli.progress_bar import duration, work_progress
 from pipeline.cli.terminal import print_json, say, stop_on_signal, warn
-from pipeline.generation.train_records import TrainProgress, TrainSummary
+
+if TYPE_CHECKING:
+    from pipeline.generation.train_records import TrainProgress, TrainSummary
 
 EXAMPLES = (
     "splatspace train splats --store mnist.zarr --out runs/mnist --preset tiny --steps 2000",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from data_schemas.errors import JobError
 from data_schemas.splats import OVER
-from pipeline.generation.known_parts import Box, inside
+from pipeline.generation.boxes import Box, inside
 from pipeline.generation.stored_image import StoredImage
 
 

@@ -12,16 +12,14 @@ from torch import Tensor
 
 from data_schemas.errors import JobError, SamplingError, StoreError
 from data_schemas.records import RowState
-from data_schemas.splats import Layout
 from data_schemas.stores import open_store
 from models.representation import COLOUR, GEOMETRY
 from pipeline.finite_splats import require_finite
+from pipeline.generation.boxes import Box, inside
 from pipeline.generation.latents import order_by_anchors
 from pipeline.generation.run import Run
 from pipeline.generation.sample_job import KnownPart
 from pipeline.render_store import find_row
-
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -41,25 +39,6 @@ class Kept:
     stored: NDArray[Any]
     label: int
     notes: tuple[str, ...]
-
-
-def inside(splats: NDArray[Any], layout: Layout, box: Box, height: int, width: int) -> NDArray[np.bool_]:
-    """Which Gaussians have their centre in a box.
-
-    Args:
-        splats: [..., parameter].
-        layout: its columns.
-        box: (left, top, right, bottom) in pixels.
-        height: rows of the image in which the box is given.
-        width: its columns.
-
-    Returns:
-        bool [...].
-    """
-    column = (splats[..., layout.index("x")].astype(np.float64) + 1) / 2 * width
-    row = (splats[..., layout.index("y")].astype(np.float64) + 1) / 2 * height
-    left, top, right, bottom = box
-    return (left <= column) & (column <= right) & (top <= row) & (row <= bottom)
 
 
 def kept_part(run: Run, part: KnownPart) -> Kept:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ from data_schemas.stores import create_store, require_new
 from encoders.decode import decode_with_dead, to_uint8
 from pipeline.convert_places import whole_or_absent
 from pipeline.generation.portions import pictures_at_once
-from pipeline.generation.run import Run
-from pipeline.generation.sample_job import SampleJob
+
+if TYPE_CHECKING:
+    from pipeline.generation.run import Run
+    from pipeline.generation.sample_job import SampleJob
 
 BLOCK_ROWS = 1024
 

@@ -16,15 +16,9 @@ from data_schemas.store import SplatStore
 from data_schemas.stores import require_outside_stores
 from encoders.decode import decode
 from pipeline.documents import read_document
-from pipeline.predictability import (
-    MAXIMUM_IMAGES,
-    Decoder,
-    PredictabilityResult,
-    measure_predictability,
-)
+from pipeline.predictability_record import MAXIMUM_IMAGES, Decoder, PredictabilityResult
 from pipeline.report.facts import source_facts, store_facts
 from pipeline.report.figures import Report
-from pipeline.report.html import render_html
 from pipeline.report.panels import Panel, make_panels
 from pipeline.report.sheet import sheet_bytes
 from pipeline.report.statistics import (
@@ -89,6 +83,10 @@ def build_report(
         ReportError: the folder cannot be written, or the store holds images only.
         StoreCorruptError: a row that the report reads fails its checksum.
     """
+    # Inside: linear algebra, Matplotlib and Jinja take a second to import, and a report that is there is only read.
+    from pipeline.predictability import measure_predictability
+    from pipeline.report.html import render_html
+
     if not store.header.gaussians:
         raise ReportError(
             f"{store.path} holds images only: no fit was made that a report could measure",

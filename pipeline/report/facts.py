@@ -8,7 +8,7 @@ from typing import get_args
 from data_schemas.locations import Location
 from data_schemas.records import StoreHeader
 from pipeline.background import BLACK
-from pipeline.jobs import EngineName
+from pipeline.encode_choices import EngineName
 from pipeline.report.figures import SourceFacts, StoreFacts, finite
 
 

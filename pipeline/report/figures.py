@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.predictability import Predictability
+from pipeline.predictability_record import Predictability
 
 REPORT_VERSION = 1
 """Version of ``report.json``; a reader refuses a greater one."""

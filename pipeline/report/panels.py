@@ -16,7 +16,7 @@ from data_schemas.errors import StoreCorruptError, StoreMismatchError
 from data_schemas.store import SplatStore
 from encoders.decode import to_uint8
 from pipeline.finite_splats import require_finite
-from pipeline.predictability import Decoder
+from pipeline.predictability_record import Decoder
 from pipeline.report.ellipses import draw_ellipses
 from pipeline.report.figures import LOSSLESS_PSNR, PanelGroup, PanelImage
 from pipeline.report.statistics import RowFigures, label_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from data_schemas.errors import ReportError
 from data_schemas.locations import Location
 from data_schemas.store import SplatStore
-from pipeline.predictability import PredictabilityResult
+from pipeline.predictability_record import PredictabilityResult
 from pipeline.report.build import JSON_FILE, ReportSummary, assemble, read_report
 from pipeline.report.statistics import read_rows
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.predictability import Predictability
+from pipeline.predictability_record import Predictability
 from pipeline.report.figures import CostFigures, Report
 from pipeline.sources.base import NOTE_WORDS
 

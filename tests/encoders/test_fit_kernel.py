@@ -9,7 +9,7 @@ from encoders import fit_boxes, fit_kernel, fit_sums
 from encoders.base import FitSettings
 from encoders.fit_reference import ReferenceEncoder, render_frame
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y, from_splats, to_splats
-from encoders.recipe import Recipe
+from encoders.recipe import CUT, Recipe
 from encoders.vector import LANES
 from tests.encoders.splat_examples import smooth_images
 
@@ -172,7 +172,7 @@ def test_needles_and_chains_are_both_met():
 def test_cut_off_loses_less_than_half_a_percent_of_the_greatest_value():
     frame = random_frame(40, 3, 24, 24)
     image = np.zeros((24, 24, 3), np.uint8)
-    near = Workspace(frame, image, normalised=False, cut=fit_sums.CUT).forward()
+    near = Workspace(frame, image, normalised=False, cut=CUT).forward()
     far = Workspace(frame, image, normalised=False).forward()
     assert 0 < np.abs(near - far).max() < 0.005
 

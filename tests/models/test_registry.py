@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from data_schemas.errors import JobError
 from models.base import DataSpec, Denoiser
@@ -83,6 +85,14 @@ def test_counting_gives_the_same_on_a_real_device_and_leaves_attention_as_it_was
         spec = _spec(name)
         assert step_gflop(ready_model(name, "tiny", spec)) == measure_model(name, "tiny", spec).gflop
     assert torch.backends.mha.get_fastpath_enabled() == before
+
+
+@pytest.mark.parametrize("name", ["splatdit", "set-induced", "published", "pixel-unet", "cats-kpn"])
+def test_what_is_counted_is_what_torch_counts_when_it_computes(name: str) -> None:
+    model = ready_model(name, "tiny", _spec(name)).eval()
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(_input(model.spec, 1), torch.tensor([0.5]))
+    assert step_gflop(model) == counter.get_total_flops() / 1e9
 
 
 def test_the_cost_of_a_matrix_product_is_two_operations_each() -> None:

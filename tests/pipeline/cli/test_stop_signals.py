@@ -43,7 +43,7 @@ def terminated(function: Callable[..., Any]) -> Callable[..., Any]:
     ("arguments", "where", "name"),
     [
         (["convert", "STORE", "OUT.h5"], "pipeline.convert.StoreSink", "write"),
-        (["convert", "STORE", "OUT"], "pipeline.convert.TorchFolderSink", "write"),
+        (["convert", "STORE", "OUT"], "pipeline.convert_torch_folder.TorchFolderSink", "write"),
         (["report", "STORE", "--out", "OUT"], "data_schemas.durable_files.os", "fsync"),
         (["verify", "STORE"], "pipeline.verify", "_check_rows"),
         (["export", "STORE", "--image", "0", "--out", "OUT.svg"], "data_schemas.durable_files.os", "fsync"),

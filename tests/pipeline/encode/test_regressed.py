@@ -20,8 +20,9 @@ from pipeline.encode import encode, plan_encode
 from pipeline.job_encoder import read_regression
 from pipeline.jobs import EncodeJob, resolve_job
 from pipeline.predictability import measure_predictability
-from pipeline.regressed import RIDGES, learn_regression, with_regression
+from pipeline.regressed import with_regression
 from pipeline.report.facts import encode_command
+from pipeline.start_learning import RIDGES, learn_regression
 
 IMAGES = 60
 

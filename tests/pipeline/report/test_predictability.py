@@ -60,6 +60,13 @@ def test_whitened_numbers_have_mean_0_and_variance_1_where_they_count():
         assert not result.values[~result.counted[:, column], column].any()
 
 
+@pytest.mark.parametrize(("images", "seed"), [(50, 0), (53, 7), (999, 2**32 - 1)])
+def test_folds_are_those_of_scikit_learn(images: int, seed: int):
+    expected = [test for _, test in KFold(5, shuffle=True, random_state=seed).split(np.empty(images))]
+    for found, fold in zip(predictability._folds(images, seed), expected, strict=True):
+        np.testing.assert_array_equal(found, fold)
+
+
 def test_out_of_fold_errors_are_those_of_scikit_learn(make_store):
     store = make_store(90, gaussians=5)
     numbers, group, _ = splat_numbers(store.rows.splats, RGB)
