@@ -255,6 +255,13 @@ def test_configuration_rebuilds_the_objective(name: str) -> None:
     assert (again.groups, again.classes) == (GROUPS, 4)
 
 
+def test_settings_that_were_withdrawn_are_read_over_where_they_were_zero() -> None:
+    config = {**build_objective("flow-clean").config(), "rendering_weight": 0.0}
+    assert Objective.from_config(config).settings == build_objective("flow-clean").settings
+    with pytest.raises(CheckpointError, match="rendering_weight"):
+        Objective.from_config({**config, "rendering_weight": 0.3})
+
+
 def test_unknown_objectives_are_refused() -> None:
     with pytest.raises(JobError, match="flow-clean"):
         build_objective("score")

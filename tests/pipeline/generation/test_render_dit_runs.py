@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from data_schemas.errors import JobError, SamplingError, StoppedError
+from data_schemas.errors import JobError, SamplingError, StoppedError, StoreMismatchError
 from data_schemas.stores import open_store
+from encoders.anchors import anchors
 from encoders.base import FitSettings
 from encoders.decode import decode, to_uint8
 from encoders.fit_cpu import CpuEncoder
@@ -27,7 +28,7 @@ from pipeline.generation.sample_job import SampleJob
 from pipeline.generation.train import train
 from pipeline.generation.train_state import MODEL_FILE, continued_job
 from pipeline.verify import verify
-from tests.pipeline.encode.fakes import GAUSSIANS, ArrayImages, pictures
+from tests.pipeline.encode.fakes import GAUSSIANS, ArrayImages, SamplingEncoder, pictures
 from tests.pipeline.encode.fakes import run as encode_pictures
 from tests.pipeline.generation.tiny_runs import small_run, small_store
 
@@ -148,11 +149,36 @@ def test_it_draws_what_it_is_shown_after_some_steps(folder: Path) -> None:
     assert figures[1] > figures[0] + 2, figures
 
 
+def test_it_is_what_train_splats_trains(tmp_path: Path) -> None:
+    assert resolve_train_job("splats", tmp_path / "a.zarr", tmp_path / "run").model == "render-dit"
+
+
+def test_a_store_without_images_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    encode_pictures(tmp_path / "bare.zarr", ArrayImages(pictures(4)), images=False)
+    with pytest.raises(StoreMismatchError, match=r"no source images.*--model splatdit"):
+        wrong(tmp_path / "bare.zarr", tmp_path / "run")
+
+
+def test_a_store_without_slots_gets_regular_ones(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "slotless.zarr"
+    encode_pictures(path, ArrayImages(pictures(4)), SamplingEncoder(FitSettings(GAUSSIANS, steps=3, start="adaptive")))
+    wrong(path, tmp_path / "run")
+    run = load_run(tmp_path / "run", device="cpu")
+    assert run.config["store"]["order"] == "slots of a regular grid"
+    np.testing.assert_allclose(np.array(run.spec.anchors), anchors(GAUSSIANS, 8, 8), atol=1e-6)
+    assert "regular ones are made" in caplog.text
+
+
+def test_fewer_gaussians_than_patches_are_refused(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=f"{GAUSSIANS} Gaussians for 16 patches of 2 pixels"):
+        wrong(store, tmp_path / "run", changes={"patch": 2})
+
+
 def wrong(store: Path, out: Path, **options: Any) -> None:
     train(resolve_train_job("splats", store, out, **{**SMALL, "steps": 1, **options}))
 
 
-@pytest.mark.parametrize("options", [{"render_loss": 1.0}, {"order": "anchors"}, {"flip": 0.5}])
+@pytest.mark.parametrize("options", [{"render_loss": 1.0}, {"order": "anchors"}, {"covariance": "raw"}, {"flip": 0.5}])
 def test_options_that_it_has_no_use_for_are_refused(options: dict[str, Any], store: Path, tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"leave them out|use --render-loss"):
         wrong(store, tmp_path / "run", **options)

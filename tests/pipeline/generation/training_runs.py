@@ -21,8 +21,9 @@ def make_store(path: Path, *, count: int = 24, **options: Any) -> Path:
 
 
 def job_of(store: Path, out: Path, *, kind: Any = "splats", **options: Any) -> TrainJob:
-    """A job of seconds."""
-    return resolve_train_job(kind, store, out, **{**FAST, **options})
+    """A job of seconds; of splats by the model that learns from their numbers."""
+    model = {"model": "splatdit"} if kind == "splats" else {}
+    return resolve_train_job(kind, store, out, **{**FAST, **model, **options})
 
 
 def trained(store: Path, out: Path, **options: Any) -> TrainSummary:
