@@ -9,6 +9,7 @@ import atexit
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,11 @@ SHARED_DATA_VARIABLE = "SPLATSPACE_SHARED_DATA"
 # stop by it, would be tested deaf.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Compiled once: else every worker rewrites every test file anew, and each process that a test starts compiles all of the
+# packages, which takes longer than most tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 _HOME = tempfile.mkdtemp(prefix="splatspace-tests-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
