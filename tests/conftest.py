@@ -29,8 +29,8 @@ SHARED_DATA_VARIABLE = "SPLATSPACE_SHARED_DATA"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Compiled once: else every worker rewrites every test file anew, and each process that a test starts compiles all of the
-# packages, which takes longer than most tests.
+# Compiled once: else every worker rewrites every test file anew, and each process that a test starts compiles all of
+# the packages, which takes longer than most tests.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

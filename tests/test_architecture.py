@@ -47,12 +47,14 @@ def _lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_packages_import_only_those_below(repository: Path) -> None:
     finished = _lint_imports(repository)
     assert finished.returncode == 0, finished.stdout
     assert "3 kept, 0 broken" in finished.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "line", "contract"),
     [
@@ -79,6 +81,7 @@ def test_a_planted_import_against_the_arrows_is_caught(
     assert re.search(re.escape(contract) + r".* BROKEN", finished.stdout), finished.stdout
 
 
+@pytest.mark.slow
 def test_every_dependency_is_declared_and_every_declared_one_is_used(repository: Path) -> None:
     imported: set[str] = set()
     for package in PACKAGES:
@@ -131,6 +134,7 @@ def test_the_changelog_has_a_section_for_what_is_new(repository: Path) -> None:
     assert headings[0] in ("Unreleased", _project(repository)["version"])
 
 
+@pytest.mark.slow
 def test_files_speak_of_no_machine(repository: Path) -> None:
     # Built from parts, so that this file does not hold what it forbids.
     home, local, registry, folder = "/ro" + "ot/", "/wo" + "rk/", "pypi" + ".org", "file" + ":///"

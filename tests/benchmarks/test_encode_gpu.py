@@ -69,6 +69,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., 
     return run
 
 
+@pytest.mark.slow
 def test_what_can_be_measured_is_measured_whatever_fails(benchmark: Callable[..., Result], tmp_path: Path) -> None:
     answer = benchmark()
     assert answer.exit_code == 3, answer.output

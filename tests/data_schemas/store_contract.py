@@ -153,6 +153,7 @@ class StoreContract:
         with open_store(path) as store:
             assert_same(content_of(store), joined([rows]))
 
+    @pytest.mark.slow
     @QUIET
     @given(names=st.lists(NAMES, min_size=1, max_size=20), reasons=st.lists(NAMES, min_size=1, max_size=20))
     def test_any_unicode_name_round_trips(self, tmp_path_factory: Any, names: list[str], reasons: list[str]) -> None:
@@ -177,6 +178,7 @@ class StoreContract:
         with open_store(path) as store:
             assert store.read(["source_id"])["source_id"].tolist() == [*names, "y" * 4096]
 
+    @pytest.mark.slow
     @QUIET
     @given(
         steps=st.lists(
@@ -318,6 +320,7 @@ class StoreContract:
                 with pytest.raises(StoreError, match="open for reading"):
                     change()
 
+    @pytest.mark.slow
     def test_one_writer_at_a_time(self, path: Path) -> None:
         with create_store(path, example_header()):
             with pytest.raises(StoreLockedError, match=rf"process {os.getpid()} on "):
@@ -443,6 +446,7 @@ class StoreContract:
 
     # Faults ------------------------------------------------------------------------------------------------------
 
+    @pytest.mark.slow
     def test_full_disk_keeps_everything(self, filled: tuple[Path, dict[str, np.ndarray]]) -> None:
         path, wanted = filled
         rows = example_rows(example_header(), 16, 77)
@@ -535,6 +539,7 @@ class StoreContract:
         # The rest is unused space between structures and white space in JSON: harmless, and proven equal.
         assert caught > total * 0.6, (caught, total)
 
+    @pytest.mark.slow
     def test_cut_files_are_never_numbers(self, filled: tuple[Path, dict[str, np.ndarray]]) -> None:
         path, wanted = filled
         files = self.files_to_damage(path)

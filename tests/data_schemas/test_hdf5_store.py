@@ -92,6 +92,7 @@ class TestHdf5Store(StoreContract):
         with pytest.raises(StoreError, match=r"another store.*delete the folder"):
             open_store(filled[0])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["block-00000001.h5", "appended.json", "header.json"])
     def test_damaged_journal(self, filled: tuple[Path, dict[str, np.ndarray]], name: str) -> None:
         path, wanted = filled

@@ -68,6 +68,7 @@ def written(path: Path) -> dict[str, Any]:
         return content_of(again)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 @pytest.mark.skipif(sys.platform != "linux", reason="preloads a library")
 def test_stores_are_read_where_flock_answers_enolck(tmp_path: Path) -> None:

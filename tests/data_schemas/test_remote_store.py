@@ -86,6 +86,7 @@ def fill(path: str | Path) -> dict[str, np.ndarray]:
 # Content -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @in_memory_and_on_s3
 def test_objects_equal_the_files_of_a_local_store(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=7))
@@ -130,6 +131,7 @@ def test_any_program_that_reads_zarr_reads_it(url: str) -> None:
     assert list(group["source_id"][:]) == wanted["source_id"].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lists", [True, False])
 def test_a_plain_web_server_is_read(tmp_path: Path, lists: bool) -> None:
     wanted = fill(tmp_path / "store.zarr")
@@ -196,6 +198,7 @@ def test_only_our_stores_are_replaced(url: str) -> None:
     assert objects_of(strange) == {"notes.txt": b"keep me"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["splats/c/1/0/0", "psnr/c/1", "state/c/1", "source_id/c/1"])
 @pytest.mark.parametrize("empty", [False, True])
 def test_a_vanished_object_is_not_zeros(url: str, key: str, empty: bool) -> None:
@@ -213,6 +216,7 @@ def test_a_vanished_object_is_not_zeros(url: str, key: str, empty: bool) -> None
         assert len(store.read([name], slice(0, 16))[name]) == 16
 
 
+@pytest.mark.slow
 def test_flipped_bits_are_never_numbers() -> None:
     url = f"memory://flipped-{next(_NUMBERS)}/store.zarr"
     wanted = fill(url)

@@ -76,6 +76,7 @@ class TestZarrStore(StoreContract):
         with pytest.raises(StoreError, match="the header is not JSON"):
             open_store(path)
 
+    @pytest.mark.slow
     def test_parallel_writers_of_different_blocks(self, path: Path) -> None:
         header = example_header()
         blocks = [example_rows(header, 16, number) for number in range(6)]
@@ -105,6 +106,7 @@ class TestZarrStore(StoreContract):
         with open_store(path) as store:
             assert (store.read(["state"])["state"] == RowState.EMPTY).all()
 
+    @pytest.mark.slow
     def test_two_processes_finish_one_change(self, filled: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         path, wanted = filled
         rows = example_rows(example_header(), 16, 60)
@@ -167,6 +169,7 @@ class TestZarrStore(StoreContract):
                 store.read([name])
             assert len(store.read([name], slice(0, 16))[name]) == 16
 
+    @pytest.mark.slow
     def test_valid_change_of_a_killed_writer_is_read_and_then_finished(
         self, filled: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:

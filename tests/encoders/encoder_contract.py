@@ -43,6 +43,7 @@ class EncoderContract:
         """PSNR [image] of a fit in the codec of this class."""
         return quality(result, images, self.codec)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("start", ["transport", "grid", "adaptive"])
     @pytest.mark.parametrize("channels", [1, 3])
     def test_exactly_k_finite_gaussians_inside_the_columns_ranges(self, start, channels):
@@ -70,6 +71,7 @@ class EncoderContract:
         images = special_images()["black"]
         assert np.isinf(self.quality(self.fit(images), images)).all()
 
+    @pytest.mark.slow
     def test_steps_improve_the_image(self):
         images = smooth_images()
         few, many = (
@@ -78,6 +80,7 @@ class EncoderContract:
         assert many > few + 6
         assert many > 33
 
+    @pytest.mark.slow
     def test_result_is_the_same_again_whatever_the_batch(self):
         images = smooth_images(5, 14)
         whole = self.fit(images)
@@ -98,6 +101,7 @@ class EncoderContract:
         assert len(set(result.steps.tolist())) > 1
         assert (self.quality(result, images) > 27.7).all()
 
+    @pytest.mark.slow
     def test_hard_images_go_on_for_further_rounds_each_by_itself(self):
         easy, hard = smooth_images(2), special_images(20)["noise"]
         images = np.concatenate([easy, hard])
@@ -115,6 +119,7 @@ class EncoderContract:
         result = self.fit(smooth_images(1), steps=0, start="grid")
         assert result.steps.tolist() == [0]
 
+    @pytest.mark.slow
     def test_signed_colours_may_leave_the_range(self):
         images = smooth_images(2)
         bounded = self.fit(images, steps=150, gaussians=30)

@@ -92,6 +92,7 @@ class TestReferenceEngineOver(TestReferenceEngine):
         assert alpha.std() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["transport", "adaptive", "grid"])
 @pytest.mark.parametrize("codec", [ADDITIVE, NORMALISED])
 def test_engines_reach_the_same_psnr(codec, start):

@@ -26,6 +26,7 @@ def assert_same(expected, result):
     np.testing.assert_allclose(result[..., COLOUR:], expected[..., COLOUR:], atol=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grid", "transport"])
 @pytest.mark.parametrize("codec", [ADDITIVE, NORMALISED])
 @pytest.mark.parametrize(

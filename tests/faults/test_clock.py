@@ -17,6 +17,7 @@ from tests.faults.stores_alike import assert_alike
 from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, pictures, run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["zarr", "h5"])
 @pytest.mark.parametrize("seed", range(3))
 def test_runs_under_a_jumping_clock(suffix: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +37,7 @@ def test_runs_under_a_jumping_clock(suffix: str, seed: int, tmp_path: Path, monk
         build_report(store, tmp_path / "report")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_the_last_of_several_unfinished_changes_wins(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -56,6 +58,7 @@ def test_the_last_of_several_unfinished_changes_wins(
             np.testing.assert_array_equal(store.read(["psnr"])["psnr"], [4, 4, 4, 4])
 
 
+@pytest.mark.slow
 def test_an_old_run_is_not_taken_for_a_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Which images are done is read from their content; a store "from the future" is continued like any other.
     path, source = tmp_path / "a.zarr", ArrayImages(pictures(9))

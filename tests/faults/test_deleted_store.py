@@ -61,6 +61,7 @@ def expected(out: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_deleted_between_two_runs_everything_is_fitted_again(out: Path, expected: Path) -> None:
     run(out, source())
     remove(out)
@@ -70,6 +71,7 @@ def test_deleted_between_two_runs_everything_is_fitted_again(out: Path, expected
     assert_alike(out, expected, images=IMAGES)
 
 
+@pytest.mark.slow
 def test_deleted_under_a_run(out: Path, expected: Path) -> None:
     encoder = DisturbedEncoder(lambda: remove(out))
     if out.suffix == ".zarr":
@@ -83,6 +85,7 @@ def test_deleted_under_a_run(out: Path, expected: Path) -> None:
     assert_alike(out, expected, images=IMAGES)
 
 
+@pytest.mark.slow
 def test_a_run_whose_folder_was_emptied_leaves_the_next_one_alone(out: Path, expected: Path) -> None:
     seen: list[Any] = []
 
@@ -97,6 +100,7 @@ def test_a_run_whose_folder_was_emptied_leaves_the_next_one_alone(out: Path, exp
     assert_alike(out, expected, images=IMAGES)
 
 
+@pytest.mark.slow
 def test_a_lock_that_was_deleted_is_noticed_before_anything_is_written(out: Path, expected: Path) -> None:
     lock = out.with_name(out.name + ".lock")
     with pytest.raises(StoreLockedError, match="was deleted while the store was being written"):
@@ -108,6 +112,7 @@ def test_a_lock_that_was_deleted_is_noticed_before_anything_is_written(out: Path
     assert_alike(out, expected, images=IMAGES)
 
 
+@pytest.mark.slow
 def test_a_replacement_that_is_killed_early_leaves_the_old_store_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +19,15 @@ from prefect.client.schemas.filters import (
     ArtifactCollectionFilterKey,
     TaskRunFilter,
     TaskRunFilterName,
+    TaskRunFilterState,
+    TaskRunFilterStateName,
 )
 
 import flows.encode as flow_module
 import flows.shard_runs as shard_module
 from data_schemas.errors import JobError, QualityError, SplatSpaceError, StoreLockedError, StoreMismatchError
 from data_schemas.records import RowState
+from data_schemas.row_store import RowBlock, RowStore
 from data_schemas.stores import open_store
 from data_schemas.writer_lock import WriterLock
 from flows.encode import encode as encode_flow
@@ -33,6 +37,7 @@ from pipeline.encode import encode as encode_plainly
 from pipeline.encode_records import BlockSummary
 from pipeline.jobs import resolve_job
 from pipeline.sources import open_source
+from tests.faults.stores_alike import assert_alike
 
 FEW: dict[str, Any] = {"limit": 600, "gaussians": 12, "steps": 2, "workers": 2}
 """600 built-in images are three blocks of 256 rows."""
@@ -67,11 +72,17 @@ def progress_values() -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def plain_rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Rows of the same job without Prefect."""
+def plain_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Store of the same job without Prefect."""
     path = tmp_path_factory.mktemp("plain") / "demo.zarr"
     encode_plainly(resolve_job("demo", path, **FEW))
-    return rows_of(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain_rows(plain_store: Path) -> dict[str, Any]:
+    """Its rows."""
+    return rows_of(plain_store)
 
 
 @pytest.fixture
@@ -195,6 +206,37 @@ class TestFlow:
         summary = run_flow("demo", out, images_per_task=256, **FEW)
         assert summary.kept == 344
         assert_same_rows(out, plain_rows)
+
+    def test_a_retry_counts_no_image_twice(
+        self, tmp_path: Path, plain_store: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Blocks 0 and 1 are one shard; its first try writes one of them and fails.
+        write_block, failed = RowStore.write_block, list[int]()
+
+        def broken(store: RowStore, block: int, rows: RowBlock) -> None:
+            if block == 1 and not failed:
+                failed.append(block)
+                raise OSError(5, "Input/output error")
+            write_block(store, block, rows)
+
+        monkeypatch.setattr(RowStore, "write_block", broken)
+        out = tmp_path / "demo.zarr"
+        summary = run_flow("demo", out, images_per_task=512, **FEW)
+        assert failed == [1]
+        assert (summary.images, summary.rows, summary.rows_done) == (600, 600, 600)
+        assert (summary.fitted + summary.reused, summary.kept) == (344, 256)
+        assert_alike(out, plain_store, images=600)
+
+    def test_a_deleted_store_is_fitted_again(self, tmp_path: Path) -> None:
+        out = tmp_path / "demo.zarr"
+        few = {"limit": 4, "gaussians": 4, "steps": 1, "workers": 1}
+        assert run_flow("demo", out, **few).fitted == 4
+        shutil.rmtree(out)
+        summary = run_flow("demo", out, **few)
+        assert (summary.kept, summary.fitted, summary.rows_done) == (0, 4, 4)
+        cached = TaskRunFilter(state=TaskRunFilterState(name=TaskRunFilterStateName(any_=["Cached"])))
+        with get_client(sync_client=True) as client:
+            assert client.read_task_runs(task_run_filter=cached) == [], "Prefect's cache knows nothing of the store"
 
     @pytest.mark.parametrize("error", [StoreMismatchError("another K"), StoreLockedError("another run")])
     def test_what_no_retry_mends_is_not_tried_again(

@@ -37,6 +37,7 @@ def torchmetrics_distance() -> reference._LPIPS:
         return reference._LPIPS(net="vgg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(32, 32), (16, 40)])
 @pytest.mark.parametrize("spread", [0.01, 0.3, 1.0])
 def test_distances_are_those_of_torchmetrics(
@@ -65,6 +66,7 @@ def test_nearer_images_are_nearer_and_equal_ones_at_no_distance(distance: Lpips)
     assert torch.equal(distance(image, image), torch.zeros(2))
 
 
+@pytest.mark.slow
 def test_files_of_other_networks_are_named(backbone: Path, tmp_path: Path) -> None:
     missing, other = tmp_path / "missing.pth", tmp_path / "other.pth"
     with pytest.raises(CheckpointError, match=r"missing\.pth cannot be read"):

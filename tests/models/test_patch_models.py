@@ -40,6 +40,7 @@ def _splats(rows: int = 3, columns: int = 2, count: int = 5, *, batch: int = 2, 
     return head.read(2 * noise(batch, rows, columns, count * 9, seed=seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes", "parameters"),
     [
@@ -60,6 +61,7 @@ def test_the_published_trunk_has_the_published_number_of_parameters() -> None:
     assert sum(parameter.numel() for parameter in model.trunk.parameters()) == 25_772_880
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_the_improved_model_costs_at_most_a_tenth_more(head: HeadName) -> None:
     published, modern = (measure_model(model_name(head, recipe), "full", CATS).gflop for recipe in RECIPES)
@@ -84,6 +86,7 @@ def test_products_of_turned_queries_and_keys_depend_on_distances_only() -> None:
     assert abs(float(products[0, 0, 2, 3] - products[0, 0, 3, 2])) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [model_name(head, recipe) for head in HEADS for recipe in RECIPES])
 @pytest.mark.parametrize(("height", "width", "channels", "patch"), [(16, 16, 3, 0), (13, 18, 1, 4), (16, 24, 3, 8)])
 def test_any_size_and_patch_gives_an_image_and_a_gradient(
@@ -323,6 +326,7 @@ def _seam_ratio(image: Tensor, side: int) -> float:
     return float(steps[border].mean() / steps[~border].mean())
 
 
+@pytest.mark.slow
 def test_shared_splats_have_no_seams() -> None:
     ratios = {}
     for neighbourhood in ("patch", "3x3"):

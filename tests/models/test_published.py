@@ -29,6 +29,7 @@ def test_parameters_and_cost_are_the_published_ones() -> None:
     assert round(cost.gflop, 2) == 15.79
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("depth", "gaussians", "features", "millions", "gflop"),
     # MNIST's rows: 7.28 GFLOP with 8 blocks, 14.40 with 16.
@@ -50,6 +51,7 @@ def test_the_breakdown_of_the_parameters() -> None:
     assert counts == {"time": 3_464, "enter": 1_064_960, "blocks": 8 * 6_301_184, "leave": 8_576}
 
 
+@pytest.mark.slow
 def test_heads_change_no_count() -> None:
     assert (
         measure_model("published", "full", SPRITES, heads=64).parameters

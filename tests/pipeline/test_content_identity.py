@@ -33,6 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return change_rows(make_store(tmp_path_factory.mktemp("plain") / "a.zarr", images=False), without_hashes)
 
 
+@pytest.mark.slow
 def test_repeats_are_found_and_nothing_else(store: Path, tmp_path: Path) -> None:
     with open_store(store) as opened:
         contents = content_identities(opened, np.arange(24))
@@ -52,6 +53,7 @@ def test_some_are_kept_apart(store: Path, tmp_path: Path) -> None:
     assert sorted([*split.held_out, *split.training]) == list(range(24))
 
 
+@pytest.mark.slow
 def test_a_training_does_not_go_on_with_other_splats(store: Path, tmp_path: Path) -> None:
     trained(store, tmp_path / "run", steps=1, every=1)
 
@@ -65,6 +67,7 @@ def test_a_training_does_not_go_on_with_other_splats(store: Path, tmp_path: Path
         train(continued_job(tmp_path / "run", {"store": changed, "steps": 2}), resume=True)
 
 
+@pytest.mark.slow
 def test_hashes_that_are_there_are_taken(tmp_path: Path) -> None:
     images = pictures(6)
     path = tmp_path / "a.zarr"
@@ -83,6 +86,7 @@ def test_hashes_that_are_there_are_taken(tmp_path: Path) -> None:
     assert not (contents[2] == expected).all(axis=1).any()
 
 
+@pytest.mark.slow
 def test_stores_of_images_only_are_told_apart_by_pixels(tmp_path: Path) -> None:
     images = pictures(5)
     path = tmp_path / "a.zarr"

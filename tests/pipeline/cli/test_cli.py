@@ -52,6 +52,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_encode_says_where_everything_is(tmp_path: Path) -> None:
     out = tmp_path / "new" / "demo.zarr"
     arguments = [argument for argument in FAST if argument != "--no-report"]
@@ -88,6 +89,7 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_one_bad_image_is_a_warning_and_strict_makes_it_an_error(folder: Path, tmp_path: Path) -> None:
     result = splatspace("encode", folder, "--out", tmp_path / "a.zarr", *FAST)
     assert result.exit_code == 0, result.output
@@ -114,6 +116,7 @@ def test_nothing_but_bad_images_is_an_error(tmp_path: Path, monkeypatch: pytest.
     assert "and 2 more" in said(result)
 
 
+@pytest.mark.slow
 def test_a_thousand_files_with_a_bad_one(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -156,6 +159,7 @@ def test_errors_are_one_line_with_the_promised_code(
     assert not list(tmp_path.glob("a.*"))
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_with_a_way_out(stores: Path) -> None:
     result = splatspace("encode", "demo", "--out", stores / "a.zarr", "--limit", 20, *FAST, "--gaussians", 13)
     assert result.exit_code == 1
@@ -164,6 +168,7 @@ def test_other_settings_are_refused_with_a_way_out(stores: Path) -> None:
     assert "--versions" in said(result)
 
 
+@pytest.mark.slow
 def test_other_settings_make_a_version_beside_the_store(tmp_path: Path) -> None:
     for gaussians, name in ((12, "a"), (13, "a.v2"), (12, "a")):
         result = splatspace(
@@ -189,6 +194,7 @@ def test_unexpected_errors_show_a_traceback_only_when_asked(stores: Path, monkey
     assert "Traceback" in splatspace("--verbose", "info", stores / "a.zarr").stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_with_130_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import signal
 
@@ -225,6 +231,7 @@ def test_info(stores: Path) -> None:
     assert (content["done"], content["header"]["gaussians"]) == (20, 12)
 
 
+@pytest.mark.slow
 def test_report(stores: Path, tmp_path: Path) -> None:
     result = splatspace("report", stores / "a.zarr", "--out", tmp_path / "r")
     assert result.exit_code == 0, result.output
@@ -233,6 +240,7 @@ def test_report(stores: Path, tmp_path: Path) -> None:
     assert content["images"]["done"] == 20
 
 
+@pytest.mark.slow
 def test_the_command_of_a_report_encodes_the_same_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     options = ("--size", 12, "--limit", 3, *FAST, "--seed", 7, "--colours", "signed", "--dtype", "float32")
@@ -249,6 +257,7 @@ def test_the_command_of_a_report_encodes_the_same_again(tmp_path: Path, monkeypa
     assert plan["images"] == 3
 
 
+@pytest.mark.slow
 def test_results_are_never_written_into_a_store(stores: Path, tmp_path: Path) -> None:
     for store in (stores / "a.zarr", stores / "b.h5"):
         before = sorted(stores.rglob("*"))
@@ -271,6 +280,7 @@ def test_results_are_never_written_into_a_store(stores: Path, tmp_path: Path) ->
         assert sorted(stores.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_verify_names_rows(stores: Path, tmp_path: Path) -> None:
     result = splatspace("verify", stores / "b.h5", "--json")
     assert result.exit_code == 0
@@ -287,6 +297,7 @@ def test_verify_names_rows(stores: Path, tmp_path: Path) -> None:
     assert "rows 3 of" in said(bad)
 
 
+@pytest.mark.slow
 def test_render(stores: Path, tmp_path: Path) -> None:
     for extra in ([], ["--ellipses"]):
         target = tmp_path / f"picture{len(extra)}.png"
@@ -295,6 +306,7 @@ def test_render(stores: Path, tmp_path: Path) -> None:
         assert Image.open(target).size == (200, 200)
 
 
+@pytest.mark.slow
 def test_compare(stores: Path) -> None:
     result = splatspace("compare", stores / "a.zarr", stores / "b.h5")
     assert result.exit_code == 0, result.output
@@ -303,6 +315,7 @@ def test_compare(stores: Path) -> None:
     assert content["matched"] == 20
 
 
+@pytest.mark.slow
 def test_convert(stores: Path, tmp_path: Path) -> None:
     result = splatspace("convert", stores / "a.zarr", tmp_path / "a.h5", "--json")
     assert result.exit_code == 0, result.output
@@ -325,6 +338,7 @@ def test_workers_may_come_from_the_environment(tmp_path: Path) -> None:
     assert content["job"]["workers"] == 3
 
 
+@pytest.mark.slow
 def test_help_and_version() -> None:
     assert splatspace("--version").stdout.startswith("splatspace ")
     for command, examples in COMMANDS:

@@ -50,6 +50,7 @@ def test_shards_hold_every_block_once_and_are_bounded() -> None:
     assert shards([3, 7], 4096) == [(3,), (7,)]
 
 
+@pytest.mark.slow
 def test_shards_share_one_session_and_equal_one_run(tmp_path: Path) -> None:
     opened = []
 
@@ -78,6 +79,7 @@ def test_a_second_run_is_told_who_writes(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_stopped_inside_a_shard(tmp_path: Path) -> None:
     plan = plan_for(tmp_path / "a.zarr", "local")
     asked: list[bool] = []

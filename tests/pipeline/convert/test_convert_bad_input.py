@@ -179,6 +179,7 @@ def test_a_truncated_hdf5_file(tmp_path):
         convert(path, tmp_path / "s.zarr")
 
 
+@pytest.mark.slow
 def test_broken_groups_are_named(read_rows, tmp_path):
     path = rotated(tmp_path / "r.h5", images=8)
     secret = tmp_path / "secret.h5"
@@ -254,6 +255,7 @@ def written_folder(make_store, tmp_path):
     return tmp_path / "folder"
 
 
+@pytest.mark.slow
 def test_an_entry_that_was_lost_after_writing_is_named(written_folder, tmp_path):
     (written_folder / "gaussian_representation_3.pt").unlink()
     summary = convert(written_folder, tmp_path / "s.zarr")
@@ -312,6 +314,7 @@ In a process of its own: HDF5 keeps what it could not write, and tries again whe
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "size"),
     [
@@ -335,6 +338,7 @@ def test_a_full_disk_leaves_nothing(make_store, tmp_path, target, size):
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_one_torch_file_of_any_name_is_one_image(read_rows, tmp_path):
     content = good()
     content["W"][:, 4] = 0.5
@@ -369,6 +373,7 @@ LABELS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["torch-folder", "hdf5-stamp"])
 def test_labels_that_are_no_class_numbers_are_named(layout, read_rows, tmp_path):
     source = tmp_path / ("source" if layout == "torch-folder" else "source.h5")

@@ -63,6 +63,7 @@ def test_tiny_images(shape: tuple[int, int], codec: str, tmp_path: Path) -> None
     assert verify(path).sound
 
 
+@pytest.mark.slow
 def test_workers_and_blocks_change_no_bit(tmp_path: Path) -> None:
     images = hard_images(3)
     found = []

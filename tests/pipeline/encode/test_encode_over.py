@@ -59,6 +59,7 @@ def test_a_second_run_goes_on_and_another_codec_is_refused(path: Path) -> None:
         encode(job(path, codec="additive"))
 
 
+@pytest.mark.slow
 def test_every_reader_of_stores_takes_it(path: Path, tmp_path: Path) -> None:
     picture, _ = render_image(path, "0", size=64)
     assert picture.size == (64, 64)

@@ -80,6 +80,7 @@ def test_a_generator_that_repeats_one_image_has_precision_and_no_recall() -> Non
         support(real[:5], real[:5])
 
 
+@pytest.mark.slow
 def test_sliced_distance_of_a_shift_is_known() -> None:
     # A shift by v moves each projection by <v, direction>, whose mean square is |v|^2 / dimension.
     real = cloud(500, 3, seed=0)

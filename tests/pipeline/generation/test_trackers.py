@@ -63,6 +63,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
     return fake
 
 
+@pytest.mark.slow
 def test_what_is_logged_is_tracked_under_one_name_though_the_training_was_interrupted(
     store: Path, tmp_path: Path, wandb: FakeWandb
 ) -> None:
@@ -89,6 +90,7 @@ def test_what_is_logged_is_tracked_under_one_name_though_the_training_was_interr
     assert wandb.finished == 2
 
 
+@pytest.mark.slow
 def test_a_tracker_that_fails_is_left_out_and_said(
     store: Path, tmp_path: Path, wandb: FakeWandb, caplog: pytest.LogCaptureFixture
 ) -> None:

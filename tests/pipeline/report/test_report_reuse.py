@@ -33,6 +33,7 @@ def current(store: Path) -> ReportSummary | None:
         return current_report(opened, store.parent / "report")
 
 
+@pytest.mark.slow
 def test_the_report_of_an_unchanged_store_is_taken_as_it_is(store: Path) -> None:
     assert current(store) is None
     first = built(store)
@@ -44,12 +45,14 @@ def test_the_report_of_an_unchanged_store_is_taken_as_it_is(store: Path) -> None
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
 
 
+@pytest.mark.slow
 def test_new_images_make_it_old(store: Path) -> None:
     built(store)
     encode(resolve_job("demo", store, limit=41, gaussians=4, steps=1, workers=1))
     assert current(store) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [{"psnr": 12.5}, {"ssim": 0.5}, {"label": -1}, {"dead": 4}, {"state": RowState.FAILED}]
 )
@@ -63,12 +66,14 @@ def test_a_changed_row_makes_it_old_even_where_no_run_says_so(store: Path, chang
     assert current(store) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["report.json", "report.html", "panel.png"])
 def test_a_report_that_is_not_whole_is_made_again(store: Path, name: str) -> None:
     (built(store).json_path.parent / name).unlink()
     assert current(store) is None
 
 
+@pytest.mark.slow
 def test_a_report_that_somebody_changed_is_made_again(store: Path) -> None:
     path = store.parent / "report" / "report.json"
     built(store)

@@ -71,6 +71,7 @@ def test_cats_without_network_say_where_to_get_them(tmp_path, monkeypatch, refus
     assert "Kaggle" in refused(lambda: open_source("cats", download=False)).next_step
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_the_real_cats(shared_data, keeps_contract):
     source = open_source("cats", data_dir=shared_data)
@@ -81,6 +82,7 @@ def test_the_real_cats(shared_data, keeps_contract):
     assert not any(image.failure for image in source.read(range(0, 8303, 100)))
 
 
+@pytest.mark.slow
 def test_the_demo_keeps_the_contract(keeps_contract):
     source = open_source("demo")
     keeps_contract(source)
@@ -89,6 +91,7 @@ def test_the_demo_keeps_the_contract(keeps_contract):
     assert source.record.label_names == CALLINGS
 
 
+@pytest.mark.slow
 def test_the_demo_is_varied_and_drawn_on_black(pixels_of):
     source = open_source("demo")
     pixels = pixels_of(source, range(1000))
@@ -102,6 +105,7 @@ def test_the_demo_is_varied_and_drawn_on_black(pixels_of):
     assert min((image.sum(axis=-1) > 0).mean() for image in pixels) > 0.15
 
 
+@pytest.mark.slow
 def test_the_demo_is_the_same_in_every_process_and_order(pixels_of):
     code = (
         "import hashlib; from pipeline.sources import open_source; s = open_source('demo');"
