@@ -75,6 +75,16 @@ def brief_features() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def brief_previews() -> Iterator[None]:
+    """Grids of samples of two evaluations: in trainings of a few steps they would cost more than all steps together."""
+    from pipeline.generation import preview  # with torch, which most tests do without
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preview, "MOST_EVALUATIONS", 2)
+        yield
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of the real data sets; the test is skipped where it is absent."""
     folder = shared_data_folder()

@@ -19,7 +19,7 @@ from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, pictures, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["zarr", "h5"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (1, 2))])
 def test_runs_under_a_jumping_clock(suffix: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, expected = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
     first, grown = ArrayImages(pictures(21)), ArrayImages(pictures(30))
@@ -38,7 +38,7 @@ def test_runs_under_a_jumping_clock(suffix: str, seed: int, tmp_path: Path, monk
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (2, 3, 4))])
 def test_the_last_of_several_unfinished_changes_wins(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,8 +20,8 @@ from encoders.base import FitResult
 from tests.faults.stores_alike import assert_alike
 from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, pictures, run
 
-IMAGES = 40
-"""Ten blocks of four."""
+IMAGES = 24
+"""Six blocks of four."""
 
 
 class DisturbedEncoder(SamplingEncoder):
@@ -32,7 +32,7 @@ class DisturbedEncoder(SamplingEncoder):
         self.disturb = disturb
 
     def fit(self, images: NDArray[np.uint8], *, should_stop: Callable[[], bool] | None = None) -> FitResult:
-        if len(self.batches) == 4:
+        if len(self.batches) == 3:
             self.disturb()
         return super().fit(images, should_stop=should_stop)
 
@@ -54,11 +54,18 @@ def out(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return folder / f"a.{request.param}"
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    paths = {suffix: folder / f"expected{suffix}" for suffix in (".zarr", ".h5")}
+    for path in paths.values():
+        run(path, source())
+    return paths
+
+
 @pytest.fixture
-def expected(out: Path, tmp_path: Path) -> Path:
-    path = tmp_path / f"expected{out.suffix}"
-    run(path, source())
-    return path
+def expected(out: Path, undisturbed: dict[str, Path]) -> Path:
+    return undisturbed[out.suffix]
 
 
 @pytest.mark.slow

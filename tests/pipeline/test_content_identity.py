@@ -20,6 +20,8 @@ from tests.pipeline.changed_rows import change_rows
 from tests.pipeline.encode.fakes import ArrayImages, pictures, run
 from tests.pipeline.generation.training_runs import job_of, make_store, trained
 
+pytestmark = pytest.mark.usefixtures("brief_previews")
+
 
 def without_hashes(first: int, rows: RowBlock) -> None:
     """As a published layout is converted without its images; row 9 repeats row 8."""

@@ -25,7 +25,7 @@ from tests.pipeline.encode.fakes import ArrayImages, pictures
 from tests.pipeline.encode.fakes import run as encode
 from tests.pipeline.generation.training_runs import trained
 
-pytestmark = pytest.mark.usefixtures("brief_features")
+pytestmark = pytest.mark.usefixtures("brief_features", "brief_previews")
 
 
 @dataclass(frozen=True)

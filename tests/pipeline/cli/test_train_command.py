@@ -16,6 +16,8 @@ from pipeline.cli import app
 from tests.pipeline.encode.fakes import ArrayImages, pictures
 from tests.pipeline.encode.fakes import run as encode
 
+pytestmark = pytest.mark.usefixtures("brief_previews")
+
 
 def splatspace(*arguments: Any) -> Result:
     runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})

@@ -298,7 +298,6 @@ def test_an_unknown_entry_beside_a_record_is_an_error(written_folder, tmp_path):
 SMALL_DISK = """
 import resource, sys
 from data_schemas.errors import StoreError
-from pipeline.cli import app
 from pipeline.convert import convert
 
 source, target, layout, size = sys.argv[1:]
@@ -319,11 +318,11 @@ In a process of its own: HDF5 keeps what it could not write, and tries again whe
     ("target", "size"),
     [
         ("torch-folder", 1500),
-        ("hdf5-rotated", 1500),
+        pytest.param("hdf5-rotated", 1500, marks=pytest.mark.soak),
         ("hdf5-rotated", 12000),
-        ("hdf5-stamp", 5000),
+        pytest.param("hdf5-stamp", 5000, marks=pytest.mark.soak),
         ("hdf5-columnar", 1500),
-        ("hdf5-columnar", 6000),
+        pytest.param("hdf5-columnar", 6000, marks=pytest.mark.soak),
     ],
 )
 def test_a_full_disk_leaves_nothing(make_store, tmp_path, target, size):

@@ -22,6 +22,8 @@ from pipeline.verify import verify
 from tests.pipeline.encode.fakes import ArrayImages, pictures
 from tests.pipeline.generation.training_runs import job_of
 
+pytestmark = pytest.mark.usefixtures("brief_previews")
+
 
 def _encode(path: Path, source: ArrayImages) -> None:
     encode(resolve_job("arrays", path, gaussians=0, workers=1, block_rows=4), source=source)

@@ -117,7 +117,7 @@ def test_each_loss_and_the_mirror_change_what_is_learnt(store: Path, tmp_path: P
     }
     learnt = {}
     for name, options in ways.items():
-        train(_job(store, tmp_path / name, learning_rate=1e-2, **options))
+        train(_job(store, tmp_path / name, learning_rate=1e-2, steps=2, every=2, **options))
         learnt[name] = _weights(tmp_path / name)["head.leave.bias"]
     for name in ("edges", "waves", "flipped"):
         assert not torch.equal(learnt["plain"], learnt[name]), name
@@ -128,12 +128,12 @@ def test_lpips_trains_with_weights_of_a_folder_and_the_published_recipe_takes_it
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = tmp_path / "larger.zarr"
-    run(store, ArrayImages(pictures(16, side=SMALLEST_SIDE)))
+    run(store, ArrayImages(pictures(4, side=SMALLEST_SIDE)))
     save_vgg(vgg_features(), tmp_path / BACKBONE_FILE)
     learnt = {}
     for perceptual in (None, "lpips", "none"):
         out = tmp_path / str(perceptual)
-        train(_job(store, out, recipe="published", perceptual=perceptual, lpips_weights=tmp_path, steps=2, batch=4))
+        train(_job(store, out, recipe="published", perceptual=perceptual, lpips_weights=tmp_path, steps=1, batch=2))
         learnt[perceptual] = _weights(out)["head.leave.bias"]
     assert "LPIPS is off" not in caplog.text
     assert torch.equal(learnt[None], learnt["lpips"])
