@@ -119,9 +119,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item.get_closest_marker("soak") is None]
     costs: dict[Path, int] = {}
     for item in items:
-        cost = 2 * (item.get_closest_marker("prefect") is not None) + (item.get_closest_marker("slow") is not None)
-        costs[item.path] = max(costs.get(item.path, 0), cost)
+        cost = 10 * (item.get_closest_marker("prefect") is not None) + (item.get_closest_marker("slow") is not None)
+        costs[item.path] = costs.get(item.path, 0) + cost
     items.sort(key=lambda item: -costs[item.path])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """One more than there are cores where servers and runs are waited for: a worker that waits needs none."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return None if cores is None or "not prefect" in config.option.markexpr else cores + 1
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
