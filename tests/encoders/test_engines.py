@@ -74,6 +74,7 @@ class TestCpuEngine(EncoderContract):
 @pytest.mark.slow
 class TestReferenceEngine(EncoderContract):
     engine = "reference"
+    few_steps = 10  # slow ones
 
     def assert_same_fit(self, first, second):
         # Matrix products of another size round differently; optimisation carries that on.

@@ -175,7 +175,7 @@ class TestSettling:
 
 
 # Some seconds of work in four shards: enough of it is left when the first is done.
-JOB: dict[str, Any] = {"gaussians": 40, "steps": 1000, "workers": 2}
+JOB: dict[str, Any] = {"gaussians": 30, "steps": 600, "workers": 2}
 
 SERVE = """
 from prefect import serve
