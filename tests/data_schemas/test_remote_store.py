@@ -109,6 +109,7 @@ def test_objects_equal_the_files_of_a_local_store(url: str, tmp_path: Path, monk
         }
 
 
+@pytest.mark.slow
 @in_memory_and_on_s3
 def test_rows_in_any_order_and_while_it_grows(url: str) -> None:
     wanted = fill(url)
@@ -124,6 +125,7 @@ def test_rows_in_any_order_and_while_it_grows(url: str) -> None:
         assert_same(content_of(reader), wanted)
 
 
+@pytest.mark.slow
 def test_any_program_that_reads_zarr_reads_it(url: str) -> None:
     wanted = fill(url)
     group: Any = zarr.open_group(url, mode="r")
@@ -161,6 +163,7 @@ def test_a_plain_web_server_is_read(tmp_path: Path, lists: bool) -> None:
         server.server_close()
 
 
+@pytest.mark.slow
 def test_a_local_store_is_published_whole(url: str, tmp_path: Path) -> None:
     wanted = fill(tmp_path / "store.zarr")
     publish_store(tmp_path / "store.zarr", place(url))
@@ -254,6 +257,7 @@ def test_metadata_changed_by_another_program(url: str) -> None:
         open_store(url)
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_network_is_not_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"memory://cut-{next(_NUMBERS)}/store.zarr"
     fill(url)
@@ -318,6 +322,7 @@ def test_parallel_writers_of_different_blocks(s3_bucket: str) -> None:
         assert_same(content_of(store), joined(blocks))
 
 
+@pytest.mark.slow
 def test_a_writer_that_outlived_its_store_is_refused(url: str) -> None:
     fill(url)
     with open_store(url, "a", lock=False) as stale:
@@ -329,6 +334,7 @@ def test_a_writer_that_outlived_its_store_is_refused(url: str) -> None:
     assert len(open_store(url)) == 0
 
 
+@pytest.mark.slow
 def test_blocks_may_be_replaced(url: str) -> None:
     wanted = fill(url)
     rows = example_rows(example_header(), 16, 60)
@@ -502,6 +508,7 @@ def test_a_url_is_never_a_local_path(s3_bucket: str) -> None:
     assert location("plain:/x.zarr") == Path("plain:/x.zarr")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "message"),
     [

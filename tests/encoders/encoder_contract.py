@@ -95,6 +95,7 @@ class EncoderContract:
         """Equality that the engine promises for another batch: bits, unless the engine says otherwise."""
         np.testing.assert_array_equal(first, second)
 
+    @pytest.mark.slow
     def test_an_image_stops_at_its_target(self):
         images = smooth_images(3)
         result = self.fit(images, steps=200, gaussians=30, target_psnr=28.0)

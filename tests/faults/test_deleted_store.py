@@ -147,6 +147,7 @@ def test_a_replacement_that_is_killed_early_leaves_the_old_store_whole(
         np.testing.assert_array_equal(store.read(["psnr"])["psnr"], [7, 7, 7, 7])
 
 
+@pytest.mark.slow
 def test_the_change_of_a_killed_worker_is_in_place_when_the_run_ends(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     run(path, ArrayImages(pictures(4)))

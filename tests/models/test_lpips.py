@@ -50,6 +50,7 @@ def test_distances_are_those_of_torchmetrics(
     torch.testing.assert_close(distance(image, target), wanted, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_torchmetrics(distance: Lpips, torchmetrics_distance: reference._LPIPS) -> None:
     image, target = noise(1, 3, 16, 16).requires_grad_(), noise(1, 3, 16, 16, seed=2)
     [found] = torch.autograd.grad(distance(image, target).sum(), image)

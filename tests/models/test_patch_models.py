@@ -55,6 +55,7 @@ def test_published_models_have_the_published_number_of_parameters(name: str, cha
     assert measure_model(name, "full", CATS, **changes).parameters == parameters
 
 
+@pytest.mark.slow
 def test_the_published_trunk_has_the_published_number_of_parameters() -> None:
     with torch.device("meta"):
         model = cast(PatchModel, build_model("cats-splats-published", "full", CATS))

@@ -22,6 +22,7 @@ def _small(**changes: int) -> PublishedTransformer:
     return model
 
 
+@pytest.mark.slow
 def test_parameters_and_cost_are_the_published_ones() -> None:
     cost = measure_model("published", "full", SPRITES)
     assert cost.parameters == 51_486_472

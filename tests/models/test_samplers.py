@@ -287,6 +287,7 @@ def test_batch_normalisation_is_in_evaluation_mode_and_put_back() -> None:
     assert network.training
 
 
+@pytest.mark.slow
 def test_the_objective_says_how_it_is_sampled_by_default() -> None:
     asked: list[float] = []
 

@@ -68,6 +68,7 @@ def test_encode_says_where_everything_is(tmp_path: Path) -> None:
     assert "60 kept" in again.stdout
 
 
+@pytest.mark.slow
 def test_encode_json_is_one_object(tmp_path: Path) -> None:
     out = tmp_path / "demo.h5"
     result = splatspace("--verbose", "encode", "demo", "--out", out, "--limit", 8, *FAST, "--json")
@@ -101,6 +102,7 @@ def test_one_bad_image_is_a_warning_and_strict_makes_it_an_error(folder: Path, t
     assert "4.png" in said(strict)
 
 
+@pytest.mark.slow
 def test_nothing_but_bad_images_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.sources.base import SourceImage
     from pipeline.sources.demo import DemoSource
@@ -182,6 +184,7 @@ def test_other_settings_make_a_version_beside_the_store(tmp_path: Path) -> None:
     assert "--versions together with --overwrite" in said(both)
 
 
+@pytest.mark.slow
 def test_unexpected_errors_show_a_traceback_only_when_asked(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_path: Path) -> None:
         raise RuntimeError("a fault of ours")
@@ -223,6 +226,7 @@ def test_ctrl_c_stops_with_130_and_says_how_to_go_on(tmp_path: Path, monkeypatch
     assert json.loads(final.stdout)["kept"] == done
 
 
+@pytest.mark.slow
 def test_info(stores: Path) -> None:
     result = splatspace("info", stores / "a.zarr")
     assert result.exit_code == 0
@@ -327,6 +331,7 @@ def test_convert(stores: Path, tmp_path: Path) -> None:
     assert refused.exit_code == 1
 
 
+@pytest.mark.slow
 def test_presets() -> None:
     assert "sprites64" in splatspace("presets").stdout
     assert json.loads(splatspace("presets", "--json").stdout)["mnist"]["gaussians"] == 70

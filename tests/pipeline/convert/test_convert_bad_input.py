@@ -60,6 +60,7 @@ def test_an_empty_file_is_named(folder, tmp_path):
     assert failure_of(folder, tmp_path).keys() == {"gaussian_representation_9"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plain", [True, False])
 def test_a_file_that_would_run_code_is_refused(folder, tmp_path, plain):
     trap = tmp_path / "trap"
@@ -74,6 +75,7 @@ def test_a_file_that_would_run_code_is_refused(folder, tmp_path, plain):
     assert not trap.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -270,6 +272,7 @@ def changed_record(folder, change):
     path.write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -127,6 +127,7 @@ def test_the_folder_has_the_published_form(make_store, tmp_path):
     assert torch.all(torch.sigmoid(content["W"][:, 3]) == 1)
 
 
+@pytest.mark.slow
 def test_the_rotated_file_has_the_published_form(make_store, tmp_path):
     options = ConversionOptions(key_prefix="sprite")
     convert(make_store(channels=3), tmp_path / "p.h5", target_layout="hdf5-rotated", options=options)
@@ -235,6 +236,7 @@ class Pictures:
         ]
 
 
+@pytest.mark.slow
 def test_source_images_give_quality_and_identity(published_folder, read_rows, tmp_path):
     drawn = torch.stack([render_stamps(raw_gaussians(index).double(), 28, 28, 17) for index in (0, 2, 10)])
     pictures = Pictures(to_uint8(drawn.numpy()))
@@ -292,6 +294,7 @@ def test_columnar_files_of_others(read_rows, tmp_path, columns):
     np.testing.assert_array_equal(rows["psnr"], np.array([40, np.nan, np.inf], np.float32))
 
 
+@pytest.mark.slow
 def test_columnar_stamps_say_their_size(read_rows, tmp_path):
     for name, size in (("a", 11), ("b", 21)):
         convert(columnar(tmp_path / f"{name}.h5", 7, kernel_size=size), tmp_path / f"{name}.zarr",

@@ -196,6 +196,7 @@ def test_a_done_image_that_can_no_longer_be_read_keeps_its_splats(out: Path) -> 
         np.testing.assert_array_equal(values, before[name])
 
 
+@pytest.mark.slow
 def test_an_image_of_another_size_is_failed(out: Path) -> None:
     source = ArrayImages(pictures(5))
     source.pixels["image-0003"] = pictures(1, side=9)[0]
@@ -308,6 +309,7 @@ def test_stopping_inside_a_block_keeps_the_batches_that_were_fitted(out: Path, t
     assert_same_rows(out, whole)
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_by_name(out: Path) -> None:
     source = ArrayImages(pictures(5))
     run(out, source)
@@ -338,6 +340,7 @@ def test_overwrite_replaces_the_store(out: Path) -> None:
     assert (summary.rows, summary.fitted) == (3, 3)
 
 
+@pytest.mark.slow
 def test_images_of_another_set_are_refused(out: Path) -> None:
     run(out, ArrayImages(pictures(5)))
     other = ArrayImages(pictures(5), name="others")
@@ -360,6 +363,7 @@ def test_an_empty_source_and_repeated_names_are_errors(out: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_progress_counts_to_the_end(tmp_path: Path) -> None:
     source = ArrayImages(pictures(10))
     source.broken["image-0001"] = "broken"

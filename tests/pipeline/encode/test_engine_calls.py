@@ -33,6 +33,7 @@ def planned(tmp_path: Path, images: int, at_once: int, **options: Any) -> Encode
     return survey(job, source=source, encoder=asking_for(at_once), write=False).plan
 
 
+@pytest.mark.slow
 def test_the_engine_gets_as_many_images_as_it_asks_for(tmp_path: Path) -> None:
     encoder = asking_for(300)
     source = ArrayImages(pictures(700, side=4))

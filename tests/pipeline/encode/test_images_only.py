@@ -61,6 +61,7 @@ def test_images_are_kept_continued_verified_and_converted(tmp_path: Path, suffix
         np.testing.assert_array_equal(store.read(["image"])["image"], rows["image"])
 
 
+@pytest.mark.slow
 def test_a_changed_pixel_is_found(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     _encode(path, ArrayImages(pictures(4)))

@@ -84,6 +84,7 @@ def test_the_bytes_do_not_depend_on_the_format_the_workers_or_an_interruption(re
         assert_same_rows(refined, out)
 
 
+@pytest.mark.slow
 def test_pixels_foretell_the_second_fit_better(refined: Path) -> None:
     found = []
     for path in (refined.parent / "demo-refine" / "first.zarr", refined):
