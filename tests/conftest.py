@@ -6,6 +6,7 @@ The environment is set when this file is imported, before any test can import Pr
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -122,6 +123,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         cost = 10 * (item.get_closest_marker("prefect") is not None) + (item.get_closest_marker("slow") is not None)
         costs[item.path] = costs.get(item.path, 0) + cost
     items.sort(key=lambda item: -costs[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests live as long as the process: no later search for garbage looks at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
