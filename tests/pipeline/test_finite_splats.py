@@ -69,6 +69,7 @@ def test_other_rows_are_drawn(store: Path, tmp_path: Path) -> None:
         assert len(renderings(opened, np.array([0, 4, 6]))) == 3
 
 
+@pytest.mark.slow
 def test_training_evaluation_and_panels_name_the_image(store: Path, tmp_path: Path) -> None:
     named = re.escape("row 5 (image-0005)")
     with open_store(store) as opened:

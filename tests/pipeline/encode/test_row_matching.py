@@ -98,6 +98,7 @@ class TestMatch:
             assert rows.read(["source_id"])["source_id"].tolist()[10] == "late"
 
 
+@pytest.mark.slow
 def test_contents_are_found_by_part_of_their_hash(tmp_path: Path) -> None:
     source = ArrayImages(pictures(10))
     run(tmp_path / "a.zarr", source)

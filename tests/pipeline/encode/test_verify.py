@@ -75,6 +75,7 @@ def test_changed_pixels_splats_and_missing_psnr_are_found(path: Path, monkeypatc
         assert words in reasons[row]
 
 
+@pytest.mark.slow
 def test_damaged_bytes_are_found_by_row(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     run(path, ArrayImages(pictures(10)))
@@ -88,6 +89,7 @@ def test_damaged_bytes_are_found_by_row(tmp_path: Path) -> None:
     assert found.compared == 6
 
 
+@pytest.mark.slow
 def test_without_images_numbers_are_still_checked(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     run(path, ArrayImages(pictures(5)), images=False)

@@ -95,6 +95,7 @@ def test_only_labels_that_occur_are_conditioned_on_and_sampled(store: Path, run:
             labels_for(run, SampleJob(tmp_path, label=given))
 
 
+@pytest.mark.slow
 def test_batches_hold_the_classes_of_the_labels(store: Path, tmp_path: Path) -> None:
     with open_store(store) as opened:
         rows = TrainingRows(opened, job_of(store, tmp_path / "run"))

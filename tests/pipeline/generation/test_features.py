@@ -134,6 +134,7 @@ def test_what_cannot_be_learnt_from_is_refused(tmp_path: Path) -> None:
         build_extractor("auto", opened)
 
 
+@pytest.mark.slow
 def test_inception_is_never_replaced(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"no weights")

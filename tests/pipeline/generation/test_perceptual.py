@@ -81,6 +81,7 @@ def test_lpips_downloads_once_and_goes_on_where_it_was_cut(
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_other_bytes_are_refused_and_not_kept(published_at: Mirror, cache: Path) -> None:
     published_at.content[BACKBONE_FILE] = b"other bytes"
     with pytest.raises(DownloadError, match="wrong checksum") as caught:

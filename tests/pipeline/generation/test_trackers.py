@@ -103,6 +103,7 @@ def test_a_tracker_that_fails_is_left_out_and_said(
     assert said == ["Tracker wandb is left out from here on, it could not be written: the server went away"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_without_the_extra_nothing_is_begun(
     store: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch

@@ -58,6 +58,7 @@ def test_without_a_report_there_is_none(store: Path) -> None:
     assert current(store) is None
 
 
+@pytest.mark.slow
 def test_new_images_make_it_old(store: Path) -> None:
     assert current(store) is not None
     encode(resolve_job("demo", store, limit=41, gaussians=4, steps=1, workers=1))

@@ -216,6 +216,7 @@ def test_without_network_the_cache_is_used(sheet_folder, tmp_path, monkeypatch, 
     assert len(open_source("sprites", download=False)) == 81_648
 
 
+@pytest.mark.slow
 def test_the_download_demands_the_official_sheets(monkeypatch, sheet_folder):
     asked = []
 

@@ -59,6 +59,7 @@ def test_names_that_are_one_after_all_are_refused(tmp_path, write_zip):
         open_source(path)
 
 
+@pytest.mark.slow
 @given(st.text(alphabet=st.sampled_from("./\\:ab\0C"), max_size=12))
 def test_a_name_that_passes_stays_inside(given_name):
     name = plain_name(given_name)
