@@ -32,7 +32,9 @@ def without_hashes(first: int, rows: RowBlock) -> None:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return change_rows(make_store(tmp_path_factory.mktemp("plain") / "a.zarr", images=False), without_hashes)
+    return change_rows(
+        make_store(tmp_path_factory.mktemp("plain") / "a.zarr", images=False, block_rows=8), without_hashes
+    )
 
 
 @pytest.mark.slow
@@ -64,7 +66,7 @@ def test_a_training_does_not_go_on_with_other_splats(store: Path, tmp_path: Path
         if not first:
             rows.splats[2, 0, 3] = 0.25
 
-    changed = change_rows(make_store(tmp_path / "b.zarr", images=False), other)
+    changed = change_rows(make_store(tmp_path / "b.zarr", images=False, block_rows=8), other)
     with pytest.raises(StoreMismatchError, match="not what this training began with"):
         train(continued_job(tmp_path / "run", {"store": changed, "steps": 2}), resume=True)
 

@@ -83,7 +83,7 @@ def test_a_run_makes_the_objects_of_a_local_run_and_continues(url: str, tmp_path
 
 @pytest.mark.slow
 def test_everything_that_reads_a_store_reads_it_by_url(url: str, tmp_path: Path) -> None:
-    run(url, ArrayImages(pictures(60)))
+    run(url, ArrayImages(pictures(60)), block_rows=64)
     info = store_info(url)
     assert (str(info.path), info.done) == (url, 60)
     assert json.loads(info.model_dump_json())["path"] == url

@@ -41,7 +41,7 @@ def store_of(path: Path, labels: tuple[int, ...] = LABELS) -> Path:
     source = ArrayImages(pictures(24))
     source.labels = {name: labels[i % len(labels)] for i, name in enumerate(source.labels)}
     source.record = SourceRecord(name="arrays", label_names=NAMES)
-    encode(path, source)
+    encode(path, source, block_rows=64)
     return path
 
 

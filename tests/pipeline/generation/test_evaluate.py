@@ -238,7 +238,7 @@ def test_pixels_are_measured_as_splats_too(folder: Path, tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def unseen(folder: Path) -> Path:
     """A store of other images, without splats."""
-    run(folder / "unseen.zarr", ArrayImages(pictures(150, seed=7)), gaussians=0)
+    run(folder / "unseen.zarr", ArrayImages(pictures(150, seed=7)), gaussians=0, block_rows=64)
     return folder / "unseen.zarr"
 
 
@@ -264,7 +264,7 @@ def test_samples_are_compared_with_images_that_nothing_learnt_from(
 
 @pytest.mark.slow
 def test_images_to_compare_with_must_have_the_size_of_the_run(folder: Path, tmp_path: Path) -> None:
-    run(tmp_path / "small.zarr", ArrayImages(pictures(150, side=7)), gaussians=0)
+    run(tmp_path / "small.zarr", ArrayImages(pictures(150, side=7)), gaussians=0, block_rows=64)
     with pytest.raises(StoreMismatchError, match="height 7, width 7"):
         evaluate(job_for(folder, tmp_path / "out", reference=str(tmp_path / "small.zarr")), device="cpu")
 

@@ -31,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 pictures, of which the last four repeat earlier ones."""
     path = tmp_path_factory.mktemp("stores") / "cats.zarr"
     images = pictures(36)
-    run(path, ArrayImages(np.concatenate([images, images[:4]])))
+    run(path, ArrayImages(np.concatenate([images, images[:4]])), block_rows=64)
     return path
 
 
