@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
-# Files of tests run beside each other, one process a core; PYTEST_ARGS= runs them one after the other.
+# Files of tests run beside each other, one process a core (one more where servers are waited for: tests/conftest.py);
+# PYTEST_ARGS= runs them one after the other.
 PYTEST_ARGS ?= $(BESIDE)
 BESIDE := -n auto --dist loadfile --no-loadscope-reorder
 DATA_DIR ?= ../shared/data

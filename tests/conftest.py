@@ -6,9 +6,11 @@ The environment is set when this file is imported, before any test can import Pr
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +29,11 @@ SHARED_DATA_VARIABLE = "SPLATSPACE_SHARED_DATA"
 # stop by it, would be tested deaf.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Compiled once: else every worker rewrites every test file anew, and each process that a test starts compiles all of
+# the packages, which takes longer than most tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 _HOME = tempfile.mkdtemp(prefix="splatspace-tests-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
@@ -69,6 +76,16 @@ def brief_features() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def brief_previews() -> Iterator[None]:
+    """Grids of samples of two evaluations: in trainings of a few steps they would cost more than all steps together."""
+    from pipeline.generation import preview  # with torch, which most tests do without
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preview, "MOST_EVALUATIONS", 2)
+        yield
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of the real data sets; the test is skipped where it is absent."""
     folder = shared_data_folder()
@@ -103,9 +120,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item.get_closest_marker("soak") is None]
     costs: dict[Path, int] = {}
     for item in items:
-        cost = 2 * (item.get_closest_marker("prefect") is not None) + (item.get_closest_marker("slow") is not None)
-        costs[item.path] = max(costs.get(item.path, 0), cost)
+        cost = 10 * (item.get_closest_marker("prefect") is not None) + (item.get_closest_marker("slow") is not None)
+        costs[item.path] = costs.get(item.path, 0) + cost
     items.sort(key=lambda item: -costs[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests live as long as the process: no later search for garbage looks at them again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """One more than there are cores where servers and runs are waited for: a worker that waits needs none."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return None if cores is None or "not prefect" in config.option.markexpr else cores + 1
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

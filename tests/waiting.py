@@ -28,6 +28,8 @@ PATIENCE = 5
 def wait_until(condition: Callable[[], object], seconds: float = 30, what: str = "what was waited for") -> None:
     """Returns as soon as the condition holds; a connection that fails meanwhile counts as "not yet".
 
+    A condition that is costly to look at is looked at less often: what is waited for needs the processor itself.
+
     Args:
         condition: asked again and again.
         seconds: within which it holds on a quiet machine; ``PATIENCE`` times as long is waited.
@@ -37,11 +39,11 @@ def wait_until(condition: Callable[[], object], seconds: float = 30, what: str =
         AssertionError: it did not hold in time.
     """
     end = time.monotonic() + PATIENCE * seconds
-    while time.monotonic() < end:
+    while (asked := time.monotonic()) < end:
         try:
             if condition():
                 return
         except OSError:
             pass  # the server does not answer yet
-        time.sleep(0.02)
+        time.sleep(max(0.02, min(3 * (time.monotonic() - asked), 0.5)))
     raise AssertionError(f"{what} did not happen within {PATIENCE * seconds:.0f} s")

@@ -69,6 +69,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., 
     return run
 
 
+@pytest.mark.slow
 def test_what_can_be_measured_is_measured_whatever_fails(benchmark: Callable[..., Result], tmp_path: Path) -> None:
     answer = benchmark()
     assert answer.exit_code == 3, answer.output
@@ -84,6 +85,7 @@ def test_what_can_be_measured_is_measured_whatever_fails(benchmark: Callable[...
     assert "for execution" not in written
 
 
+@pytest.mark.slow
 def test_a_wrong_engine_is_not_timed(
     benchmark: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

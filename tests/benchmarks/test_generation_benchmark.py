@@ -65,16 +65,19 @@ def test_one_contender_with_another_seed_alone_and_a_table_of_what_there_is(fold
     assert "| splatdit | 0, 1 |" in text
 
 
+@pytest.mark.slow
 def test_a_contender_that_gets_the_time_of_another_asks_for_that_one(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="splatdit-0, which has not been run"):
         main(tmp_path, seeds="0", quick=True, contender=["pixel-unet"])
 
 
+@pytest.mark.slow
 def test_a_fit_of_samples_that_are_not_there_asks_for_them(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="fits the samples of pixel-dit-0, which has not been run"):
         main(tmp_path, seeds="0", quick=True, contender=[FIT])
 
 
+@pytest.mark.slow
 def test_costs_at_the_published_size_meet_the_targets() -> None:
     assert 51.4 < cost("published", "full").parameters / 1e6 < 51.6
     assert cost("published", "full").gflop == pytest.approx(15.79, abs=0.01)

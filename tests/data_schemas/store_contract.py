@@ -70,6 +70,7 @@ class StoreContract:
 
     # Round trips -------------------------------------------------------------------------------------------------
 
+    @pytest.mark.slow
     def test_every_array_round_trips(self, filled: tuple[Path, dict[str, np.ndarray]]) -> None:
         path, wanted = filled
         with open_store(path) as store:
@@ -93,6 +94,7 @@ class StoreContract:
                 writer.commit()
                 assert_same(content_of(reader), joined([rows]))
 
+    @pytest.mark.slow
     def test_reader_opened_before_more_rows_keeps_working(self, path: Path) -> None:
         header = example_header()
         rows = [example_rows(header, 16, seed) for seed in range(2)]
@@ -125,6 +127,7 @@ class StoreContract:
             wanted.source_id[:] = ["a", "b", "c"]
             assert_same(content_of(store), joined([wanted]))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("first", [5, 16, 20])
     @pytest.mark.parametrize("commit", [False, True])
     def test_growth_keeps_what_was_written(self, path: Path, first: int, commit: bool) -> None:
@@ -153,6 +156,7 @@ class StoreContract:
         with open_store(path) as store:
             assert_same(content_of(store), joined([rows]))
 
+    @pytest.mark.slow
     @QUIET
     @given(names=st.lists(NAMES, min_size=1, max_size=20), reasons=st.lists(NAMES, min_size=1, max_size=20))
     def test_any_unicode_name_round_trips(self, tmp_path_factory: Any, names: list[str], reasons: list[str]) -> None:
@@ -177,6 +181,7 @@ class StoreContract:
         with open_store(path) as store:
             assert store.read(["source_id"])["source_id"].tolist() == [*names, "y" * 4096]
 
+    @pytest.mark.slow
     @QUIET
     @given(
         steps=st.lists(
@@ -223,6 +228,7 @@ class StoreContract:
 
     # Reading -----------------------------------------------------------------------------------------------------
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "rows",
         [slice(None), slice(3, 20), slice(30, 5), slice(None, None, 7), slice(None, None, -1), [0], [39, 0, 17, 17],
@@ -235,11 +241,13 @@ class StoreContract:
             got = store.read(["splats", "source_id", "psnr"], rows)
         assert_same(got, {name: wanted[name][chosen] for name in got})
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("rows", [[40], [-41], [0.5], [[1]], [True]])
     def test_rows_that_are_not_there(self, filled: tuple[Path, Any], rows: Any) -> None:
         with open_store(filled[0]) as store, pytest.raises(StoreError, match=r"Row"):
             store.read(["psnr"], rows)
 
+    @pytest.mark.slow
     def test_array_that_is_not_there(self, filled: tuple[Path, Any]) -> None:
         with open_store(filled[0]) as store, pytest.raises(StoreError, match=r"no array 'colour'.*splats, image"):
             store.read(["colour"])
@@ -261,6 +269,7 @@ class StoreContract:
             store.read(["splats"], [3, 200, 201])
             assert asked == [(3, 4), (200, 202)]
 
+    @pytest.mark.slow
     def test_closed_store(self, filled: tuple[Path, Any]) -> None:
         store = open_store(filled[0])
         store.close()
@@ -270,6 +279,7 @@ class StoreContract:
 
     # Refusals ----------------------------------------------------------------------------------------------------
 
+    @pytest.mark.slow
     def test_block_that_does_not_fit(self, filled: tuple[Path, dict[str, np.ndarray]]) -> None:
         path, wanted = filled
         header = example_header()
@@ -307,6 +317,7 @@ class StoreContract:
             reasons = store.read(["failure"])["failure"].tolist()
         assert reasons == ["a\\x00b", "name \\udcff", "é" * 2048]
 
+    @pytest.mark.slow
     def test_reader_cannot_write(self, filled: tuple[Path, Any]) -> None:
         with open_store(filled[0]) as store:
             for change in (
@@ -318,6 +329,7 @@ class StoreContract:
                 with pytest.raises(StoreError, match="open for reading"):
                     change()
 
+    @pytest.mark.slow
     def test_one_writer_at_a_time(self, path: Path) -> None:
         with create_store(path, example_header()):
             with pytest.raises(StoreLockedError, match=rf"process {os.getpid()} on "):
@@ -331,12 +343,14 @@ class StoreContract:
             open_store(path).close()
         open_store(path, "a").close()
 
+    @pytest.mark.slow
     def test_lock_is_let_go_when_opening_fails(self, filled: tuple[Path, Any]) -> None:
         self.tamper(filled[0], {"schema_version": 99})
         for _ in range(2):
             with pytest.raises(StoreError, match="newer"):
                 open_store(filled[0], "a")
 
+    @pytest.mark.slow
     def test_create_refuses_what_is_there(self, filled: tuple[Path, dict[str, np.ndarray]]) -> None:
         path, wanted = filled
         with pytest.raises(StoreError, match="exists already"):
@@ -392,6 +406,7 @@ class StoreContract:
                 create_store(path, example_header(**change))
         assert not path.exists()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("change", "message"),
         [
@@ -409,6 +424,7 @@ class StoreContract:
         with pytest.raises(StoreError, match=message):
             open_store(filled[0])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["splats", "image", "source_id", "state"])
     def test_missing_array(self, filled: tuple[Path, Any], name: str) -> None:
         self.remove_array(filled[0], name)
@@ -417,6 +433,7 @@ class StoreContract:
 
     # Headers -----------------------------------------------------------------------------------------------------
 
+    @pytest.mark.slow
     def test_header_is_replaced(self, filled: tuple[Path, dict[str, np.ndarray]]) -> None:
         path, wanted = filled
         changed = example_header(seed=7, source=SourceRecord(name="other", label_names=("cat", "dog") * 5000))
@@ -443,6 +460,7 @@ class StoreContract:
 
     # Faults ------------------------------------------------------------------------------------------------------
 
+    @pytest.mark.slow
     def test_full_disk_keeps_everything(self, filled: tuple[Path, dict[str, np.ndarray]]) -> None:
         path, wanted = filled
         rows = example_rows(example_header(), 16, 77)
@@ -465,6 +483,7 @@ class StoreContract:
             create_store(path, example_header())
         assert [p.name for p in path.parent.iterdir()] == [f"{path.name}.lock"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("call", ["fsync", "replace"])
     def test_refused_system_calls(
         self, filled: tuple[Path, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch, call: str
@@ -491,6 +510,7 @@ class StoreContract:
         with open_store(path) as store:
             assert_same(content_of(store), got)
 
+    @pytest.mark.slow
     def test_read_only_place(self, filled: tuple[Path, Any], path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         before = sorted(p.name for p in path.parent.rglob("*"))
         with open_store(path) as store:
@@ -535,6 +555,7 @@ class StoreContract:
         # The rest is unused space between structures and white space in JSON: harmless, and proven equal.
         assert caught > total * 0.6, (caught, total)
 
+    @pytest.mark.slow
     def test_cut_files_are_never_numbers(self, filled: tuple[Path, dict[str, np.ndarray]]) -> None:
         path, wanted = filled
         files = self.files_to_damage(path)

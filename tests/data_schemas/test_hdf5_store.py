@@ -92,6 +92,7 @@ class TestHdf5Store(StoreContract):
         with pytest.raises(StoreError, match=r"another store.*delete the folder"):
             open_store(filled[0])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["block-00000001.h5", "appended.json", "header.json"])
     def test_damaged_journal(self, filled: tuple[Path, dict[str, np.ndarray]], name: str) -> None:
         path, wanted = filled
@@ -131,6 +132,7 @@ class TestHdf5Store(StoreContract):
                 assert set(getattr(fault, "rows", ())) <= set(range(16, 32))
         assert caught > len(places) * (0.95 if name.endswith("json") else 0.3)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("limit", [100, 3000, 12000, 20000])
     def test_full_disk_while_merging(self, filled: tuple[Path, dict[str, np.ndarray]], limit: int) -> None:
         path, wanted = filled

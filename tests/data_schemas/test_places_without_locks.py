@@ -68,6 +68,7 @@ def written(path: Path) -> dict[str, Any]:
         return content_of(again)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 @pytest.mark.skipif(sys.platform != "linux", reason="preloads a library")
 def test_stores_are_read_where_flock_answers_enolck(tmp_path: Path) -> None:
@@ -96,6 +97,7 @@ def test_stores_are_read_where_flock_answers_enolck(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("new.*h5")) + list(tmp_path.glob("new.zarr"))
 
 
+@pytest.mark.slow
 def test_readers_take_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = written(tmp_path / "store.h5")
     asked: list[Any] = []
@@ -111,6 +113,7 @@ def test_readers_take_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert set(asked) == {False}
 
 
+@pytest.mark.slow
 def test_a_store_that_this_process_has_open_with_a_lock_is_read(tmp_path: Path) -> None:
     content = written(tmp_path / "store.h5")
     with h5py.File(tmp_path / "store.h5"), open_store(tmp_path / "store.h5") as store:

@@ -18,6 +18,7 @@ def one(*values):
     return [np.array([value], float) for value in values]
 
 
+@pytest.mark.slow
 @given(deviations, deviations, angles)
 def test_covariance_is_the_turned_diagonal(major, minor, angle):
     sigma_x, sigma_y, rho = (float(value[0]) for value in from_principal(*one(major, minor, angle)))

@@ -86,6 +86,7 @@ def fill(path: str | Path) -> dict[str, np.ndarray]:
 # Content -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @in_memory_and_on_s3
 def test_objects_equal_the_files_of_a_local_store(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=7))
@@ -108,6 +109,7 @@ def test_objects_equal_the_files_of_a_local_store(url: str, tmp_path: Path, monk
         }
 
 
+@pytest.mark.slow
 @in_memory_and_on_s3
 def test_rows_in_any_order_and_while_it_grows(url: str) -> None:
     wanted = fill(url)
@@ -123,6 +125,7 @@ def test_rows_in_any_order_and_while_it_grows(url: str) -> None:
         assert_same(content_of(reader), wanted)
 
 
+@pytest.mark.slow
 def test_any_program_that_reads_zarr_reads_it(url: str) -> None:
     wanted = fill(url)
     group: Any = zarr.open_group(url, mode="r")
@@ -130,6 +133,7 @@ def test_any_program_that_reads_zarr_reads_it(url: str) -> None:
     assert list(group["source_id"][:]) == wanted["source_id"].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lists", [True, False])
 def test_a_plain_web_server_is_read(tmp_path: Path, lists: bool) -> None:
     wanted = fill(tmp_path / "store.zarr")
@@ -159,6 +163,7 @@ def test_a_plain_web_server_is_read(tmp_path: Path, lists: bool) -> None:
         server.server_close()
 
 
+@pytest.mark.slow
 def test_a_local_store_is_published_whole(url: str, tmp_path: Path) -> None:
     wanted = fill(tmp_path / "store.zarr")
     publish_store(tmp_path / "store.zarr", place(url))
@@ -196,6 +201,7 @@ def test_only_our_stores_are_replaced(url: str) -> None:
     assert objects_of(strange) == {"notes.txt": b"keep me"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["splats/c/1/0/0", "psnr/c/1", "state/c/1", "source_id/c/1"])
 @pytest.mark.parametrize("empty", [False, True])
 def test_a_vanished_object_is_not_zeros(url: str, key: str, empty: bool) -> None:
@@ -213,6 +219,7 @@ def test_a_vanished_object_is_not_zeros(url: str, key: str, empty: bool) -> None
         assert len(store.read([name], slice(0, 16))[name]) == 16
 
 
+@pytest.mark.slow
 def test_flipped_bits_are_never_numbers() -> None:
     url = f"memory://flipped-{next(_NUMBERS)}/store.zarr"
     wanted = fill(url)
@@ -250,6 +257,7 @@ def test_metadata_changed_by_another_program(url: str) -> None:
         open_store(url)
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_network_is_not_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"memory://cut-{next(_NUMBERS)}/store.zarr"
     fill(url)
@@ -314,6 +322,7 @@ def test_parallel_writers_of_different_blocks(s3_bucket: str) -> None:
         assert_same(content_of(store), joined(blocks))
 
 
+@pytest.mark.slow
 def test_a_writer_that_outlived_its_store_is_refused(url: str) -> None:
     fill(url)
     with open_store(url, "a", lock=False) as stale:
@@ -325,6 +334,7 @@ def test_a_writer_that_outlived_its_store_is_refused(url: str) -> None:
     assert len(open_store(url)) == 0
 
 
+@pytest.mark.slow
 def test_blocks_may_be_replaced(url: str) -> None:
     wanted = fill(url)
     rows = example_rows(example_header(), 16, 60)
@@ -498,6 +508,7 @@ def test_a_url_is_never_a_local_path(s3_bucket: str) -> None:
     assert location("plain:/x.zarr") == Path("plain:/x.zarr")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "message"),
     [

@@ -37,6 +37,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {suffix: folder / f"s{suffix}" for suffix in SUFFIXES}
 
 
+@pytest.mark.slow
 def test_xarray_opens_both_with_equal_content(pair: dict[str, Path]) -> None:
     with (
         xr.open_zarr(pair[".zarr"], consolidated=False, chunks=None) as first,
@@ -68,6 +69,7 @@ def test_xarray_opens_both_with_equal_content(pair: dict[str, Path]) -> None:
         assert shown["schema_version"] == 1
 
 
+@pytest.mark.slow
 def test_both_are_written_as_netcdf_by_xarray(pair: dict[str, Path], tmp_path: Path) -> None:
     with (
         xr.open_zarr(pair[".zarr"], consolidated=False, chunks=None) as first,
@@ -84,6 +86,7 @@ def test_both_are_written_as_netcdf_by_xarray(pair: dict[str, Path], tmp_path: P
             assert json.loads(copy.attrs["header"])["settings"] == store.header.settings
 
 
+@pytest.mark.slow
 def test_a_store_opens_where_torch_cannot_be_imported(pair: dict[str, Path]) -> None:
     code = f"""
 import sys

@@ -76,6 +76,7 @@ class TestZarrStore(StoreContract):
         with pytest.raises(StoreError, match="the header is not JSON"):
             open_store(path)
 
+    @pytest.mark.slow
     def test_parallel_writers_of_different_blocks(self, path: Path) -> None:
         header = example_header()
         blocks = [example_rows(header, 16, number) for number in range(6)]
@@ -89,12 +90,14 @@ class TestZarrStore(StoreContract):
             assert_same(content_of(store), joined(blocks))
             assert verify_checksums(store) == []
 
+    @pytest.mark.slow
     def test_writer_without_the_lock_writes_blocks_only(self, filled: tuple[Path, Any]) -> None:
         with open_store(filled[0], "a"), open_store(filled[0], "a", lock=False) as store:
             for change in (lambda: store.append(["x"]), lambda: store.set_header(store.header)):
                 with pytest.raises(StoreError, match="without its lock"):
                     change()
 
+    @pytest.mark.slow
     def test_writer_without_the_lock_keeps_out_of_a_store_made_anew(self, filled: tuple[Path, Any]) -> None:
         path, _ = filled
         with open_store(path, "a", lock=False) as late:
@@ -105,6 +108,7 @@ class TestZarrStore(StoreContract):
         with open_store(path) as store:
             assert (store.read(["state"])["state"] == RowState.EMPTY).all()
 
+    @pytest.mark.slow
     def test_two_processes_finish_one_change(self, filled: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         path, wanted = filled
         rows = example_rows(example_header(), 16, 60)
@@ -142,12 +146,14 @@ class TestZarrStore(StoreContract):
         assert log.recover() == 2
         assert (tmp_path / "store.zarr" / "file").read_text() == "second"
 
+    @pytest.mark.slow
     def test_one_file_per_array_and_block(self, filled: tuple[Path, Any]) -> None:
         path = filled[0]
         for name in ("splats", "image", "psnr", "source_id", "state"):
             files = [p for p in (path / name).rglob("*") if p.is_file()]
             assert len(files) == 1 + 3, name
 
+    @pytest.mark.slow
     def test_plain_zarr_reads_it_without_warnings(self, filled: tuple[Path, dict[str, np.ndarray]]) -> None:
         path, wanted = filled
         group: Any = zarr.open_group(path, mode="r")
@@ -156,6 +162,7 @@ class TestZarrStore(StoreContract):
         assert group["splats"].metadata.dimension_names == ("image", "gaussian", "parameter")
         assert list(group["parameter"][:]) == ["sigma_x", "sigma_y", "rho", "r", "g", "b", "x", "y"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["splats", "psnr", "state", "source_id"])
     def test_vanished_shard_is_not_zeros(self, filled: tuple[Path, Any], name: str) -> None:
         path = filled[0]
@@ -167,6 +174,7 @@ class TestZarrStore(StoreContract):
                 store.read([name])
             assert len(store.read([name], slice(0, 16))[name]) == 16
 
+    @pytest.mark.slow
     def test_valid_change_of_a_killed_writer_is_read_and_then_finished(
         self, filled: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -193,6 +201,7 @@ class TestZarrStore(StoreContract):
         with open_store(path) as store:
             assert_same(content_of(store), wanted)
 
+    @pytest.mark.slow
     def test_unfinished_change_of_a_killed_writer_is_deleted(self, filled: tuple[Path, Any]) -> None:
         path, wanted = filled
         partial = path.with_name("store.zarr.journal") / "1-a.partial" / "splats" / "c" / "0" / "0"
@@ -203,6 +212,7 @@ class TestZarrStore(StoreContract):
         open_store(path, "a").close()
         assert not path.with_name("store.zarr.journal").exists()
 
+    @pytest.mark.slow
     def test_metadata_changed_by_another_program(self, filled: tuple[Path, Any]) -> None:
         file = filled[0] / "psnr" / "zarr.json"
         document = json.loads(file.read_bytes())
@@ -211,6 +221,7 @@ class TestZarrStore(StoreContract):
         with pytest.raises(StoreError, match=r"psnr.*checksum differs"):
             open_store(filled[0])
 
+    @pytest.mark.slow
     def test_array_shorter_than_the_states(self, filled: tuple[Path, Any]) -> None:
         file = filled[0] / "psnr" / "zarr.json"
         document = json.loads(file.read_bytes())

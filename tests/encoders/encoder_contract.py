@@ -26,6 +26,7 @@ class EncoderContract:
     engine: str
     codec: CodecName = ADDITIVE
     codecs: tuple[CodecName, ...] = (ADDITIVE, NORMALISED)
+    few_steps = 30
 
     def create(self, workers=None, **settings):
         """The engine with short settings."""
@@ -43,13 +44,14 @@ class EncoderContract:
         """PSNR [image] of a fit in the codec of this class."""
         return quality(result, images, self.codec)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("start", ["transport", "grid", "adaptive"])
     @pytest.mark.parametrize("channels", [1, 3])
     def test_exactly_k_finite_gaussians_inside_the_columns_ranges(self, start, channels):
         for codec in self.codecs:
             layout = layout_of(codec, channels)
             for name, image in special_images(channels=channels).items():
-                splats = self.fit(image, start=start, codec=codec, gaussians=7).splats
+                splats = self.fit(image, start=start, codec=codec, gaussians=7, steps=self.few_steps).splats
                 assert splats.shape == (1, 7, layout.width), name
                 assert splats.dtype == np.float32
                 assert np.isfinite(splats).all(), name
@@ -70,6 +72,7 @@ class EncoderContract:
         images = special_images()["black"]
         assert np.isinf(self.quality(self.fit(images), images)).all()
 
+    @pytest.mark.slow
     def test_steps_improve_the_image(self):
         images = smooth_images()
         few, many = (
@@ -78,6 +81,7 @@ class EncoderContract:
         assert many > few + 6
         assert many > 33
 
+    @pytest.mark.slow
     def test_result_is_the_same_again_whatever_the_batch(self):
         images = smooth_images(5, 14)
         whole = self.fit(images)
@@ -91,6 +95,7 @@ class EncoderContract:
         """Equality that the engine promises for another batch: bits, unless the engine says otherwise."""
         np.testing.assert_array_equal(first, second)
 
+    @pytest.mark.slow
     def test_an_image_stops_at_its_target(self):
         images = smooth_images(3)
         result = self.fit(images, steps=200, gaussians=30, target_psnr=28.0)
@@ -98,6 +103,7 @@ class EncoderContract:
         assert len(set(result.steps.tolist())) > 1
         assert (self.quality(result, images) > 27.7).all()
 
+    @pytest.mark.slow
     def test_hard_images_go_on_for_further_rounds_each_by_itself(self):
         easy, hard = smooth_images(2), special_images(20)["noise"]
         images = np.concatenate([easy, hard])
@@ -115,6 +121,7 @@ class EncoderContract:
         result = self.fit(smooth_images(1), steps=0, start="grid")
         assert result.steps.tolist() == [0]
 
+    @pytest.mark.slow
     def test_signed_colours_may_leave_the_range(self):
         images = smooth_images(2)
         bounded = self.fit(images, steps=150, gaussians=30)

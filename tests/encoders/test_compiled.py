@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 import encoders
 from encoders import fit_kernel
 from encoders.compiled import cache_folder
@@ -19,6 +21,7 @@ print(cache_folder(), len(list(cache_folder().rglob("*.nbi"))))
 """
 
 
+@pytest.mark.slow
 def test_another_source_gets_another_cache(tmp_path):
     import shutil
     from pathlib import Path

@@ -11,6 +11,7 @@ from encoders.render import render
 from tests.encoders.splat_examples import random_splats
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 13), (28, 28), (33, 17)])
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)

@@ -194,6 +194,7 @@ class TestSelfCheck:
         assert self.fault() is None
         assert len(card.calls) == 2
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("script", "said"),
         [
@@ -221,6 +222,7 @@ class TestSelfCheck:
         self_check.main([ADDITIVE, "3", "tiled", str(tmp_path / "result.json")])
         assert json.loads((tmp_path / "result.json").read_text()) == {"cpu": 1.0, "cuda": 3.0}
 
+    @pytest.mark.slow
     def test_without_a_card_the_process_says_what_is_missing(self, monkeypatch):
         """The real command, from a folder that is not the checkout."""
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

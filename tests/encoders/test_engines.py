@@ -74,6 +74,7 @@ class TestCpuEngine(EncoderContract):
 @pytest.mark.slow
 class TestReferenceEngine(EncoderContract):
     engine = "reference"
+    few_steps = 10  # slow ones
 
     def assert_same_fit(self, first, second):
         # Matrix products of another size round differently; optimisation carries that on.
@@ -92,6 +93,7 @@ class TestReferenceEngineOver(TestReferenceEngine):
         assert alpha.std() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["transport", "adaptive", "grid"])
 @pytest.mark.parametrize("codec", [ADDITIVE, NORMALISED])
 def test_engines_reach_the_same_psnr(codec, start):

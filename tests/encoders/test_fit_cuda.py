@@ -107,6 +107,7 @@ def test_the_processor_alone_is_refused_outside_the_interpreter():
         CudaEncoder(FitSettings(gaussians=3), device="cpu")
 
 
+@pytest.mark.slow
 def test_engines_are_imported_without_triton(repository):
     script = (
         "import sys; sys.modules['triton'] = None\n"

@@ -26,6 +26,7 @@ def assert_same(expected, result):
     np.testing.assert_allclose(result[..., COLOUR:], expected[..., COLOUR:], atol=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grid", "transport"])
 @pytest.mark.parametrize("codec", [ADDITIVE, NORMALISED])
 @pytest.mark.parametrize(
@@ -48,6 +49,7 @@ def test_a_wide_image_with_few_rows():
     assert_same(*both(images, gaussians=17))
 
 
+@pytest.mark.slow
 def test_an_image_begins_the_same_in_any_batch():
     images = smooth_images(7, 16)
     _, whole = both(images)
@@ -55,6 +57,7 @@ def test_an_image_begins_the_same_in_any_batch():
     np.testing.assert_array_equal(whole[4:5], alone)
 
 
+@pytest.mark.slow
 def test_parts_of_bounded_size_give_the_same_start(monkeypatch):
     images = smooth_images(3, 16)
     expected, _ = both(images)
@@ -63,6 +66,7 @@ def test_parts_of_bounded_size_give_the_same_start(monkeypatch):
     assert_same(expected, both(images)[1])
 
 
+@pytest.mark.slow
 def test_an_image_whose_transport_overflows_keeps_the_last_level_that_did_not(monkeypatch):
     # Two images of one batch that stop at different levels.
     images = np.concatenate([smooth_images(1, 16), special_images(16)["one pixel"]])

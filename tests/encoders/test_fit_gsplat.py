@@ -163,6 +163,7 @@ def test_counts_stay_within_32_bits():
     assert bytes_per_image(200, 32, 32, 3) < 1e6
 
 
+@pytest.mark.slow
 def test_a_batch_that_memory_does_not_hold_is_halved_and_nothing_is_lost(caplog):
     images = smooth_images(7, 12)
     settings = FitSettings(gaussians=8, steps=6, codec=OVER)
@@ -198,6 +199,7 @@ def test_other_codecs_are_refused():
         GsplatEncoder(FitSettings(gaussians=8, codec=ADDITIVE), rasteriser=StandIn())
 
 
+@pytest.mark.slow
 def test_it_reaches_the_quality_of_the_reference():
     images = smooth_images(6, 24)
     settings = FitSettings(gaussians=25, steps=100, codec=OVER)

@@ -17,8 +17,9 @@ from tests.faults.stores_alike import assert_alike
 from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, pictures, run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["zarr", "h5"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (1, 2))])
 def test_runs_under_a_jumping_clock(suffix: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, expected = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
     first, grown = ArrayImages(pictures(21)), ArrayImages(pictures(30))
@@ -36,7 +37,8 @@ def test_runs_under_a_jumping_clock(suffix: str, seed: int, tmp_path: Path, monk
         build_report(store, tmp_path / "report")
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (2, 3, 4))])
 def test_the_last_of_several_unfinished_changes_wins(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,6 +58,7 @@ def test_the_last_of_several_unfinished_changes_wins(
             np.testing.assert_array_equal(store.read(["psnr"])["psnr"], [4, 4, 4, 4])
 
 
+@pytest.mark.slow
 def test_an_old_run_is_not_taken_for_a_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Which images are done is read from their content; a store "from the future" is continued like any other.
     path, source = tmp_path / "a.zarr", ArrayImages(pictures(9))

@@ -20,8 +20,8 @@ from encoders.base import FitResult
 from tests.faults.stores_alike import assert_alike
 from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, pictures, run
 
-IMAGES = 40
-"""Ten blocks of four."""
+IMAGES = 24
+"""Six blocks of four."""
 
 
 class DisturbedEncoder(SamplingEncoder):
@@ -32,7 +32,7 @@ class DisturbedEncoder(SamplingEncoder):
         self.disturb = disturb
 
     def fit(self, images: NDArray[np.uint8], *, should_stop: Callable[[], bool] | None = None) -> FitResult:
-        if len(self.batches) == 4:
+        if len(self.batches) == 3:
             self.disturb()
         return super().fit(images, should_stop=should_stop)
 
@@ -54,13 +54,21 @@ def out(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return folder / f"a.{request.param}"
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    paths = {suffix: folder / f"expected{suffix}" for suffix in (".zarr", ".h5")}
+    for path in paths.values():
+        run(path, source())
+    return paths
+
+
 @pytest.fixture
-def expected(out: Path, tmp_path: Path) -> Path:
-    path = tmp_path / f"expected{out.suffix}"
-    run(path, source())
-    return path
+def expected(out: Path, undisturbed: dict[str, Path]) -> Path:
+    return undisturbed[out.suffix]
 
 
+@pytest.mark.slow
 def test_deleted_between_two_runs_everything_is_fitted_again(out: Path, expected: Path) -> None:
     run(out, source())
     remove(out)
@@ -70,6 +78,7 @@ def test_deleted_between_two_runs_everything_is_fitted_again(out: Path, expected
     assert_alike(out, expected, images=IMAGES)
 
 
+@pytest.mark.slow
 def test_deleted_under_a_run(out: Path, expected: Path) -> None:
     encoder = DisturbedEncoder(lambda: remove(out))
     if out.suffix == ".zarr":
@@ -83,6 +92,7 @@ def test_deleted_under_a_run(out: Path, expected: Path) -> None:
     assert_alike(out, expected, images=IMAGES)
 
 
+@pytest.mark.slow
 def test_a_run_whose_folder_was_emptied_leaves_the_next_one_alone(out: Path, expected: Path) -> None:
     seen: list[Any] = []
 
@@ -97,6 +107,7 @@ def test_a_run_whose_folder_was_emptied_leaves_the_next_one_alone(out: Path, exp
     assert_alike(out, expected, images=IMAGES)
 
 
+@pytest.mark.slow
 def test_a_lock_that_was_deleted_is_noticed_before_anything_is_written(out: Path, expected: Path) -> None:
     lock = out.with_name(out.name + ".lock")
     with pytest.raises(StoreLockedError, match="was deleted while the store was being written"):
@@ -108,6 +119,7 @@ def test_a_lock_that_was_deleted_is_noticed_before_anything_is_written(out: Path
     assert_alike(out, expected, images=IMAGES)
 
 
+@pytest.mark.slow
 def test_a_replacement_that_is_killed_early_leaves_the_old_store_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +147,7 @@ def test_a_replacement_that_is_killed_early_leaves_the_old_store_whole(
         np.testing.assert_array_equal(store.read(["psnr"])["psnr"], [7, 7, 7, 7])
 
 
+@pytest.mark.slow
 def test_the_change_of_a_killed_worker_is_in_place_when_the_run_ends(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     run(path, ArrayImages(pictures(4)))

@@ -74,6 +74,7 @@ except StoreError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "limit", "done"), [("zarr", 30_000, 0), ("h5", 120_000, IMAGES)])
 def test_a_file_that_may_not_grow(suffix: str, limit: int, done: int, tmp_path: Path) -> None:
     # zarr: the first block's pixels are too large. HDF5: each block fits, the whole file does not.
@@ -161,6 +162,7 @@ def test_permission_lost_in_the_middle(suffix: str, tmp_path: Path) -> None:
     assert_alike(out, expected / out.name, images=count)
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_never_writable(tmp_path: Path) -> None:
     images, folder = tmp_path / "images.npz", tmp_path / "locked"
     np.savez(images, images=np.zeros((3, 8, 8, 3), np.uint8))

@@ -24,7 +24,7 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 IMAGES = 768
-SETTINGS: dict[str, Any] = {"gaussians": 24, "steps": 1500, "workers": 1}
+SETTINGS: dict[str, Any] = {"gaussians": 24, "steps": 600, "workers": 1}
 
 SECONDS_UNTIL_MARKED = 90 + 60
 """What the automation waits for, and the loops of the server beside it."""

@@ -206,6 +206,7 @@ def picture_of(size: int) -> bytes:
     return stream.getvalue()
 
 
+@pytest.mark.slow
 def test_the_picture_is_shown_and_a_large_one_is_made_small() -> None:
     small, large = picture_of(16), picture_of(700)
     assert small_sheet(small) == small

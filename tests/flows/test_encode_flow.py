@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,31 @@ from prefect.client.schemas.filters import (
     ArtifactCollectionFilterKey,
     TaskRunFilter,
     TaskRunFilterName,
+    TaskRunFilterState,
+    TaskRunFilterStateName,
 )
 
 import flows.encode as flow_module
 import flows.shard_runs as shard_module
 from data_schemas.errors import JobError, QualityError, SplatSpaceError, StoreLockedError, StoreMismatchError
 from data_schemas.records import RowState
+from data_schemas.row_store import RowBlock, RowStore
 from data_schemas.stores import open_store
 from data_schemas.writer_lock import WriterLock
 from flows.encode import encode as encode_flow
+from pipeline import planning
 from pipeline.compute.local import LocalCompute
 from pipeline.encode import EncodeSummary
 from pipeline.encode import encode as encode_plainly
 from pipeline.encode_records import BlockSummary
 from pipeline.jobs import resolve_job
 from pipeline.sources import open_source
+from tests.faults.stores_alike import assert_alike
 
-FEW: dict[str, Any] = {"limit": 600, "gaussians": 12, "steps": 2, "workers": 2}
-"""600 built-in images are three blocks of 256 rows."""
+FEW: dict[str, Any] = {"limit": 56, "gaussians": 12, "steps": 2, "workers": 2}
+"""56 built-in images are three blocks of ``BLOCK_ROWS``."""
+
+BLOCK_ROWS = 24
 
 COMPARED = ("splats", "psnr", "label", "source_id", "state")
 
@@ -66,12 +74,25 @@ def progress_values() -> list[float]:
     return [float(str(one.data)) for one in sorted(found, key=lambda one: str(one.created)) if one.type == "progress"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small_blocks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "_block_rows", lambda *_, **__: BLOCK_ROWS)
+        yield
+
+
 @pytest.fixture(scope="module")
-def plain_rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Rows of the same job without Prefect."""
+def plain_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Store of the same job without Prefect."""
     path = tmp_path_factory.mktemp("plain") / "demo.zarr"
     encode_plainly(resolve_job("demo", path, **FEW))
-    return rows_of(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain_rows(plain_store: Path) -> dict[str, Any]:
+    """Its rows."""
+    return rows_of(plain_store)
 
 
 @pytest.fixture
@@ -143,15 +164,15 @@ class TestFlow:
 
         monkeypatch.setattr("pipeline.job_source.open_source", counted)
         out = tmp_path / "demo.zarr"
-        summary = run_flow("demo", out, images_per_task=256, min_psnr=5.0, min_psnr_p1=5.0, **FEW)
+        summary = run_flow("demo", out, images_per_task=BLOCK_ROWS, min_psnr=5.0, min_psnr_p1=5.0, **FEW)
         assert opened == ["demo"], "the source is opened once for all tasks"
-        assert (summary.images, summary.fitted + summary.reused, len(summary.failed)) == (600, 600, 0)
+        assert (summary.images, summary.fitted + summary.reused, len(summary.failed)) == (56, 56, 0)
         assert_same_rows(out, plain_rows)
         report = tmp_path / "demo-report" / "report.html"
         assert summary.report == report
         assert report.is_file()
         page = artifact_text("psnr-demo")
-        assert "600 of 600" in page
+        assert "56 of 56" in page
         shown = MarkdownIt().enable("table").render(page)
         for place in (report, out):
             assert f"<td>{place}</td>" in shown
@@ -171,9 +192,9 @@ class TestFlow:
         faulty = FaultyShards(OSError("the disk went away"), broken=1, times=1)
         faulty.install(monkeypatch)
         out = tmp_path / f"demo{suffix}"
-        summary = run_flow("demo", out, images_per_task=256, **FEW)
+        summary = run_flow("demo", out, images_per_task=BLOCK_ROWS, **FEW)
         assert faulty.calls == [(0,), (1,), (1,), (2,)]
-        assert summary.fitted + summary.reused == 600
+        assert summary.fitted + summary.reused == 56
         assert_same_rows(out, plain_rows)
 
     def test_a_shard_that_keeps_failing_fails_the_run_after_all_others(
@@ -183,18 +204,49 @@ class TestFlow:
         faulty.install(monkeypatch)
         out = tmp_path / "demo.zarr"
         with pytest.raises(SplatSpaceError) as caught:
-            run_flow("demo", out, images_per_task=256, **FEW)
+            run_flow("demo", out, images_per_task=BLOCK_ROWS, **FEW)
         assert faulty.calls == [(0,), (1,), (1,), (1,), (2,)]
-        names = list(plain_rows["source_id"][256:512])
-        assert "1 of 3 shards failed after their retries: blocks 1 to 1 (rows 256 to 511): the disk went away" in str(
+        names = list(plain_rows["source_id"][24:48])
+        assert "1 of 3 shards failed after their retries: blocks 1 to 1 (rows 24 to 47): the disk went away" in str(
             caught.value
         )
-        assert f"256 ({', '.join(names[:20])} and 236 more)" in str(caught.value)
-        assert np.unique(rows_of(out)["state"][256:512]).tolist() == [RowState.EMPTY]
-        assert "344 of 600" in artifact_text("psnr-demo")
-        summary = run_flow("demo", out, images_per_task=256, **FEW)
-        assert summary.kept == 344
+        assert f"24 ({', '.join(names[:20])} and 4 more)" in str(caught.value)
+        assert np.unique(rows_of(out)["state"][24:48]).tolist() == [RowState.EMPTY]
+        assert "32 of 56" in artifact_text("psnr-demo")
+        summary = run_flow("demo", out, images_per_task=BLOCK_ROWS, **FEW)
+        assert summary.kept == 32
         assert_same_rows(out, plain_rows)
+
+    def test_a_retry_counts_no_image_twice(
+        self, tmp_path: Path, plain_store: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Blocks 0 and 1 are one shard; its first try writes one of them and fails.
+        write_block, failed = RowStore.write_block, list[int]()
+
+        def broken(store: RowStore, block: int, rows: RowBlock) -> None:
+            if block == 1 and not failed:
+                failed.append(block)
+                raise OSError(5, "Input/output error")
+            write_block(store, block, rows)
+
+        monkeypatch.setattr(RowStore, "write_block", broken)
+        out = tmp_path / "demo.zarr"
+        summary = run_flow("demo", out, images_per_task=2 * BLOCK_ROWS, **FEW)
+        assert failed == [1]
+        assert (summary.images, summary.rows, summary.rows_done) == (56, 56, 56)
+        assert (summary.fitted + summary.reused, summary.kept) == (32, 24)
+        assert_alike(out, plain_store, images=56)
+
+    def test_a_deleted_store_is_fitted_again(self, tmp_path: Path) -> None:
+        out = tmp_path / "demo.zarr"
+        few = {"limit": 4, "gaussians": 4, "steps": 1, "workers": 1}
+        assert run_flow("demo", out, **few).fitted == 4
+        shutil.rmtree(out)
+        summary = run_flow("demo", out, **few)
+        assert (summary.kept, summary.fitted, summary.rows_done) == (0, 4, 4)
+        cached = TaskRunFilter(state=TaskRunFilterState(name=TaskRunFilterStateName(any_=["Cached"])))
+        with get_client(sync_client=True) as client:
+            assert client.read_task_runs(task_run_filter=cached) == [], "Prefect's cache knows nothing of the store"
 
     @pytest.mark.parametrize("error", [StoreMismatchError("another K"), StoreLockedError("another run")])
     def test_what_no_retry_mends_is_not_tried_again(
@@ -296,7 +348,7 @@ class TestFlow:
         run_flow("demo", out, **FEW)
         before = rows_of(out)
         summary = run_flow("demo", out, **FEW)
-        assert (summary.kept, summary.fitted) == (600, 0)
+        assert (summary.kept, summary.fitted) == (56, 0)
         assert_same_rows(out, before)
         with get_client(sync_client=True) as client:
             runs = client.read_task_runs(task_run_filter=TaskRunFilter(name=TaskRunFilterName(any_=["blocks 0 to 2"])))
@@ -317,12 +369,12 @@ class TestFlow:
         monkeypatch.setattr(LocalCompute, "encode", encode)
         monkeypatch.setattr(LocalCompute, "slots", 2)
         out = tmp_path / "demo.zarr"
-        assert run_flow("demo", out, images_per_task=256, **FEW).fitted > 0
+        assert run_flow("demo", out, images_per_task=BLOCK_ROWS, **FEW).fitted > 0
         assert_same_rows(out, plain_rows)
         assert progress_values()[-1] == 100.0
 
     def test_dask_workers_write_the_same_store(self, tmp_path: Path, plain_rows: Any) -> None:
         out = tmp_path / "demo.zarr"
-        summary = run_flow("demo", out, compute="dask", images_per_task=256, **FEW)
-        assert summary.fitted + summary.reused == 600
+        summary = run_flow("demo", out, compute="dask", images_per_task=BLOCK_ROWS, **FEW)
+        assert summary.fitted + summary.reused == 56
         assert_same_rows(out, plain_rows)

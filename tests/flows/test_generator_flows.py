@@ -31,7 +31,11 @@ from pipeline.generation.train import train
 from pipeline.generation.train_records import TrainSummary
 from tests.pipeline.generation.training_runs import make_store
 
-pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.usefixtures("prefect_server", "brief_features")]
+pytestmark = [
+    pytest.mark.prefect,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("prefect_server", "brief_features", "brief_previews"),
+]
 
 FEW: dict[str, Any] = {"preset": "tiny", "steps": 4, "batch": 4, "every": 2, "device": "cpu", "limit": 140}
 
@@ -48,7 +52,9 @@ def run_flow(store: Path, out: Path, **options: Any) -> TrainSummary:
 
 
 @pytest.fixture(scope="module")
-def trained(store: Path, tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> TrainSummary:
+def trained(
+    store: Path, tmp_path_factory: pytest.TempPathFactory, prefect_server: None, brief_previews: None
+) -> TrainSummary:
     return run_flow(store, tmp_path_factory.mktemp("runs") / "whole")
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +30,18 @@ pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(2400)]
 READY = "Ctrl-C"
 TINY = "-p limit=48 -p gaussians=8 -p steps=2 -p workers=1"
 BAD_NAME = "<img src=x onerror=alert(1)>.png"
+SEVERAL = """
+import json, sys
+from flows.__main__ import app
+for words in json.loads(sys.argv[1]):
+    try:
+        app(words)
+    except SystemExit as ended:
+        print(f"exit code {ended.code}")
+    print("----")
+"""
+"""Commands of ``python -m flows`` in one process: importing Prefect takes longer than all of them."""
+
 needs_proc = pytest.mark.skipif(not PROC.is_dir(), reason="processes are counted in /proc")
 
 
@@ -42,6 +55,18 @@ def running(terminal: Terminal) -> Iterator[tuple[subprocess.Popen[bytes], Path]
     """The process of ``python -m flows``, and the file with what it prints."""
     with terminal.running(f"python -m flows --port {terminal.port}", until=READY) as process_and_file:
         yield process_and_file
+
+
+def several(terminal: Terminal, *commands: list[str]) -> list[str]:
+    """What each of these commands of ``python -m flows`` prints, with its exit code."""
+    command = [sys.executable, "-c", SEVERAL, json.dumps(commands)]
+    finished = subprocess.run(
+        command, env=terminal.environment, cwd=terminal.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    printed = finished.stdout.split("----\n")
+    assert (finished.returncode, len(printed)) == (0, len(commands) + 1), finished.stdout
+    return printed[:-1]
 
 
 @pytest.fixture
@@ -84,24 +109,33 @@ def test_a_schedule_is_resumed_with_one_command_and_runs_are_planned(served: Pat
     wait_until(lambda: any(run["auto_scheduled"] for run in terminal.runs(**planned)), 120, "a scheduled run")
     assert "paused" in terminal.type("prefect deployment schedule pause encode-cats")
     wait_until(lambda: not terminal.runs(**planned), 60, "the planned runs' end")
-    assert "no schedule" in terminal.type("python -m flows --resume encode-demo", code=1)
-    assert "encode-mnits" in terminal.type("python -m flows --pause encode-mnits", code=1)
 
 
-def test_a_schedule_is_given_parameters_when_it_is_resumed(served: Path, terminal: Terminal, tmp_path: Path) -> None:
-    assert "-p limit=VALUE" in terminal.type("python -m flows --resume encode-folder -p limt=3", code=2)
-    terminal.type(f"python -m flows --resume encode-folder -p dataset={tmp_path} -p limit=3")
+def test_a_schedule_is_given_parameters_when_it_is_resumed_and_what_cannot_be_is_told(
+    served: Path, terminal: Terminal, tmp_path: Path
+) -> None:
+    unscheduled, unknown, misspelt, second, resumed = several(
+        terminal,
+        ["--resume", "encode-demo"],
+        ["--pause", "encode-mnits"],
+        ["--resume", "encode-folder", "-p", "limt=3"],
+        [],
+        ["--resume", "encode-folder", "-p", f"dataset={tmp_path}", "-p", "limit=3"],
+    )
+    for printed, code, said in (
+        (unscheduled, 1, "no schedule"),
+        (unknown, 1, "encode-mnits"),
+        (misspelt, 2, "-p limit=VALUE"),
+        (second, 1, "Another `python -m flows` serves"),
+        (resumed, 0, "encode-folder"),
+    ):
+        assert said in printed
+        assert printed.rstrip().endswith(f"exit code {code}"), printed
     planned = {"state": {"name": {"any_": ["Scheduled"]}}, "tags": {"all_": ["folder"]}}
     wait_until(lambda: bool(terminal.runs(**planned)), 120, "a scheduled run")
     parameters = terminal.runs(**planned)[0]["parameters"]
     assert (parameters["dataset"], parameters["limit"]) == (str(tmp_path), 3)
     assert parameters["out"] == "out/folder.zarr"
-    terminal.type("python -m flows --pause encode-folder")
-
-
-def test_a_second_one_is_told(served: Path, terminal: Terminal) -> None:
-    printed = terminal.type("python -m flows", code=1)
-    assert "Another `python -m flows` serves" in printed
 
 
 def test_one_run_to_its_end_uses_the_server_and_ends_with_its_outcome(
@@ -194,7 +228,8 @@ def test_ctrl_c_stops_all_that_it_started_and_keeps_what_was_resumed(
     running: tuple[subprocess.Popen[bytes], Path], terminal: Terminal, tmp_path: Path
 ) -> None:
     process, printed = running
-    terminal.type("python -m flows --resume encode-cats")
+    answers = several(terminal, ["--pause", "encode-folder"], ["--resume", "encode-cats"])
+    assert all(answer.rstrip().endswith("exit code 0") for answer in answers), answers
     out = tmp_path / "long.zarr"
     long = "-p gaussians=150 -p steps=10000"
     terminal.type(f"prefect deployment run encode-demo -p out={out} {long}")

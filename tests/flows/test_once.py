@@ -69,6 +69,7 @@ def test_a_path_that_reads_like_a_number_stays_a_path() -> None:
         checked(encode, GIVEN | {"size": [1]})
 
 
+@pytest.mark.slow
 def test_the_report_of_each_kind_of_result() -> None:
     page = location("s3://bucket/demo-report/report.html")
     nothing = {"images": 1, "fitted": 0, "reused": 0, "kept": 1, "failed": [], "psnr": None}

@@ -223,6 +223,7 @@ class TestAddress:
             raise AssertionError("started")
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.slow
     def test_another_server_at_the_port_is_told_from_prefect_s(self, tmp_path: Path) -> None:
         with http.server.HTTPServer(("127.0.0.1", 0), Stranger) as stranger:
             threading.Thread(target=stranger.serve_forever, daemon=True).start()
@@ -239,6 +240,7 @@ class TestAddress:
         assert "leave out --port" in terminal.type("python -m flows --port 4300", code=2)
         assert "No server answers" in terminal.type("python -m flows", code=1)
 
+    @pytest.mark.slow
     def test_a_server_that_does_not_start_shows_its_log(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PREFECT_SERVER_DATABASE_TIMEOUT", "no number")
         told = pytest.raises(ServerError, match=r"(?s)exit code 1.*no number.*splatspace-server")

@@ -150,17 +150,20 @@ class TestCommand:
             capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
 
+    @pytest.mark.slow
     def test_an_unknown_name_ends_it_with_the_known_ones(self, repository: Path) -> None:
         finished = self.run("deployment run encode-mnits", repository)
         assert finished.returncode == 1
         assert "encode-mnist, encode-sprites" in finished.stderr
         assert "Traceback" not in finished.stderr + finished.stdout
 
+    @pytest.mark.slow
     def test_elsewhere_a_variable_switches_it_on(self, tmp_path: Path) -> None:
         finished = self.run("deployment run encode-mnits", tmp_path, PREFECT_PLUGINS_ENABLED="true")
         assert finished.returncode == 1
         assert "encode-mnist, encode-sprites" in finished.stderr
 
+    @pytest.mark.slow
     def test_resume_says_that_there_is_no_server(self, repository: Path) -> None:
         finished = self.run("deployment resume encode-cats", repository, PREFECT_API_URL="http://127.0.0.1:9/api")
         assert finished.returncode == 1

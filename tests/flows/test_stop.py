@@ -88,6 +88,7 @@ class TestSettling:
         assert work.kept.is_set()
         assert signal.getsignal(signal.SIGTERM) is handler
 
+    @pytest.mark.slow
     def test_a_second_termination_does_not_cut_the_end_short(self) -> None:
         work = Work(moment=1.0)
         send_soon(signal.SIGTERM, times=5)
@@ -95,6 +96,7 @@ class TestSettling:
             work.settle()
         assert work.kept.is_set()
 
+    @pytest.mark.slow
     def test_a_second_ctrl_c_leaves_at_once(self) -> None:
         work = Work(moment=600.0)
         began = time.monotonic()
@@ -123,6 +125,7 @@ class TestSettling:
         assert not work.stop.is_set()
         work.stop.set()
 
+    @pytest.mark.slow
     def test_work_that_is_told_to_stop_ends_in_its_own_way(self) -> None:
         kept = threading.Event()
         threads: list[threading.Thread] = []
@@ -172,7 +175,7 @@ class TestSettling:
 
 
 # Some seconds of work in four shards: enough of it is left when the first is done.
-JOB: dict[str, Any] = {"gaussians": 40, "steps": 1000, "workers": 2}
+JOB: dict[str, Any] = {"gaussians": 30, "steps": 600, "workers": 2}
 
 SERVE = """
 from prefect import serve

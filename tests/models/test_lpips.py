@@ -37,6 +37,7 @@ def torchmetrics_distance() -> reference._LPIPS:
         return reference._LPIPS(net="vgg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(32, 32), (16, 40)])
 @pytest.mark.parametrize("spread", [0.01, 0.3, 1.0])
 def test_distances_are_those_of_torchmetrics(
@@ -49,6 +50,7 @@ def test_distances_are_those_of_torchmetrics(
     torch.testing.assert_close(distance(image, target), wanted, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_torchmetrics(distance: Lpips, torchmetrics_distance: reference._LPIPS) -> None:
     image, target = noise(1, 3, 16, 16).requires_grad_(), noise(1, 3, 16, 16, seed=2)
     [found] = torch.autograd.grad(distance(image, target).sum(), image)
@@ -65,6 +67,7 @@ def test_nearer_images_are_nearer_and_equal_ones_at_no_distance(distance: Lpips)
     assert torch.equal(distance(image, image), torch.zeros(2))
 
 
+@pytest.mark.slow
 def test_files_of_other_networks_are_named(backbone: Path, tmp_path: Path) -> None:
     missing, other = tmp_path / "missing.pth", tmp_path / "other.pth"
     with pytest.raises(CheckpointError, match=r"missing\.pth cannot be read"):

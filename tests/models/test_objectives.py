@@ -229,6 +229,7 @@ def test_a_seed_decides_a_loss() -> None:
     assert not torch.equal(losses[0], losses[2])
 
 
+@pytest.mark.slow
 def test_what_the_published_mismatch_of_schedules_costs_can_be_computed() -> None:
     def moments(sampling: str) -> tuple[float, float]:
         objective = build_objective("published", sampling_path=sampling)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import cast
@@ -22,7 +23,7 @@ from models.patch_model import PatchModel
 from models.patch_presets import HEADS, RECIPES, HeadName, RecipeName, model_name
 from models.patch_trunk import RotaryNorm
 from models.patch_trunk_published import mixed_axis_map
-from models.registry import build_model, measure_model
+from models.registry import ModelCost, build_model, measure_model
 from models.splat_patches import Canvas, KernelName, PatchSplats, blend, log_fading
 from tests.models.networks import awakened, noise
 
@@ -40,6 +41,12 @@ def _splats(rows: int = 3, columns: int = 2, count: int = 5, *, batch: int = 2, 
     return head.read(2 * noise(batch, rows, columns, count * 9, seed=seed))
 
 
+@functools.cache
+def full_cost(name: str) -> ModelCost:
+    return measure_model(name, "full", CATS)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes", "parameters"),
     [
@@ -51,18 +58,21 @@ def _splats(rows: int = 3, columns: int = 2, count: int = 5, *, batch: int = 2, 
     ],
 )
 def test_published_models_have_the_published_number_of_parameters(name: str, changes: dict, parameters: int) -> None:
-    assert measure_model(name, "full", CATS, **changes).parameters == parameters
+    cost = measure_model(name, "full", CATS, **changes) if changes else full_cost(name)
+    assert cost.parameters == parameters
 
 
+@pytest.mark.slow
 def test_the_published_trunk_has_the_published_number_of_parameters() -> None:
     with torch.device("meta"):
         model = cast(PatchModel, build_model("cats-splats-published", "full", CATS))
     assert sum(parameter.numel() for parameter in model.trunk.parameters()) == 25_772_880
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_the_improved_model_costs_at_most_a_tenth_more(head: HeadName) -> None:
-    published, modern = (measure_model(model_name(head, recipe), "full", CATS).gflop for recipe in RECIPES)
+    published, modern = (full_cost(model_name(head, recipe)).gflop for recipe in RECIPES)
     assert modern < 1.1 * published
 
 
@@ -84,6 +94,7 @@ def test_products_of_turned_queries_and_keys_depend_on_distances_only() -> None:
     assert abs(float(products[0, 0, 2, 3] - products[0, 0, 3, 2])) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [model_name(head, recipe) for head in HEADS for recipe in RECIPES])
 @pytest.mark.parametrize(("height", "width", "channels", "patch"), [(16, 16, 3, 0), (13, 18, 1, 4), (16, 24, 3, 8)])
 def test_any_size_and_patch_gives_an_image_and_a_gradient(
@@ -323,6 +334,7 @@ def _seam_ratio(image: Tensor, side: int) -> float:
     return float(steps[border].mean() / steps[~border].mean())
 
 
+@pytest.mark.slow
 def test_shared_splats_have_no_seams() -> None:
     ratios = {}
     for neighbourhood in ("patch", "3x3"):

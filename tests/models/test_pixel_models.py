@@ -78,11 +78,13 @@ def test_patches_are_squares_of_the_image() -> None:
     assert moved.max() == 0
 
 
+@pytest.mark.slow
 def test_the_unet_has_about_38_million_parameters() -> None:
     cost = measure_model("pixel-unet", "full", SPRITES)
     assert cost.parameters == pytest.approx(38e6, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["tiny", "small", "medium", "full"])
 @pytest.mark.parametrize("data", [SPRITES, DIGITS])
 def test_the_pixel_transformer_costs_what_splatdit_costs(preset: str, data: DataSpec) -> None:

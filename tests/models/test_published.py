@@ -22,6 +22,7 @@ def _small(**changes: int) -> PublishedTransformer:
     return model
 
 
+@pytest.mark.slow
 def test_parameters_and_cost_are_the_published_ones() -> None:
     cost = measure_model("published", "full", SPRITES)
     assert cost.parameters == 51_486_472
@@ -29,6 +30,7 @@ def test_parameters_and_cost_are_the_published_ones() -> None:
     assert round(cost.gflop, 2) == 15.79
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("depth", "gaussians", "features", "millions", "gflop"),
     # MNIST's rows: 7.28 GFLOP with 8 blocks, 14.40 with 16.
@@ -50,6 +52,7 @@ def test_the_breakdown_of_the_parameters() -> None:
     assert counts == {"time": 3_464, "enter": 1_064_960, "blocks": 8 * 6_301_184, "leave": 8_576}
 
 
+@pytest.mark.slow
 def test_heads_change_no_count() -> None:
     assert (
         measure_model("published", "full", SPRITES, heads=64).parameters

@@ -70,6 +70,7 @@ def test_splatdit_keeps_its_promises(costs: Costs) -> None:
     assert full.gflop * 20 <= 80, "0.08 TFLOP for a sample of 20 evaluations"
 
 
+@pytest.mark.slow
 def test_times_per_gaussian_cost_a_little_more() -> None:
     with torch.device("meta"):
         model = build_model("splatdit", "full", SPRITES)
@@ -107,6 +108,7 @@ def test_the_cost_of_a_matrix_product_is_two_operations_each() -> None:
     assert step_gflop(Doubling(_spec("set"))) == 2 * 6 * 5 * 5 / 1e9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("gaussians", [1, 6])
 def test_bfloat16_and_a_lone_gaussian_give_numbers(name: str, gaussians: int) -> None:

@@ -119,6 +119,7 @@ def test_every_weight_learns() -> None:
     assert [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()] == []
 
 
+@pytest.mark.slow
 def test_the_trunk_is_that_of_the_pixel_transformer_at_nearly_its_cost() -> None:
     spec = replace(SPEC, gaussians=150, height=32, width=32, anchors=grid_anchors(15, 10))
     for preset in MODELS["render-dit"].presets:

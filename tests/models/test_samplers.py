@@ -100,6 +100,7 @@ def test_every_sampler_finds_the_moments_of_a_gaussian(name: str, sampler: str) 
     assert float(made.std()) == pytest.approx(DEVIATION, abs=0.045)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flow-clean", "flow-velocity", "ddpm-cosine"])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_finds_both_halves_of_a_mixture(name: str, sampler: str) -> None:
@@ -117,6 +118,7 @@ def test_every_sampler_finds_both_halves_of_a_mixture(name: str, sampler: str) -
     assert float((made.abs() - 1.5).std()) == pytest.approx(0.2, abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_published_recipe_with_one_schedule_finds_the_moments() -> None:
     objective = build_objective("published", sampling_path="cosine")
     made = sample(objective, Gaussian(objective, MEAN, DEVIATION), (300, 5, 4), generators=generators_for(3, 300))
@@ -203,6 +205,7 @@ def test_known_pixels_stay_exactly() -> None:
     assert torch.equal(made[mask], known[mask])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_unknown_part_follows_from_the_known_one(sampler: str) -> None:
     # Second feature given the first: mean 0.8 times it, variance 1 - 0.8^2.
@@ -284,6 +287,7 @@ def test_batch_normalisation_is_in_evaluation_mode_and_put_back() -> None:
     assert network.training
 
 
+@pytest.mark.slow
 def test_the_objective_says_how_it_is_sampled_by_default() -> None:
     asked: list[float] = []
 
@@ -299,6 +303,7 @@ def test_the_objective_says_how_it_is_sampled_by_default() -> None:
         assert len(asked) == evaluations
 
 
+@pytest.mark.slow
 def test_the_errors_on_the_page_are_what_is_measured(repository: Path) -> None:
     page = (repository / "docs" / "diffusion.md").read_text()
     objective = build_objective("flow-clean")

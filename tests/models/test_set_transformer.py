@@ -64,6 +64,7 @@ def test_gaussians_see_each_other(name: str) -> None:
     assert (model(changed, time) - model(noisy, time))[:, 1:].abs().amax(dim=-1).min() > 1e-6
 
 
+@pytest.mark.slow
 def test_through_inducing_points_the_cost_is_linear_in_k() -> None:
     costs = {
         name: [

@@ -146,6 +146,7 @@ def test_the_network_has_no_bias() -> None:
     assert [name for name, _ in model.named_parameters() if name.endswith("bias")] == []
 
 
+@pytest.mark.slow
 def test_it_learns_which_slot_it_is() -> None:
     # The clean value of a slot is a function of its index alone: a set cannot know it, this network must.
     torch.manual_seed(0)

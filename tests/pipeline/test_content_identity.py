@@ -20,6 +20,8 @@ from tests.pipeline.changed_rows import change_rows
 from tests.pipeline.encode.fakes import ArrayImages, pictures, run
 from tests.pipeline.generation.training_runs import job_of, make_store, trained
 
+pytestmark = pytest.mark.usefixtures("brief_previews")
+
 
 def without_hashes(first: int, rows: RowBlock) -> None:
     """As a published layout is converted without its images; row 9 repeats row 8."""
@@ -30,9 +32,12 @@ def without_hashes(first: int, rows: RowBlock) -> None:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return change_rows(make_store(tmp_path_factory.mktemp("plain") / "a.zarr", images=False), without_hashes)
+    return change_rows(
+        make_store(tmp_path_factory.mktemp("plain") / "a.zarr", images=False, block_rows=8), without_hashes
+    )
 
 
+@pytest.mark.slow
 def test_repeats_are_found_and_nothing_else(store: Path, tmp_path: Path) -> None:
     with open_store(store) as opened:
         contents = content_identities(opened, np.arange(24))
@@ -52,6 +57,7 @@ def test_some_are_kept_apart(store: Path, tmp_path: Path) -> None:
     assert sorted([*split.held_out, *split.training]) == list(range(24))
 
 
+@pytest.mark.slow
 def test_a_training_does_not_go_on_with_other_splats(store: Path, tmp_path: Path) -> None:
     trained(store, tmp_path / "run", steps=1, every=1)
 
@@ -60,11 +66,12 @@ def test_a_training_does_not_go_on_with_other_splats(store: Path, tmp_path: Path
         if not first:
             rows.splats[2, 0, 3] = 0.25
 
-    changed = change_rows(make_store(tmp_path / "b.zarr", images=False), other)
+    changed = change_rows(make_store(tmp_path / "b.zarr", images=False, block_rows=8), other)
     with pytest.raises(StoreMismatchError, match="not what this training began with"):
         train(continued_job(tmp_path / "run", {"store": changed, "steps": 2}), resume=True)
 
 
+@pytest.mark.slow
 def test_hashes_that_are_there_are_taken(tmp_path: Path) -> None:
     images = pictures(6)
     path = tmp_path / "a.zarr"
@@ -83,6 +90,7 @@ def test_hashes_that_are_there_are_taken(tmp_path: Path) -> None:
     assert not (contents[2] == expected).all(axis=1).any()
 
 
+@pytest.mark.slow
 def test_stores_of_images_only_are_told_apart_by_pixels(tmp_path: Path) -> None:
     images = pictures(5)
     path = tmp_path / "a.zarr"

@@ -38,6 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return change_rows(small_store(tmp_path_factory.mktemp("finite") / "small.zarr"), spoil)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "out"),
     [
@@ -59,6 +60,7 @@ def test_commands_name_the_row_and_write_nothing(store: Path, tmp_path: Path, co
     assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
 
 
+@pytest.mark.slow
 def test_other_rows_are_drawn(store: Path, tmp_path: Path) -> None:
     assert (
         CliRunner().invoke(app, ["render", str(store), "--image", "4", "--out", str(tmp_path / "a.png")]).exit_code == 0
@@ -67,6 +69,7 @@ def test_other_rows_are_drawn(store: Path, tmp_path: Path) -> None:
         assert len(renderings(opened, np.array([0, 4, 6]))) == 3
 
 
+@pytest.mark.slow
 def test_training_evaluation_and_panels_name_the_image(store: Path, tmp_path: Path) -> None:
     named = re.escape("row 5 (image-0005)")
     with open_store(store) as opened:

@@ -52,6 +52,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_encode_says_where_everything_is(tmp_path: Path) -> None:
     out = tmp_path / "new" / "demo.zarr"
     arguments = [argument for argument in FAST if argument != "--no-report"]
@@ -67,6 +68,7 @@ def test_encode_says_where_everything_is(tmp_path: Path) -> None:
     assert "60 kept" in again.stdout
 
 
+@pytest.mark.slow
 def test_encode_json_is_one_object(tmp_path: Path) -> None:
     out = tmp_path / "demo.h5"
     result = splatspace("--verbose", "encode", "demo", "--out", out, "--limit", 8, *FAST, "--json")
@@ -88,6 +90,7 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_one_bad_image_is_a_warning_and_strict_makes_it_an_error(folder: Path, tmp_path: Path) -> None:
     result = splatspace("encode", folder, "--out", tmp_path / "a.zarr", *FAST)
     assert result.exit_code == 0, result.output
@@ -99,6 +102,7 @@ def test_one_bad_image_is_a_warning_and_strict_makes_it_an_error(folder: Path, t
     assert "4.png" in said(strict)
 
 
+@pytest.mark.slow
 def test_nothing_but_bad_images_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.sources.base import SourceImage
     from pipeline.sources.demo import DemoSource
@@ -114,6 +118,7 @@ def test_nothing_but_bad_images_is_an_error(tmp_path: Path, monkeypatch: pytest.
     assert "and 2 more" in said(result)
 
 
+@pytest.mark.slow
 def test_a_thousand_files_with_a_bad_one(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -156,6 +161,7 @@ def test_errors_are_one_line_with_the_promised_code(
     assert not list(tmp_path.glob("a.*"))
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_with_a_way_out(stores: Path) -> None:
     result = splatspace("encode", "demo", "--out", stores / "a.zarr", "--limit", 20, *FAST, "--gaussians", 13)
     assert result.exit_code == 1
@@ -164,6 +170,7 @@ def test_other_settings_are_refused_with_a_way_out(stores: Path) -> None:
     assert "--versions" in said(result)
 
 
+@pytest.mark.slow
 def test_other_settings_make_a_version_beside_the_store(tmp_path: Path) -> None:
     for gaussians, name in ((12, "a"), (13, "a.v2"), (12, "a")):
         result = splatspace(
@@ -177,6 +184,7 @@ def test_other_settings_make_a_version_beside_the_store(tmp_path: Path) -> None:
     assert "--versions together with --overwrite" in said(both)
 
 
+@pytest.mark.slow
 def test_unexpected_errors_show_a_traceback_only_when_asked(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_path: Path) -> None:
         raise RuntimeError("a fault of ours")
@@ -189,6 +197,7 @@ def test_unexpected_errors_show_a_traceback_only_when_asked(stores: Path, monkey
     assert "Traceback" in splatspace("--verbose", "info", stores / "a.zarr").stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_with_130_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import signal
 
@@ -217,6 +226,7 @@ def test_ctrl_c_stops_with_130_and_says_how_to_go_on(tmp_path: Path, monkeypatch
     assert json.loads(final.stdout)["kept"] == done
 
 
+@pytest.mark.slow
 def test_info(stores: Path) -> None:
     result = splatspace("info", stores / "a.zarr")
     assert result.exit_code == 0
@@ -225,6 +235,7 @@ def test_info(stores: Path) -> None:
     assert (content["done"], content["header"]["gaussians"]) == (20, 12)
 
 
+@pytest.mark.slow
 def test_report(stores: Path, tmp_path: Path) -> None:
     result = splatspace("report", stores / "a.zarr", "--out", tmp_path / "r")
     assert result.exit_code == 0, result.output
@@ -233,6 +244,7 @@ def test_report(stores: Path, tmp_path: Path) -> None:
     assert content["images"]["done"] == 20
 
 
+@pytest.mark.slow
 def test_the_command_of_a_report_encodes_the_same_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     options = ("--size", 12, "--limit", 3, *FAST, "--seed", 7, "--colours", "signed", "--dtype", "float32")
@@ -249,6 +261,7 @@ def test_the_command_of_a_report_encodes_the_same_again(tmp_path: Path, monkeypa
     assert plan["images"] == 3
 
 
+@pytest.mark.slow
 def test_results_are_never_written_into_a_store(stores: Path, tmp_path: Path) -> None:
     for store in (stores / "a.zarr", stores / "b.h5"):
         before = sorted(stores.rglob("*"))
@@ -271,6 +284,7 @@ def test_results_are_never_written_into_a_store(stores: Path, tmp_path: Path) ->
         assert sorted(stores.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_verify_names_rows(stores: Path, tmp_path: Path) -> None:
     result = splatspace("verify", stores / "b.h5", "--json")
     assert result.exit_code == 0
@@ -287,6 +301,7 @@ def test_verify_names_rows(stores: Path, tmp_path: Path) -> None:
     assert "rows 3 of" in said(bad)
 
 
+@pytest.mark.slow
 def test_render(stores: Path, tmp_path: Path) -> None:
     for extra in ([], ["--ellipses"]):
         target = tmp_path / f"picture{len(extra)}.png"
@@ -295,6 +310,7 @@ def test_render(stores: Path, tmp_path: Path) -> None:
         assert Image.open(target).size == (200, 200)
 
 
+@pytest.mark.slow
 def test_compare(stores: Path) -> None:
     result = splatspace("compare", stores / "a.zarr", stores / "b.h5")
     assert result.exit_code == 0, result.output
@@ -303,6 +319,7 @@ def test_compare(stores: Path) -> None:
     assert content["matched"] == 20
 
 
+@pytest.mark.slow
 def test_convert(stores: Path, tmp_path: Path) -> None:
     result = splatspace("convert", stores / "a.zarr", tmp_path / "a.h5", "--json")
     assert result.exit_code == 0, result.output
@@ -314,6 +331,7 @@ def test_convert(stores: Path, tmp_path: Path) -> None:
     assert refused.exit_code == 1
 
 
+@pytest.mark.slow
 def test_presets() -> None:
     assert "sprites64" in splatspace("presets").stdout
     assert json.loads(splatspace("presets", "--json").stdout)["mnist"]["gaussians"] == 70
@@ -325,6 +343,7 @@ def test_workers_may_come_from_the_environment(tmp_path: Path) -> None:
     assert content["job"]["workers"] == 3
 
 
+@pytest.mark.slow
 def test_help_and_version() -> None:
     assert splatspace("--version").stdout.startswith("splatspace ")
     for command, examples in COMMANDS:

@@ -25,7 +25,7 @@ from tests.pipeline.encode.fakes import ArrayImages, pictures
 from tests.pipeline.encode.fakes import run as encode
 from tests.pipeline.generation.training_runs import trained
 
-pytestmark = pytest.mark.usefixtures("brief_features")
+pytestmark = pytest.mark.usefixtures("brief_features", "brief_previews")
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ def test_every_command_with_json_is_called_here() -> None:
     assert with_json == set(CALLS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", CALLS)
 def test_one_object_in_success_and_in_failure(command: str, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "MODELS", {"set": registry.MODELS["set"]})
@@ -148,6 +149,7 @@ def test_one_object_in_success_and_in_failure(command: str, places: Places, monk
     assert "--no-such-option" in the_object(wrong)["error"] or "Missing" in the_object(wrong)["error"]
 
 
+@pytest.mark.slow
 def test_what_went_wrong_is_said_on_stderr_as_without_json(places: Places) -> None:
     for arguments in (("info", places.out / "none.zarr"), ("evaluate", places.run, "--store", "a", "--sweep", "1,x")):
         plain, as_json = splatspace(*arguments), splatspace(*arguments, "--json")
@@ -177,6 +179,7 @@ def test_stopped_and_unexpected_ends_are_objects_too(
     assert content["error"].startswith(words)
 
 
+@pytest.mark.slow
 def test_a_store_at_fault_is_one_object(places: Places) -> None:
     path = places.out / "b.zarr"
     encode(path, ArrayImages(pictures(4)))
@@ -189,6 +192,7 @@ def test_a_store_at_fault_is_one_object(places: Places) -> None:
     assert (result.exit_code, content["sound"]) == (1, False)
 
 
+@pytest.mark.slow
 def test_one_of_several_processes_answers(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert splatspace("info", places.out / "none.zarr", "--json").stdout == ""

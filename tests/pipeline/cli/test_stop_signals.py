@@ -39,6 +39,7 @@ def terminated(function: Callable[..., Any]) -> Callable[..., Any]:
     return during
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "where", "name"),
     [
@@ -67,6 +68,7 @@ def test_sigterm_leaves_with_130_and_nothing_half_made(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.slow
 def test_the_next_run_clears_what_a_killed_one_left(store: Path, tmp_path: Path) -> None:
     for place, arguments in {
         tmp_path / "b.h5": ("convert", store, tmp_path / "b.h5"),

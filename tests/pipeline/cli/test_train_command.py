@@ -16,6 +16,8 @@ from pipeline.cli import app
 from tests.pipeline.encode.fakes import ArrayImages, pictures
 from tests.pipeline.encode.fakes import run as encode
 
+pytestmark = pytest.mark.usefixtures("brief_previews")
+
 
 def splatspace(*arguments: Any) -> Result:
     runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
@@ -32,6 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_train_says_what_it_left_and_continues(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = ("--preset", "tiny", "--pack", 3, "--steps", 2, "--batch", 4, "--device", "cpu")

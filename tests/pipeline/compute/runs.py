@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -90,10 +94,17 @@ def plan_for(out: Path, compute: str, *, count: int = IMAGES, **options: Any) ->
     return survey(job, source=source(count), encoder=SamplingEncoder(FitSettings(6, steps=3))).plan
 
 
-def whole_run(out: Path, count: int = IMAGES) -> Path:
-    """The store of a run that nothing disturbed, in this process."""
-    encode(job_for(out), source=source(count), encoder=SamplingEncoder())
-    return out
+def whole_run(out: Path) -> Path:
+    """The store of a run that nothing disturbed: made once in this process, and copied."""
+    return shutil.copytree(_undisturbed(), out)
+
+
+@functools.cache
+def _undisturbed() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="splatspace-whole-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    encode(job_for(folder / "whole.zarr"), source=source(), encoder=SamplingEncoder())
+    return folder / "whole.zarr"
 
 
 def rows_of(path: Path) -> dict[str, NDArray[Any]]:

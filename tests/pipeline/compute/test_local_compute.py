@@ -50,6 +50,7 @@ def test_shards_hold_every_block_once_and_are_bounded() -> None:
     assert shards([3, 7], 4096) == [(3,), (7,)]
 
 
+@pytest.mark.slow
 def test_shards_share_one_session_and_equal_one_run(tmp_path: Path) -> None:
     opened = []
 
@@ -68,6 +69,7 @@ def test_shards_share_one_session_and_equal_one_run(tmp_path: Path) -> None:
     assert_same_store(tmp_path / "a.zarr", whole_run(tmp_path / "b.zarr"))
 
 
+@pytest.mark.slow
 def test_a_second_run_is_told_who_writes(tmp_path: Path) -> None:
     plan = plan_for(tmp_path / "a.zarr", "local")
     with (
@@ -78,6 +80,7 @@ def test_a_second_run_is_told_who_writes(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_stopped_inside_a_shard(tmp_path: Path) -> None:
     plan = plan_for(tmp_path / "a.zarr", "local")
     asked: list[bool] = []
@@ -101,6 +104,7 @@ def test_stopped_inside_a_shard(tmp_path: Path) -> None:
     assert_same_store(tmp_path / "a.zarr", whole_run(tmp_path / "b.zarr"))
 
 
+@pytest.mark.slow
 def test_stopped_before_it_began(tmp_path: Path) -> None:
     with pytest.raises(StoppedError, match="0 of 96"):
         encode(job_for(tmp_path / "a.zarr"), source=source(), encoder=slow()(), should_stop=lambda: True)

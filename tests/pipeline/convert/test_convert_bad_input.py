@@ -60,6 +60,7 @@ def test_an_empty_file_is_named(folder, tmp_path):
     assert failure_of(folder, tmp_path).keys() == {"gaussian_representation_9"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plain", [True, False])
 def test_a_file_that_would_run_code_is_refused(folder, tmp_path, plain):
     trap = tmp_path / "trap"
@@ -74,6 +75,7 @@ def test_a_file_that_would_run_code_is_refused(folder, tmp_path, plain):
     assert not trap.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -179,6 +181,7 @@ def test_a_truncated_hdf5_file(tmp_path):
         convert(path, tmp_path / "s.zarr")
 
 
+@pytest.mark.slow
 def test_broken_groups_are_named(read_rows, tmp_path):
     path = rotated(tmp_path / "r.h5", images=8)
     secret = tmp_path / "secret.h5"
@@ -254,6 +257,7 @@ def written_folder(make_store, tmp_path):
     return tmp_path / "folder"
 
 
+@pytest.mark.slow
 def test_an_entry_that_was_lost_after_writing_is_named(written_folder, tmp_path):
     (written_folder / "gaussian_representation_3.pt").unlink()
     summary = convert(written_folder, tmp_path / "s.zarr")
@@ -268,6 +272,7 @@ def changed_record(folder, change):
     path.write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -296,7 +301,6 @@ def test_an_unknown_entry_beside_a_record_is_an_error(written_folder, tmp_path):
 SMALL_DISK = """
 import resource, sys
 from data_schemas.errors import StoreError
-from pipeline.cli import app
 from pipeline.convert import convert
 
 source, target, layout, size = sys.argv[1:]
@@ -312,15 +316,16 @@ In a process of its own: HDF5 keeps what it could not write, and tries again whe
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "size"),
     [
         ("torch-folder", 1500),
-        ("hdf5-rotated", 1500),
+        pytest.param("hdf5-rotated", 1500, marks=pytest.mark.soak),
         ("hdf5-rotated", 12000),
-        ("hdf5-stamp", 5000),
+        pytest.param("hdf5-stamp", 5000, marks=pytest.mark.soak),
         ("hdf5-columnar", 1500),
-        ("hdf5-columnar", 6000),
+        pytest.param("hdf5-columnar", 6000, marks=pytest.mark.soak),
     ],
 )
 def test_a_full_disk_leaves_nothing(make_store, tmp_path, target, size):
@@ -335,6 +340,7 @@ def test_a_full_disk_leaves_nothing(make_store, tmp_path, target, size):
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_one_torch_file_of_any_name_is_one_image(read_rows, tmp_path):
     content = good()
     content["W"][:, 4] = 0.5
@@ -369,6 +375,7 @@ LABELS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["torch-folder", "hdf5-stamp"])
 def test_labels_that_are_no_class_numbers_are_named(layout, read_rows, tmp_path):
     source = tmp_path / ("source" if layout == "torch-folder" else "source.h5")

@@ -42,6 +42,7 @@ def quality(header, rows, images):
     return psnr(to_uint8(decoded), images[done])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
     ("channels", "alpha", "dtype"), [(1, False, "float32"), (3, False, "float16"), (3, True, "float16")]
@@ -68,6 +69,7 @@ def test_round_trip_keeps_the_decoded_image(make_store, read_rows, tmp_path, tar
         assert summary.failed == [("folder/picture 5.png", "the file is cut short")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["hdf5-rotated", "hdf5-columnar"])
 def test_signed_colours_survive(make_store, read_rows, tmp_path, target):
     source = make_store(channels=3, signed=True)
@@ -77,6 +79,7 @@ def test_signed_colours_survive(make_store, read_rows, tmp_path, target):
     np.testing.assert_allclose(new["splats"], old["splats"], atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["torch-folder", "hdf5-stamp"])
 def test_colours_that_stamps_clamp_are_refused(make_store, tmp_path, target):
     with pytest.raises(StoreError, match="8 images have colours outside"):
@@ -84,6 +87,7 @@ def test_colours_that_stamps_clamp_are_refused(make_store, tmp_path, target):
     assert not (tmp_path / TARGETS[target]).exists()
 
 
+@pytest.mark.slow
 def test_gaussians_wider_than_the_image_get_larger_stamps(make_store, read_rows, tmp_path):
     source = make_store(widest=1.5)
     summary = convert(source, tmp_path / "folder")
@@ -93,11 +97,13 @@ def test_gaussians_wider_than_the_image_get_larger_stamps(make_store, read_rows,
     np.testing.assert_allclose(new["splats"], old["splats"], atol=5e-6)
 
 
+@pytest.mark.slow
 def test_other_codecs_have_no_published_layout(make_store, tmp_path):
     with pytest.raises(StoreError, match="normalised/1"):
         convert(make_store(codec="normalised/1"), tmp_path / "folder")
 
 
+@pytest.mark.slow
 def test_between_published_layouts(make_store, read_rows, tmp_path):
     source = make_store(channels=3)
     convert(source, tmp_path / "a.h5", target_layout="hdf5-rotated")
@@ -121,6 +127,7 @@ def test_the_folder_has_the_published_form(make_store, tmp_path):
     assert torch.all(torch.sigmoid(content["W"][:, 3]) == 1)
 
 
+@pytest.mark.slow
 def test_the_rotated_file_has_the_published_form(make_store, tmp_path):
     options = ConversionOptions(key_prefix="sprite")
     convert(make_store(channels=3), tmp_path / "p.h5", target_layout="hdf5-rotated", options=options)
@@ -134,6 +141,7 @@ def test_the_rotated_file_has_the_published_form(make_store, tmp_path):
     assert np.all((content["W/sprite_0/rotation"] >= 0) & (content["W/sprite_0/rotation"] < 2 * np.pi))
 
 
+@pytest.mark.slow
 def test_the_columnar_file_has_the_published_form(make_store, read_rows, tmp_path):
     source = make_store()
     convert(source, tmp_path / "p.h5", target_layout="hdf5-columnar")
@@ -173,6 +181,7 @@ def published_folder(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel_size", "alpha"), [(17, "ignored"), (9, "folded"), (18, "ignored")])
 def test_a_published_folder_decodes_to_what_its_renderer_draws(
     published_folder, read_rows, tmp_path, kernel_size, alpha
@@ -198,6 +207,7 @@ def test_a_published_folder_decodes_to_what_its_renderer_draws(
     assert errors["fitted"] < errors["centres"] / 4
 
 
+@pytest.mark.slow
 def test_the_published_default_is_the_sampler_that_ignores_alpha(published_folder, read_rows, tmp_path):
     convert(published_folder, tmp_path / "default.zarr")
     convert(published_folder, tmp_path / "explicit.zarr", options=ConversionOptions(kernel_size=17, alpha="ignored"))
@@ -226,6 +236,7 @@ class Pictures:
         ]
 
 
+@pytest.mark.slow
 def test_source_images_give_quality_and_identity(published_folder, read_rows, tmp_path):
     drawn = torch.stack([render_stamps(raw_gaussians(index).double(), 28, 28, 17) for index in (0, 2, 10)])
     pictures = Pictures(to_uint8(drawn.numpy()))
@@ -283,6 +294,7 @@ def test_columnar_files_of_others(read_rows, tmp_path, columns):
     np.testing.assert_array_equal(rows["psnr"], np.array([40, np.nan, np.inf], np.float32))
 
 
+@pytest.mark.slow
 def test_columnar_stamps_say_their_size(read_rows, tmp_path):
     for name, size in (("a", 11), ("b", 21)):
         convert(columnar(tmp_path / f"{name}.h5", 7, kernel_size=size), tmp_path / f"{name}.zarr",

@@ -9,6 +9,7 @@ from pipeline.jobs import resolve_job
 from tests.pipeline.encode.fakes import ArrayImages, pictures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second", "dtype"),
     [("a.zarr", "b.h5", "float32"), ("a.h5", "b.zarr", "float16"), ("a.zarr", "b.zarr", "float16")],
@@ -38,6 +39,7 @@ def test_an_existing_destination_is_kept(make_store, tmp_path):
     assert target.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_overwrite_replaces_a_store(make_store, read_rows, tmp_path):
     source, target = make_store(), make_store("target.h5", channels=3)
     convert(source, target, overwrite=True)
@@ -87,6 +89,7 @@ def test_a_failed_write_leaves_nothing(make_store, tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} - before <= {"target.h5.lock"}
 
 
+@pytest.mark.slow
 def test_a_failed_replacement_keeps_the_old_store(make_store, read_rows, monkeypatch):
     source, target = make_store(), make_store("target.h5", channels=3)
 
@@ -120,6 +123,7 @@ def test_images_are_for_published_layouts(make_store, tmp_path):
         convert(make_store(), tmp_path / "target.h5", images=Images())  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["torch-folder", "hdf5-rotated", "hdf5-stamp", "hdf5-columnar"])
 def test_images_without_gaussians_have_no_published_layout(tmp_path, target):
     source = ArrayImages(pictures(5))

@@ -33,6 +33,7 @@ def states(path: Path) -> list[int]:
         return store.read(["state"])["state"].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [0, 1, 2])
 def test_full_disk_keeps_what_was_written_and_the_next_run_continues(
     out: Path, block: int, monkeypatch: pytest.MonkeyPatch
@@ -57,6 +58,7 @@ def test_full_disk_keeps_what_was_written_and_the_next_run_continues(
     assert (summary.kept, summary.fitted) == (4 * block, 10 - 4 * block)
 
 
+@pytest.mark.slow
 def test_full_disk_under_the_store_itself(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = ArrayImages(pictures(10))
     run(out, source, limit=4)
@@ -73,6 +75,7 @@ def test_full_disk_under_the_store_itself(out: Path, monkeypatch: pytest.MonkeyP
     assert run(out, source).rows_done == 10
 
 
+@pytest.mark.slow
 def test_blocks_that_could_not_be_written_do_not_stay_in_memory(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = ArrayImages(pictures(40))
     fitted: list[weakref.ref[RowBlock]] = []
@@ -127,6 +130,7 @@ def test_something_else_at_the_path_is_never_replaced(tmp_path: Path) -> None:
     assert (path / "precious.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_damaged_bytes_are_encoded_again(tmp_path: Path) -> None:
     path, source = tmp_path / "a.zarr", ArrayImages(pictures(10))
     run(path, source)

@@ -28,6 +28,7 @@ def hard_images(channels: int) -> NDArray[np.uint8]:
     return images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("start", ["transport", "grid", "adaptive"])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -50,6 +51,7 @@ def test_hard_images(channels: int, start: str, dtype: str, tmp_path: Path) -> N
     assert verify(path).sound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 3)])
 @pytest.mark.parametrize("codec", ["additive", "normalised"])
 def test_tiny_images(shape: tuple[int, int], codec: str, tmp_path: Path) -> None:
@@ -63,6 +65,7 @@ def test_tiny_images(shape: tuple[int, int], codec: str, tmp_path: Path) -> None
     assert verify(path).sound
 
 
+@pytest.mark.slow
 def test_workers_and_blocks_change_no_bit(tmp_path: Path) -> None:
     images = hard_images(3)
     found = []

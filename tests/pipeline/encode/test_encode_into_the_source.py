@@ -38,6 +38,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), [("a.zarr", ("--gaussians", "8")), ("b.h5", IMAGES_ONLY)])
 def test_a_store_inside_of_its_source_changes_nothing(photos: Path, name: str, options: tuple[str, ...]) -> None:
     out = photos / name
@@ -60,6 +61,7 @@ def test_a_store_inside_of_its_source_changes_nothing(photos: Path, name: str, o
     assert "1 other files left out" in (photos / "a-report" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_another_store_of_the_same_folder_reads_the_same_images(photos: Path) -> None:
     encoded(photos, "--out", photos / "a.zarr", *IMAGES_ONLY)
     second = encoded(photos, "--out", photos / "cat" / "b.zarr", *IMAGES_ONLY)

@@ -37,6 +37,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_rows_decode_to_what_is_recorded(path: Path) -> None:
     with open_store(path) as store:
         header, rows = store.header, store.read(["splats", "image", "psnr", "dead"])
@@ -51,6 +52,7 @@ def test_rows_decode_to_what_is_recorded(path: Path) -> None:
     assert rows["psnr"].min() > 12
 
 
+@pytest.mark.slow
 def test_a_second_run_goes_on_and_another_codec_is_refused(path: Path) -> None:
     again = encode(job(path, limit=8))
     assert (again.kept, again.fitted + again.reused) == (6, 2)
@@ -59,6 +61,7 @@ def test_a_second_run_goes_on_and_another_codec_is_refused(path: Path) -> None:
         encode(job(path, codec="additive"))
 
 
+@pytest.mark.slow
 def test_every_reader_of_stores_takes_it(path: Path, tmp_path: Path) -> None:
     picture, _ = render_image(path, "0", size=64)
     assert picture.size == (64, 64)
@@ -80,6 +83,7 @@ def test_an_engine_that_does_not_fit_it_is_refused_and_nothing_is_written(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_opacity_is_stored_between_0_and_1_and_checked(tmp_path: Path, path: Path) -> None:
     header = StoreHeader(
         codec=OVER, layout="grey_alpha", gaussians=3, height=4, width=4, channels=1, dtype="float16",

@@ -58,6 +58,7 @@ def test_a_dry_plan_writes_nothing(source: ArrayImages, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_plan_blocks_finish_equals_encode(source: ArrayImages, tmp_path: Path) -> None:
     job = job_for(tmp_path / "pieces.zarr")
     plan: EncodePlan = pickle.loads(pickle.dumps(plan_encode(job)))
@@ -71,6 +72,7 @@ def test_plan_blocks_finish_equals_encode(source: ArrayImages, tmp_path: Path) -
         assert [record.images for record in store.header.runs] == [10]
 
 
+@pytest.mark.slow
 def test_a_block_may_be_repeated(source: ArrayImages, tmp_path: Path) -> None:
     plan = plan_encode(job_for(tmp_path / "a.h5"))
     assert encode_block(plan, 1).fitted == 4
@@ -79,6 +81,7 @@ def test_a_block_may_be_repeated(source: ArrayImages, tmp_path: Path) -> None:
     assert plan_encode(job_for(tmp_path / "a.h5")).done == 4
 
 
+@pytest.mark.slow
 def test_blocks_share_a_session(source: ArrayImages, tmp_path: Path) -> None:
     plan = plan_encode(job_for(tmp_path / "a.zarr"))
     with EncodeSession(plan) as session:
@@ -87,6 +90,7 @@ def test_blocks_share_a_session(source: ArrayImages, tmp_path: Path) -> None:
     assert [part.fitted for part in (first, *rest)] == [4, 4, 2]
 
 
+@pytest.mark.slow
 def test_parallel_writers_of_one_zarr_store(source: ArrayImages, tmp_path: Path) -> None:
     plan = plan_encode(job_for(tmp_path / "a.zarr", block_rows=2))
     groups = [plan.blocks[start::3] for start in range(3)]

@@ -64,6 +64,7 @@ def run(out: str | Path, source: ArrayImages, **options: object) -> tuple[int, i
     return summary.fitted, summary.kept
 
 
+@pytest.mark.slow
 def test_a_run_makes_the_objects_of_a_local_run_and_continues(url: str, tmp_path: Path) -> None:
     images = pictures(10)
     assert run(url, ArrayImages(images[:7], attribution="by somebody")) == (7, 0)
@@ -80,8 +81,9 @@ def test_a_run_makes_the_objects_of_a_local_run_and_continues(url: str, tmp_path
     assert verify(url, workers=1).sound
 
 
+@pytest.mark.slow
 def test_everything_that_reads_a_store_reads_it_by_url(url: str, tmp_path: Path) -> None:
-    run(url, ArrayImages(pictures(60)))
+    run(url, ArrayImages(pictures(60)), block_rows=64)
     info = store_info(url)
     assert (str(info.path), info.done) == (url, 60)
     assert json.loads(info.model_dump_json())["path"] == url
@@ -123,6 +125,7 @@ def test_jobs_and_plans_name_the_url(url: str) -> None:
         resolve_job("demo", "s3://me:sesame@bucket/x.zarr")
 
 
+@pytest.mark.slow
 def test_another_setting_makes_another_version(url: str) -> None:
     source = ArrayImages(pictures(5))
     for dtype in ("float16", "float32", "float16"):

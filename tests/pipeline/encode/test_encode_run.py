@@ -37,6 +37,7 @@ def assert_same_rows(first: Path, second: Path) -> None:
         np.testing.assert_array_equal(values, right[name], err_msg=name, strict=True)
 
 
+@pytest.mark.slow
 def test_every_image_gets_k_gaussians_and_its_record(out: Path) -> None:
     images = pictures(10)
     summary = run(out, ArrayImages(images))
@@ -64,6 +65,7 @@ def test_every_image_gets_k_gaussians_and_its_record(out: Path) -> None:
     assert record.versions["numpy"] == np.__version__
 
 
+@pytest.mark.slow
 def test_running_again_fits_and_writes_nothing(out: Path) -> None:
     source = ArrayImages(pictures(10))
     run(out, source)
@@ -77,6 +79,7 @@ def test_running_again_fits_and_writes_nothing(out: Path) -> None:
         assert len(store.header.runs) == 1
 
 
+@pytest.mark.slow
 def test_limit_then_no_limit_equals_one_run(out: Path, tmp_path: Path) -> None:
     source = ArrayImages(pictures(11))
     first = run(out, source, limit=5)
@@ -90,6 +93,7 @@ def test_limit_then_no_limit_equals_one_run(out: Path, tmp_path: Path) -> None:
     assert (third.images, third.kept, third.rows_done) == (3, 3, 11)
 
 
+@pytest.mark.slow
 def test_changed_content_is_fitted_again_in_place(out: Path, tmp_path: Path) -> None:
     source = ArrayImages(pictures(9))
     run(out, source)
@@ -102,6 +106,7 @@ def test_changed_content_is_fitted_again_in_place(out: Path, tmp_path: Path) -> 
     assert_same_rows(out, whole)
 
 
+@pytest.mark.slow
 def test_swapped_contents_are_copied_or_fitted_right(out: Path, tmp_path: Path) -> None:
     source = ArrayImages(pictures(9))
     run(out, source)
@@ -114,6 +119,7 @@ def test_swapped_contents_are_copied_or_fitted_right(out: Path, tmp_path: Path) 
     assert_same_rows(out, whole)
 
 
+@pytest.mark.slow
 def test_removed_images_keep_their_rows(out: Path) -> None:
     source = ArrayImages(pictures(9))
     run(out, source)
@@ -125,6 +131,7 @@ def test_removed_images_keep_their_rows(out: Path) -> None:
         np.testing.assert_array_equal(values, before[name])
 
 
+@pytest.mark.slow
 def test_identical_images_are_fitted_once(out: Path) -> None:
     images = pictures(12)
     images[2] = images[1]  # in one block
@@ -141,6 +148,7 @@ def test_identical_images_are_fitted_once(out: Path) -> None:
         assert rows["label"][copy] == copy % 3
 
 
+@pytest.mark.slow
 def test_an_image_added_under_a_new_name_is_copied(out: Path) -> None:
     source = ArrayImages(pictures(5))
     run(out, source)
@@ -151,6 +159,7 @@ def test_an_image_added_under_a_new_name_is_copied(out: Path) -> None:
     assert (summary.reused, encoder.fitted, summary.rows) == (1, 0, 6)
 
 
+@pytest.mark.slow
 def test_a_broken_image_is_failed_by_name_and_tried_again(out: Path, tmp_path: Path) -> None:
     source = ArrayImages(pictures(9))
     source.broken["image-0004"] = "the file is cut short"
@@ -174,6 +183,7 @@ def test_a_broken_image_is_failed_by_name_and_tried_again(out: Path, tmp_path: P
     assert_same_rows(out, whole)
 
 
+@pytest.mark.slow
 def test_a_done_image_that_can_no_longer_be_read_keeps_its_splats(out: Path) -> None:
     source = ArrayImages(pictures(5))
     run(out, source)
@@ -186,6 +196,7 @@ def test_a_done_image_that_can_no_longer_be_read_keeps_its_splats(out: Path) -> 
         np.testing.assert_array_equal(values, before[name])
 
 
+@pytest.mark.slow
 def test_an_image_of_another_size_is_failed(out: Path) -> None:
     source = ArrayImages(pictures(5))
     source.pixels["image-0003"] = pictures(1, side=9)[0]
@@ -194,6 +205,7 @@ def test_an_image_of_another_size_is_failed(out: Path) -> None:
     assert "(9, 9, 3)" in summary.failed[0].reason
 
 
+@pytest.mark.slow
 def test_splats_that_are_not_finite_are_failed_never_stored(out: Path) -> None:
     images = pictures(9)
     images[3] = images[6] = 77
@@ -214,6 +226,7 @@ def test_splats_that_are_not_finite_are_failed_never_stored(out: Path) -> None:
     assert run(out, ArrayImages(images), healthy).retried == 2
 
 
+@pytest.mark.slow
 def test_a_new_label_is_taken_over_without_a_fit(out: Path) -> None:
     source = ArrayImages(pictures(5))
     run(out, source)
@@ -224,6 +237,7 @@ def test_a_new_label_is_taken_over_without_a_fit(out: Path) -> None:
     assert list(rows_of(out)["label"]) == [0, 1, 9, 0, 1]
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_the_size_of_blocks(tmp_path: Path) -> None:
     images = pictures(11)
     images[7] = images[2]
@@ -234,6 +248,7 @@ def test_rows_do_not_depend_on_the_size_of_blocks(tmp_path: Path) -> None:
     assert_same_rows(stores[0], stores[2])
 
 
+@pytest.mark.slow
 def test_both_formats_hold_the_same_rows(tmp_path: Path) -> None:
     source = ArrayImages(pictures(7))
     run(tmp_path / "a.zarr", source)
@@ -241,6 +256,7 @@ def test_both_formats_hold_the_same_rows(tmp_path: Path) -> None:
     assert_same_rows(tmp_path / "a.zarr", tmp_path / "a.h5")
 
 
+@pytest.mark.slow
 def test_without_images_and_in_float16(out: Path) -> None:
     run(out, ArrayImages(pictures(5)), images=False, dtype="float16")
     with open_store(out) as store:
@@ -250,6 +266,7 @@ def test_without_images_and_in_float16(out: Path) -> None:
     assert run(out, ArrayImages(pictures(5)), images=False, dtype="float16").kept == 5
 
 
+@pytest.mark.slow
 def test_stopped_run_keeps_what_is_whole_and_continues(out: Path, tmp_path: Path) -> None:
     source, encoder = ArrayImages(pictures(20)), SamplingEncoder()
     with pytest.raises(StoppedError, match="run the same command again") as caught:
@@ -267,6 +284,7 @@ def test_stopped_run_keeps_what_is_whole_and_continues(out: Path, tmp_path: Path
     assert_same_rows(out, whole)
 
 
+@pytest.mark.slow
 def test_stopping_inside_a_block_keeps_the_batches_that_were_fitted(out: Path, tmp_path: Path) -> None:
     images = pictures(40, side=4)
     images[39] = images[38]
@@ -291,6 +309,7 @@ def test_stopping_inside_a_block_keeps_the_batches_that_were_fitted(out: Path, t
     assert_same_rows(out, whole)
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_by_name(out: Path) -> None:
     source = ArrayImages(pictures(5))
     run(out, source)
@@ -314,12 +333,14 @@ def test_other_settings_are_refused_by_name(out: Path) -> None:
         np.testing.assert_array_equal(values, before[name])
 
 
+@pytest.mark.slow
 def test_overwrite_replaces_the_store(out: Path) -> None:
     run(out, ArrayImages(pictures(5)))
     summary = run(out, ArrayImages(pictures(3, channels=1)), overwrite=True)
     assert (summary.rows, summary.fitted) == (3, 3)
 
 
+@pytest.mark.slow
 def test_images_of_another_set_are_refused(out: Path) -> None:
     run(out, ArrayImages(pictures(5)))
     other = ArrayImages(pictures(5), name="others")
@@ -342,6 +363,7 @@ def test_an_empty_source_and_repeated_names_are_errors(out: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_progress_counts_to_the_end(tmp_path: Path) -> None:
     source = ArrayImages(pictures(10))
     source.broken["image-0001"] = "broken"
@@ -354,6 +376,7 @@ def test_progress_counts_to_the_end(tmp_path: Path) -> None:
     assert all(before.processed <= after.processed for before, after in itertools.pairwise(seen))
 
 
+@pytest.mark.slow
 def test_attribution_is_kept_beside_the_store(tmp_path: Path) -> None:
     source = ArrayImages(pictures(2), attribution="Art by somebody, CC0")
     summary = run(tmp_path / "deep" / "er" / "art.zarr", source)

@@ -33,6 +33,7 @@ def planned(tmp_path: Path, images: int, at_once: int, **options: Any) -> Encode
     return survey(job, source=source, encoder=asking_for(at_once), write=False).plan
 
 
+@pytest.mark.slow
 def test_the_engine_gets_as_many_images_as_it_asks_for(tmp_path: Path) -> None:
     encoder = asking_for(300)
     source = ArrayImages(pictures(700, side=4))
@@ -70,6 +71,7 @@ def test_memory_bounds_a_block_whatever_an_engine_asks_for(tmp_path: Path) -> No
     assert rows * 1024 * 1024 * 3 <= BLOCK_BYTES < 2 * rows * 1024 * 1024 * 3
 
 
+@pytest.mark.slow
 def test_the_size_of_blocks_is_the_stores_once_there_is_one(tmp_path: Path) -> None:
     source = ArrayImages(pictures(20, side=4))
     encode(job_for(tmp_path / "a.zarr", block_rows=8), source=source, encoder=asking_for(4))
@@ -119,6 +121,7 @@ def test_what_goes_wrong_while_it_is_measured_ends_the_run(tmp_path: Path, monke
         encode(job_for(tmp_path / "a.zarr", block_rows=8), source=source, encoder=asking_for(4))
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_how_many_threads_measure(tmp_path: Path) -> None:
     source = ArrayImages(pictures(75, side=8))
     for workers in (1, 4):

@@ -62,6 +62,7 @@ def test_a_store_that_is_there_keeps_its_engine(asked: list[Work | None], tmp_pa
     assert engine_for(new, new.fit_settings(8, 8), 4, SHAPE).engine == "cuda"
 
 
+@pytest.mark.slow
 def test_the_choice_is_recorded_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     options = {"gaussians": 4, "steps": 2, "limit": 4, "block_rows": None, "workers": 1}
     job = job_for(tmp_path / "a.zarr", **options).model_copy(update={"dataset": "demo"})

@@ -59,6 +59,7 @@ def test_images_that_are_kept_are_told_of_again(folder: Path) -> None:
     assert again.noted == first.noted
 
 
+@pytest.mark.slow
 def test_another_background_makes_other_pixels(folder: Path) -> None:
     summary = run(folder, background="white")
     assert [image.kind for image in summary.noted] == ["flattened"]
@@ -72,6 +73,7 @@ def test_another_background_makes_other_pixels(folder: Path) -> None:
     assert "laid over #ffffff" in shown.stdout, shown.output
 
 
+@pytest.mark.slow
 def test_a_store_is_not_continued_over_another_background(folder: Path) -> None:
     run(folder, background="white")
     with pytest.raises(StoreMismatchError, match="background: '#ffffff' stored, '#000000' wanted"):

@@ -22,11 +22,14 @@ from pipeline.verify import verify
 from tests.pipeline.encode.fakes import ArrayImages, pictures
 from tests.pipeline.generation.training_runs import job_of
 
+pytestmark = pytest.mark.usefixtures("brief_previews")
+
 
 def _encode(path: Path, source: ArrayImages) -> None:
     encode(resolve_job("arrays", path, gaussians=0, workers=1, block_rows=4), source=source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])
 def test_images_are_kept_continued_verified_and_converted(tmp_path: Path, suffix: str) -> None:
     images = pictures(10)
@@ -58,6 +61,7 @@ def test_images_are_kept_continued_verified_and_converted(tmp_path: Path, suffix
         np.testing.assert_array_equal(store.read(["image"])["image"], rows["image"])
 
 
+@pytest.mark.slow
 def test_a_changed_pixel_is_found(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     _encode(path, ArrayImages(pictures(4)))
@@ -70,6 +74,7 @@ def test_a_changed_pixel_is_found(tmp_path: Path) -> None:
     assert (fault.row, fault.reason) == (2, "the source pixels differ from their content hash")
 
 
+@pytest.mark.slow
 def test_pixels_are_learnt_from_it_and_splats_are_not(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     _encode(path, ArrayImages(pictures(8)))

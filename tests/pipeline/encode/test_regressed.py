@@ -55,6 +55,7 @@ def regression_file(refined: Path) -> Path:
     return refined.parent / "demo-refine" / "first.regression.npz"
 
 
+@pytest.mark.slow
 def test_the_header_says_it_and_rows_of_other_settings_are_refused(refined: Path, regression_file: Path) -> None:
     with open_store(refined) as store:
         recipe = store.header.settings["recipe"]
@@ -84,6 +85,7 @@ def test_the_bytes_do_not_depend_on_the_format_the_workers_or_an_interruption(re
         assert_same_rows(refined, out)
 
 
+@pytest.mark.slow
 def test_pixels_foretell_the_second_fit_better(refined: Path) -> None:
     found = []
     for path in (refined.parent / "demo-refine" / "first.zarr", refined):
@@ -118,6 +120,7 @@ def test_no_image_takes_part_in_its_own_prediction(refined: Path) -> None:
     assert sorted(misses)[1] > 1e-2
 
 
+@pytest.mark.slow
 def test_images_that_come_later_leave_the_regression_as_it_is(tmp_path: Path) -> None:
     out = tmp_path / "demo.zarr"
     encode(job(out))
@@ -127,6 +130,7 @@ def test_images_that_come_later_leave_the_regression_as_it_is(tmp_path: Path) ->
     np.testing.assert_array_equal(rows_of(out)["splats"][:IMAGES], before)
 
 
+@pytest.mark.slow
 def test_a_lost_or_damaged_regression_is_learnt_again(refined: Path, regression_file: Path) -> None:
     digest = read_regression(regression_file).digest
     regression_file.write_bytes(regression_file.read_bytes()[:1000])
@@ -137,6 +141,7 @@ def test_a_lost_or_damaged_regression_is_learnt_again(refined: Path, regression_
     assert read_regression(regression_file).digest == digest
 
 
+@pytest.mark.slow
 def test_versions_keep_settings_apart(tmp_path: Path) -> None:
     out = tmp_path / "demo.zarr"
     encode(job(out, versions=True))
@@ -187,6 +192,7 @@ def small_sample(monkeypatch: pytest.MonkeyPatch) -> int:
     return 45
 
 
+@pytest.mark.slow
 def test_only_a_sample_is_fitted_first(small_sample: int, tmp_path: Path) -> None:
     out = tmp_path / "demo.zarr"
     assert encode(job(out, start="grid", codec="normalised")).fitted == IMAGES

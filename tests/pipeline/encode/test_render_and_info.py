@@ -28,6 +28,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_picture_is_the_decoded_row(path: Path) -> None:
     with open_store(path) as store:
         splats, layout = store.read(["splats"])["splats"], store.header.splat_layout
@@ -87,6 +88,7 @@ def test_a_picture_is_written_whole(path: Path, tmp_path: Path) -> None:
         save_png(picture, target / "below-a-file.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])
 def test_info_says_how_other_programs_open_the_store(path: Path, tmp_path: Path, suffix: str) -> None:
     place = path

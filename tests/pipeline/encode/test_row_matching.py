@@ -56,6 +56,7 @@ class TestMatch:
         run(tmp_path / "a.zarr", ArrayImages(pictures(10)))
         return tmp_path / "a.zarr"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("images", [10, 14])
     def test_the_same_order_needs_no_table(self, store: Path, images: int) -> None:
         with open_store(store) as rows:
@@ -66,6 +67,7 @@ class TestMatch:
         assert list(match.new(6)) == []
         assert match.removed() == 0
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("seed", range(5))
     def test_any_other_order_equals_a_dictionary(self, store: Path, seed: int) -> None:
         random = np.random.default_rng(seed)
@@ -82,6 +84,7 @@ class TestMatch:
         of_job = np.concatenate([part for _, part in match.portions(8)])
         assert of_job.tolist() == [0 <= index < 8 for index in expected]
 
+    @pytest.mark.slow
     def test_images_that_go_and_come_keep_their_rows(self, store: Path) -> None:
         source = ArrayImages(pictures(10))
         gone = source.pixels.pop("image-0004")
@@ -95,6 +98,7 @@ class TestMatch:
             assert rows.read(["source_id"])["source_id"].tolist()[10] == "late"
 
 
+@pytest.mark.slow
 def test_contents_are_found_by_part_of_their_hash(tmp_path: Path) -> None:
     source = ArrayImages(pictures(10))
     run(tmp_path / "a.zarr", source)
@@ -105,6 +109,7 @@ def test_contents_are_found_by_part_of_their_hash(tmp_path: Path) -> None:
     assert index.candidates(bytes(16)) == []
 
 
+@pytest.mark.slow
 def test_an_index_forgets_the_oldest_and_the_run_fits_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.content_index.MOST_RECENT", 3)
     index = ContentIndex()
@@ -125,6 +130,7 @@ def test_an_index_forgets_the_oldest_and_the_run_fits_again(tmp_path: Path, monk
             np.testing.assert_array_equal(one.read([name])[name], other.read([name])[name])
 
 
+@pytest.mark.slow
 def test_another_setting_makes_another_version(tmp_path: Path) -> None:
     source = ArrayImages(pictures(6))
     out = tmp_path / "a.zarr"

@@ -24,6 +24,7 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_rows_that_are_not_done_are_counted_and_the_first_are_named(half: Path) -> None:
     with open_store(half) as store:
         names = list(store.read(["source_id"])["source_id"])

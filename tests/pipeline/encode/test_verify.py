@@ -33,6 +33,7 @@ def change(path: Path, row: int, **values: Any) -> None:
         store.write_block(block, rows)
 
 
+@pytest.mark.slow
 def test_a_sound_store(path: Path) -> None:
     seen: list[tuple[int, int]] = []
     found = verify(path, progress=lambda done, total: seen.append((done, total)))
@@ -41,6 +42,7 @@ def test_a_sound_store(path: Path) -> None:
     assert seen == [(4, 10), (8, 10), (10, 10)]
 
 
+@pytest.mark.slow
 def test_a_wrong_psnr_is_found(path: Path) -> None:
     with open_store(path) as store:
         recorded = float(store.read(["psnr"])["psnr"][5])
@@ -51,6 +53,7 @@ def test_a_wrong_psnr_is_found(path: Path) -> None:
     assert f"{recorded + 0.01:.3f} dB is recorded" in found.faults[0].reason
 
 
+@pytest.mark.slow
 def test_changed_pixels_splats_and_missing_psnr_are_found(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Another program may write what this one refuses to.
     monkeypatch.setattr("data_schemas.row_store.check_block", lambda rows, *_: rows)
@@ -72,6 +75,7 @@ def test_changed_pixels_splats_and_missing_psnr_are_found(path: Path, monkeypatc
         assert words in reasons[row]
 
 
+@pytest.mark.slow
 def test_damaged_bytes_are_found_by_row(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     run(path, ArrayImages(pictures(10)))
@@ -85,6 +89,7 @@ def test_damaged_bytes_are_found_by_row(tmp_path: Path) -> None:
     assert found.compared == 6
 
 
+@pytest.mark.slow
 def test_without_images_numbers_are_still_checked(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     run(path, ArrayImages(pictures(5)), images=False)

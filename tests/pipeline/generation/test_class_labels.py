@@ -41,7 +41,7 @@ def store_of(path: Path, labels: tuple[int, ...] = LABELS) -> Path:
     source = ArrayImages(pictures(24))
     source.labels = {name: labels[i % len(labels)] for i, name in enumerate(source.labels)}
     source.record = SourceRecord(name="arrays", label_names=NAMES)
-    encode(path, source)
+    encode(path, source, block_rows=64)
     return path
 
 
@@ -77,6 +77,7 @@ def test_a_class_for_each_label_that_occurs() -> None:
     assert ClassLabels.occurring(np.array([1, 0])).plain
 
 
+@pytest.mark.slow
 def test_only_labels_that_occur_are_conditioned_on_and_sampled(store: Path, run: Run, tmp_path: Path) -> None:
     assert run.labels == ClassLabels(LABELS, NAMES)
     assert run.spec.classes == run.objective.classes == 3
@@ -94,6 +95,7 @@ def test_only_labels_that_occur_are_conditioned_on_and_sampled(store: Path, run:
             labels_for(run, SampleJob(tmp_path, label=given))
 
 
+@pytest.mark.slow
 def test_batches_hold_the_classes_of_the_labels(store: Path, tmp_path: Path) -> None:
     with open_store(store) as opened:
         rows = TrainingRows(opened, job_of(store, tmp_path / "run"))
@@ -107,6 +109,7 @@ def test_batches_hold_the_classes_of_the_labels(store: Path, tmp_path: Path) -> 
     assert [LABELS[index] for index in batch.label.tolist()] == stored.tolist()
 
 
+@pytest.mark.slow
 def test_a_stored_image_keeps_its_label_and_one_that_was_not_learnt_is_refused(run: Run, tmp_path: Path) -> None:
     known = Kept(torch.zeros(1), torch.zeros(1), np.zeros(1), 3, ())
     job = SampleJob(tmp_path, number=2)
@@ -136,6 +139,7 @@ def test_a_classifier_has_an_answer_for_each_label_that_occurs(
     assert found.network.head.out_features == 3
 
 
+@pytest.mark.slow
 def test_a_graph_says_what_its_classes_are_called(run: Run) -> None:
     class Pixels:
         shape, mean, scale = (3, 8, 8), torch.zeros(3), torch.ones(3)
@@ -144,6 +148,7 @@ def test_a_graph_says_what_its_classes_are_called(run: Run) -> None:
     assert (facts["classes"], facts["labels"], facts["label_names"]) == (3, list(LABELS), ["boat", "car", ""])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_whose_labels_cannot_be_is_refused(run: Run, tmp_path: Path) -> None:
     held = load_checkpoint(run.path / "model.safetensors")
     for wrong in ([1, 3], [3, 1, 5], [1, 1, 3], [-1, 1, 3], ["a", "b", "c"], 3):
@@ -160,6 +165,7 @@ def _aged(run: Path) -> None:
         save_checkpoint(run / name, held.model, config, held.tensors)
 
 
+@pytest.mark.slow
 def test_older_runs_are_read_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_of(tmp_path / "a.zarr", (0, 3))
     job = job_of(store, tmp_path / "run", **FEW)

@@ -82,6 +82,7 @@ def test_what_cannot_be_done_is_refused(image: StoredImage) -> None:
             edited(image, edit)
 
 
+@pytest.mark.slow
 def test_the_command(store: Path, tmp_path: Path) -> None:
     def splatspace(*arguments: object):
         return CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [str(each) for each in arguments])
@@ -105,6 +106,7 @@ def test_the_command(store: Path, tmp_path: Path) -> None:
     assert (store / "zarr.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_made_whole_is_not_there(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def found(folder: Path, trained: Run) -> Evaluation:
     return evaluate(job_for(folder, folder / "out"), device="cpu")
 
 
+@pytest.mark.slow
 def test_every_number_carries_its_size_features_and_floors(found: Evaluation) -> None:
     assert [scores.evaluations for scores in found.generated] == [2, 4]
     assert found.headline.evaluations == 4
@@ -102,6 +103,7 @@ def test_every_number_carries_its_size_features_and_floors(found: Evaluation) ->
     assert found.neighbours.shown[0].distance > 0
 
 
+@pytest.mark.slow
 def test_costs_are_those_of_the_network(found: Evaluation, trained: Run) -> None:
     cost = found.cost
     assert cost.gflop_per_step == step_gflop(trained.model)
@@ -110,12 +112,14 @@ def test_costs_are_those_of_the_network(found: Evaluation, trained: Run) -> None
     assert 0 < cost.rendering_seconds_per_image < cost.seconds_per_image
 
 
+@pytest.mark.slow
 def test_guidance_costs_twice(folder: Path, tmp_path: Path, trained: Run, found: Evaluation) -> None:
     guided = evaluate(job_for(folder, tmp_path, guidance=2.0, sweep=()), device="cpu")
     assert guided.cost.tflop_per_sample == pytest.approx(2 * found.cost.tflop_per_sample)
     assert [scores.evaluations for scores in guided.generated] == [4]
 
 
+@pytest.mark.slow
 def test_guidance_without_labels_is_refused(
     folder: Path, tmp_path: Path, trained: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +129,7 @@ def test_guidance_without_labels_is_refused(
         evaluate(job_for(folder, tmp_path, guidance=2.0), device="cpu")
 
 
+@pytest.mark.slow
 def test_the_file_of_the_model_stands_for_its_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[EvaluateJob] = []
 
@@ -139,6 +144,7 @@ def test_the_file_of_the_model_stands_for_its_run(folder: Path, monkeypatch: pyt
         assert load_run(asked[-1].run, device="cpu").path == folder / "splats"
 
 
+@pytest.mark.slow
 def test_the_same_evaluation_gives_the_same_numbers(
     folder: Path, tmp_path: Path, trained: Run, found: Evaluation
 ) -> None:
@@ -149,6 +155,7 @@ def test_the_same_evaluation_gives_the_same_numbers(
     assert other.real_floor != found.real_floor
 
 
+@pytest.mark.slow
 def test_the_files_hold_what_was_found(folder: Path, found: Evaluation) -> None:
     out = folder / "out"
     assert sorted(path.name for path in out.iterdir()) == ["evaluation.html", "evaluation.json"]
@@ -164,6 +171,7 @@ def test_the_files_hold_what_was_found(folder: Path, found: Evaluation) -> None:
     assert canvas["times"][-1] == 1
 
 
+@pytest.mark.slow
 def test_the_canvas_holds_the_splats_of_the_first_sample(folder: Path, trained: Run, found: Evaluation) -> None:
     page = (folder / "out" / "evaluation.html").read_text()
     data = re.search(r'<script id="splat-data" type="application/json">(.*?)</script>', page)
@@ -180,6 +188,7 @@ def test_the_canvas_holds_the_splats_of_the_first_sample(folder: Path, trained: 
     assert (numbers[..., 5] == 1).all()
 
 
+@pytest.mark.slow
 def test_a_pixel_model_is_evaluated_alike(folder: Path, tmp_path: Path) -> None:
     found = evaluate(job_for(folder, tmp_path, run=folder / "pixels", sweep=(), features="selfsup"), device="cpu")
     assert found.generator.kind == "pixels"
@@ -188,6 +197,7 @@ def test_a_pixel_model_is_evaluated_alike(folder: Path, tmp_path: Path) -> None:
     assert "splat-data" not in (tmp_path / "evaluation.html").read_text()
 
 
+@pytest.mark.slow
 def test_pixels_are_measured_as_splats_too(folder: Path, tmp_path: Path) -> None:
     job = job_for(folder, tmp_path, run=folder / "pixels", sweep=(), features="selfsup", splats=True, steps=2)
     found = evaluate(job, device="cpu")
@@ -228,10 +238,11 @@ def test_pixels_are_measured_as_splats_too(folder: Path, tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def unseen(folder: Path) -> Path:
     """A store of other images, without splats."""
-    run(folder / "unseen.zarr", ArrayImages(pictures(150, seed=7)), gaussians=0)
+    run(folder / "unseen.zarr", ArrayImages(pictures(150, seed=7)), gaussians=0, block_rows=64)
     return folder / "unseen.zarr"
 
 
+@pytest.mark.slow
 def test_samples_are_compared_with_images_that_nothing_learnt_from(
     folder: Path, unseen: Path, tmp_path: Path, trained: Run, found: Evaluation
 ) -> None:
@@ -251,12 +262,14 @@ def test_samples_are_compared_with_images_that_nothing_learnt_from(
     assert compared.headline.fid != found.headline.fid
 
 
+@pytest.mark.slow
 def test_images_to_compare_with_must_have_the_size_of_the_run(folder: Path, tmp_path: Path) -> None:
-    run(tmp_path / "small.zarr", ArrayImages(pictures(150, side=7)), gaussians=0)
+    run(tmp_path / "small.zarr", ArrayImages(pictures(150, side=7)), gaussians=0, block_rows=64)
     with pytest.raises(StoreMismatchError, match="height 7, width 7"):
         evaluate(job_for(folder, tmp_path / "out", reference=str(tmp_path / "small.zarr")), device="cpu")
 
 
+@pytest.mark.slow
 def test_splats_of_splats_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SamplingError, match="generates splats already"):
         evaluate(job_for(folder, tmp_path / "out", splats=True), device="cpu")
@@ -267,6 +280,7 @@ def test_splats_of_splats_are_refused(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_other_generators_stand_beside(folder: Path, tmp_path: Path, found: Evaluation) -> None:
     evaluate(job_for(folder, tmp_path / "same", sweep=(), against=(folder / "out",)), device="cpu")
     page = (tmp_path / "same" / "evaluation.html").read_text()
@@ -279,6 +293,7 @@ def test_other_generators_stand_beside(folder: Path, tmp_path: Path, found: Eval
     assert lines[2].difference == "other features (classifier-01234567)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -298,11 +313,13 @@ def test_evaluations_that_are_none_are_refused_before_anything_is_done(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_read_back(folder: Path, found: Evaluation) -> None:
     assert read_evaluation(folder / "out") == found
     assert read_evaluation(folder / "out" / "evaluation.json") == found
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_the_batch(folder: Path, trained: Run) -> None:
     labels = np.arange(7) % 3
     settings = Settings("euler", 3, 1.0, 0, 7)
@@ -315,6 +332,7 @@ def test_samples_do_not_depend_on_the_batch(folder: Path, trained: Run) -> None:
     assert np.abs(last.astype(int) - whole.images[:2].permute(0, 2, 3, 1).numpy().astype(int)).max() <= 1
 
 
+@pytest.mark.slow
 def test_references_are_originals_and_renderings_of_finished_rows(folder: Path) -> None:
     with open_store(folder / "store.zarr", "r") as store:
         rows = finished_rows(store)
@@ -326,6 +344,7 @@ def test_references_are_originals_and_renderings_of_finished_rows(folder: Path) 
         assert torch.equal(renderings(store, shuffled)[5:6], renderings(store, shuffled[5:6]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
@@ -342,6 +361,7 @@ def test_too_few_images_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_store_of_another_shape_is_refused(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.zarr"
     run(other, ArrayImages(pictures(30, side=9)), SamplingEncoder(FitSettings(5, steps=3)), gaussians=5)
@@ -349,6 +369,7 @@ def test_a_store_of_another_shape_is_refused(folder: Path, tmp_path: Path) -> No
         evaluate(EvaluateJob(run=folder / "splats", store=str(other), out=tmp_path / "out"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shift", "named"), [(1, r"3 \(50 images\)"), (5, r"5, 6, 7 \(149 images\)")])
 def test_labels_that_were_not_learnt_are_refused_and_named(
     folder: Path, tmp_path: Path, shift: int, named: str
@@ -366,18 +387,21 @@ def test_labels_that_were_not_learnt_are_refused_and_named(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_takes_one_evaluation_at_a_time(folder: Path, tmp_path: Path) -> None:
     with sole_writer(tmp_path / "out"), pytest.raises(StoreLockedError, match=r"out is being written by process \d+"):
         evaluate(job_for(folder, tmp_path / "out"), device="cpu")
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"images": 0}, {"sweep": (5, 0)}, {"sampler": "magic"}, {"batch": 0}])
 def test_jobs_that_cannot_be_meant_are_refused(folder: Path, changes: dict) -> None:
     with pytest.raises(JobError):
         job_for(folder, folder / "never", **changes)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_none_is_refused(folder: Path, tmp_path: Path, found: Evaluation) -> None:
     job = job_for(folder, tmp_path / "out", run=tmp_path)
     with pytest.raises(CheckpointError, match="There is no checkpoint"):
@@ -391,6 +415,7 @@ def test_a_checkpoint_that_is_none_is_refused(folder: Path, tmp_path: Path, foun
         evaluate(replace(job, run=features))
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_or_one_object(folder: Path, tmp_path: Path) -> None:
     arguments = ["evaluate", str(folder / "splats"), "--store", str(folder / "store.zarr"), "-n", str(IMAGES)]
     arguments += ["--evaluations", "2", "--device", "cpu", "--out", str(tmp_path / "out")]

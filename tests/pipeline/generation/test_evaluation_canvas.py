@@ -45,6 +45,7 @@ console.log(JSON.stringify({
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("codec", CODECS)
 def test_the_canvas_shows_the_codec(codec: str, channels: int, repository: Path, tmp_path: Path) -> None:

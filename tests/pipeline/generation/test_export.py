@@ -172,6 +172,7 @@ def test_gaussians_that_cannot_be_drawn_are_named(field: str, value: float) -> N
         read_ply(data[:start] + table.tobytes())
 
 
+@pytest.mark.slow
 def test_a_refused_scene_leaves_no_store(tmp_path: Path) -> None:
     def splatspace(*arguments: object):
         return CliRunner(env={"COLUMNS": "300", "TERM": "dumb"}).invoke(app, [str(each) for each in arguments])
@@ -188,6 +189,7 @@ def test_a_refused_scene_leaves_no_store(tmp_path: Path) -> None:
     assert "delete what is there" in again.output
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     def splatspace(*arguments: object):
         return CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [str(each) for each in arguments])

@@ -52,6 +52,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_training, "_STEPS", 8)
 
 
+@pytest.mark.slow
 def test_the_classifier_learns_the_labels_and_is_kept(store: Path) -> None:
     with open_store(store, "r") as opened:
         extractor = build_extractor("auto", opened)
@@ -73,6 +74,7 @@ def test_the_classifier_learns_the_labels_and_is_kept(store: Path) -> None:
         assert torch.equal(again.forward(images), vectors)
 
 
+@pytest.mark.slow
 def test_a_second_training_gives_the_same_weights(store: Path, tmp_path: Path, brief: None) -> None:
     with open_store(store, "r") as opened:
         for name in ("classifier", "selfsup"):
@@ -82,6 +84,7 @@ def test_a_second_training_gives_the_same_weights(store: Path, tmp_path: Path, b
             assert one.sha == other.sha
 
 
+@pytest.mark.slow
 def test_damaged_features_are_learnt_again_and_said(
     store: Path, tmp_path: Path, brief: None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -94,6 +97,7 @@ def test_damaged_features_are_learnt_again_and_said(
     assert "learnt again" in caplog.text
 
 
+@pytest.mark.slow
 def test_features_follow_the_images(store: Path, tmp_path: Path, brief: None) -> None:
     other = tmp_path / "other.zarr"
     run(other, ArrayImages(coloured(160, seed=9)), block_rows=64)
@@ -103,6 +107,7 @@ def test_features_follow_the_images(store: Path, tmp_path: Path, brief: None) ->
     assert len(list(cache.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_images_without_labels_and_oblong_ones_get_self_supervised_features(tmp_path: Path, brief: None) -> None:
     source = ArrayImages(np.random.default_rng(0).integers(0, 256, (40, 6, 10, 1), dtype=np.uint8))
     source.labels = dict.fromkeys(source.labels, -1)
@@ -116,6 +121,7 @@ def test_images_without_labels_and_oblong_ones_get_self_supervised_features(tmp_
             build_extractor("classifier", opened)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_learnt_from_is_refused(tmp_path: Path) -> None:
     run(tmp_path / "few.zarr", ArrayImages(coloured(19)))
     run(tmp_path / "bare.zarr", ArrayImages(coloured(40)), images=False)
@@ -128,6 +134,7 @@ def test_what_cannot_be_learnt_from_is_refused(tmp_path: Path) -> None:
         build_extractor("auto", opened)
 
 
+@pytest.mark.slow
 def test_inception_is_never_replaced(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"no weights")

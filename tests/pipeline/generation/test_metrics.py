@@ -61,6 +61,7 @@ def test_kid_is_unbiased_repeatable_and_leaves_chance_alone() -> None:
         kernel_distance(real, alike[:15])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (0.7, 1.0), (0.0, 0.4), (0.0, 2.0)])
 def test_support_is_what_prdc_finds(shift: float, scale: float) -> None:
     real, generated = cloud(1100, seed=0), cloud(700, seed=1, shift=shift, scale=scale)
@@ -80,6 +81,7 @@ def test_a_generator_that_repeats_one_image_has_precision_and_no_recall() -> Non
         support(real[:5], real[:5])
 
 
+@pytest.mark.slow
 def test_sliced_distance_of_a_shift_is_known() -> None:
     # A shift by v moves each projection by <v, direction>, whose mean square is |v|^2 / dimension.
     real = cloud(500, 3, seed=0)

@@ -64,6 +64,7 @@ def test_the_checksum_is_that_of_the_name_which_torchvision_gives() -> None:
     assert len(VGG16.checksum) == len("sha256:") + 64
 
 
+@pytest.mark.slow
 def test_lpips_downloads_once_and_goes_on_where_it_was_cut(
     published_at: Mirror, cache: Path, backbone: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -80,6 +81,7 @@ def test_lpips_downloads_once_and_goes_on_where_it_was_cut(
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_other_bytes_are_refused_and_not_kept(published_at: Mirror, cache: Path) -> None:
     published_at.content[BACKBONE_FILE] = b"other bytes"
     with pytest.raises(DownloadError, match="wrong checksum") as caught:
@@ -88,6 +90,7 @@ def test_other_bytes_are_refused_and_not_kept(published_at: Mirror, cache: Path)
     assert kept(cache) == []
 
 
+@pytest.mark.slow
 def test_without_network_the_error_says_how_to_go_on(
     cache: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +104,7 @@ def test_without_network_the_error_says_how_to_go_on(
     assert same_distances(distance_named("lpips", backbone, SIZE), backbone)
 
 
+@pytest.mark.slow
 def test_what_is_named_is_never_downloaded(published_at: Mirror, cache: Path, tmp_path: Path) -> None:
     for named in (tmp_path, tmp_path / "gone.pth"):
         with pytest.raises(CheckpointError, match=r"\.pth cannot be read"):

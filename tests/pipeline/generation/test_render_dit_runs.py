@@ -58,6 +58,7 @@ def rows_of(path: Path | None) -> dict[str, np.ndarray]:
         return opened.read(["splats", "image", "label", "psnr", "steps"])
 
 
+@pytest.mark.slow
 def test_a_run_remembers_slots_layout_and_losses(run: Run, store: Path) -> None:
     with open_store(store) as opened:
         header, splats = opened.header, opened.read(["splats"])["splats"].astype(np.float64)
@@ -72,6 +73,7 @@ def test_a_run_remembers_slots_layout_and_losses(run: Run, store: Path) -> None:
     assert run.config["store"]["order"] == "slots of the store"
 
 
+@pytest.mark.slow
 def test_samples_are_a_store_of_exactly_k_splats_polished_from_the_network_s_own(run: Run, tmp_path: Path) -> None:
     result = sample(run, SampleJob(tmp_path / "out", number=3, evaluations=2))
     rows = rows_of(result.store)
@@ -91,6 +93,7 @@ def test_samples_are_a_store_of_exactly_k_splats_polished_from_the_network_s_own
     assert verify(result.store or "").faults == ()
 
 
+@pytest.mark.slow
 def test_without_steps_the_answer_of_the_network_is_what_is_stored(run: Run, tmp_path: Path) -> None:
     result = sample(run, SampleJob(tmp_path / "out", number=2, evaluations=2, splats=True, steps=0))
     rows = rows_of(result.store)
@@ -100,6 +103,7 @@ def test_without_steps_the_answer_of_the_network_is_what_is_stored(run: Run, tmp
     np.testing.assert_allclose(rows["splats"], answer.splats.numpy(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_polish_brings_the_splats_nearer_to_the_sampled_image(run: Run, tmp_path: Path) -> None:
     figures = []
     for steps in (0, 40):
@@ -108,6 +112,7 @@ def test_polish_brings_the_splats_nearer_to_the_sampled_image(run: Run, tmp_path
     assert figures[1] > figures[0] + 1.5
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_in_any_batch(run: Run, tmp_path: Path) -> None:
     stores = [
         rows_of(sample(run, SampleJob(tmp_path / str(batch), number=5, evaluations=2, batch=batch)).store)
@@ -117,6 +122,7 @@ def test_the_same_seed_gives_the_same_bytes_in_any_batch(run: Run, tmp_path: Pat
         np.testing.assert_array_equal(stores[0][name], stores[1][name])
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_weights(store: Path, tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     train(resolve_train_job("splats", store, whole, **SMALL))
@@ -130,6 +136,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(store: Path, tmp_path: P
         assert torch.equal(tensor, other.tensors[name]), name
 
 
+@pytest.mark.slow
 def test_it_draws_what_it_is_shown_after_some_steps(folder: Path) -> None:
     store = folder / "fitted.zarr"
     encode_pictures(
@@ -185,6 +192,7 @@ def test_options_that_it_has_no_use_for_are_refused(options: dict[str, Any], sto
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_another_k_than_the_run_s_is_refused_before_sampling(run: Run, tmp_path: Path) -> None:
     job = SampleJob(tmp_path / "out", number=1, evaluations=1, splats=True, gaussians=GAUSSIANS + 1)
     with pytest.raises(JobError, match=f"answers with {GAUSSIANS}"):
@@ -192,6 +200,7 @@ def test_another_k_than_the_run_s_is_refused_before_sampling(run: Run, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_starts_of_a_run_that_does_not_draw_are_refused(folder: Path, store: Path) -> None:
     other = load_run(small_run(store, folder / "pixels", model="pixel-dit"), device="cpu")
     with pytest.raises(SamplingError, match="render-dit"):

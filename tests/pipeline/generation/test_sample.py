@@ -61,6 +61,7 @@ def splats_of(path: Path | None) -> np.ndarray:
         return opened.read(["splats"])["splats"]
 
 
+@pytest.mark.slow
 def test_pictures_grid_and_store_show_the_same(run: Run, tmp_path: Path) -> None:
     result = sample(run, job(tmp_path / "out", number=5, gif=True))
     assert [path.name for path in result.pictures] == [f"{number:04d}.png" for number in range(5)]
@@ -94,6 +95,7 @@ def frames_of(path: Path) -> list[np.ndarray]:
         ]
 
 
+@pytest.mark.slow
 def test_both_spaces_go_their_way_side_by_side(run: Run, pixel_run: Run, tmp_path: Path) -> None:
     alone = sample(run, job(tmp_path / "alone", number=1, gif=True, evaluations=4))
     result = sample(run, job(tmp_path / "out", number=1, gif=True, evaluations=4), beside=pixel_run)
@@ -111,6 +113,7 @@ def test_both_spaces_go_their_way_side_by_side(run: Run, pixel_run: Run, tmp_pat
     assert len(frames_of(tmp_path / "out" / "forward.gif")) == len(frames_of(tmp_path / "alone" / "forward.gif"))
 
 
+@pytest.mark.slow
 def test_only_pixels_of_the_same_size_stand_beside_splats(
     run: Run, pixel_run: Run, store: Path, tmp_path: Path
 ) -> None:
@@ -128,6 +131,7 @@ def test_only_pixels_of_the_same_size_stand_beside_splats(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_image_does_not_depend_on_its_batch(run: Run, tmp_path: Path) -> None:
     together = sample(run, job(tmp_path / "a", label="red"))
     alone = sample(run, job(tmp_path / "b", label="red", batch=1, number=2))
@@ -136,12 +140,14 @@ def test_an_image_does_not_depend_on_its_batch(run: Run, tmp_path: Path) -> None
     assert np.abs(splats_of(other.store) - splats_of(alone.store)).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 8, 40])
 def test_any_size(run: Run, tmp_path: Path, size: int) -> None:
     result = sample(run, job(tmp_path / "out", size=size, number=1))
     assert Image.open(result.pictures[0]).size == (size, size)
 
 
+@pytest.mark.slow
 def test_labels_and_guidance_reach_the_network(run: Run, tmp_path: Path) -> None:
     given = {
         name: splats_of(sample(run, job(tmp_path / name, number=1, label=label, guidance=guidance)).store)
@@ -160,6 +166,7 @@ def test_labels_and_guidance_reach_the_network(run: Run, tmp_path: Path) -> None
     assert labels_for(run, job(tmp_path, number=2, label="all")).tolist() == [0, 1]
 
 
+@pytest.mark.slow
 def test_inpainting_keeps_the_rest_exactly(run: Run, store: Path, tmp_path: Path) -> None:
     known = splats_of(store)[3].astype(np.float32)
     result = sample(run, job(tmp_path / "out", known=KnownPart(str(store), "3", BOX)))
@@ -172,6 +179,7 @@ def test_inpainting_keeps_the_rest_exactly(run: Run, store: Path, tmp_path: Path
     assert f"{drawn.sum()} of {GAUSSIANS}" in result.notes[0]
 
 
+@pytest.mark.slow
 def test_recolouring_keeps_the_geometry_exactly(run: Run, store: Path, tmp_path: Path) -> None:
     known = splats_of(store)[1].astype(np.float32)
     found = splats_of(sample(run, job(tmp_path / "out", known=KnownPart(str(store), "image-0001"))).store)
@@ -179,6 +187,7 @@ def test_recolouring_keeps_the_geometry_exactly(run: Run, store: Path, tmp_path:
     assert np.abs(found[..., 3:6] - known[:, 3:6]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_a_known_image_is_brought_into_the_order_of_the_training(folder: Path, store: Path, tmp_path: Path) -> None:
     run = load_run(small_run(store, folder / "ordered", model="splatdit", order="anchors"), device="cpu")
     known = read_image(store, "2")
@@ -188,6 +197,7 @@ def test_a_known_image_is_brought_into_the_order_of_the_training(folder: Path, s
     np.testing.assert_array_equal(found[0][:, [0, 1, 2, 6, 7]], known.splats[:, [0, 1, 2, 6, 7]])
 
 
+@pytest.mark.slow
 def test_pixels_are_sampled_and_inpainted(pixel_run: Run, store: Path, tmp_path: Path) -> None:
     result = sample(pixel_run, job(tmp_path / "out", size=16, gif=True, known=KnownPart(str(store), "2", BOX)))
     assert result.store is None
@@ -206,6 +216,7 @@ def test_pixels_are_sampled_and_inpainted(pixel_run: Run, store: Path, tmp_path:
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
 
+@pytest.mark.slow
 def test_interpolation_goes_straight_from_one_to_the_other(run: Run, tmp_path: Path) -> None:
     result = sample(run, job(tmp_path / "out", interpolate=(0, 3)))
     splats = splats_of(result.store)
@@ -220,6 +231,7 @@ def test_interpolation_goes_straight_from_one_to_the_other(run: Run, tmp_path: P
     assert Image.open(result.strip).width > 9 * 8
 
 
+@pytest.mark.slow
 def test_gaussians_without_slots_go_to_their_nearest(folder: Path, store: Path) -> None:
     run = load_run(small_run(store, folder / "set", model="set"), device="cpu")
     features = run.representation.encode(torch.from_numpy(splats_of(store)[:1].astype(np.float32)))[0]
@@ -235,6 +247,7 @@ def test_a_grid_shows_every_picture_at_its_place() -> None:
     assert [pixels[1 + row * 9, 1 + column * 7] for row in range(3) for column in range(2)][:5] == [*range(100, 105)]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_sampled_is_refused_and_leaves_nothing(run: Run, store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(JobError, match="Allowed: 0 to 2, all, none, red, green, blue"):
@@ -260,6 +273,7 @@ def test_what_cannot_be_sampled_is_refused_and_leaves_nothing(run: Run, store: P
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_a_network_that_does_not_stay_finite_leaves_nothing(run: Run, tmp_path: Path) -> None:
     held = load_checkpoint(run.path / "model.safetensors")
     broken = tmp_path / "run"
@@ -271,6 +285,7 @@ def test_a_network_that_does_not_stay_finite_leaves_nothing(run: Run, tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_with_130_and_no_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def terminated(*_arguments: object) -> None:
         signal.raise_signal(signal.SIGTERM)
@@ -283,6 +298,7 @@ def test_sigterm_leaves_with_130_and_no_folder(run: Run, tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_numbers_of_many_digits_and_guidance_without_labels_are_refused(
     run: Run, pixel_run: Run, store: Path, tmp_path: Path
 ) -> None:
@@ -296,6 +312,7 @@ def test_numbers_of_many_digits_and_guidance_without_labels_are_refused(
     run.require_guidable(3.0)
 
 
+@pytest.mark.slow
 def test_a_foreign_checkpoint_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint"):
         load_run(tmp_path)
@@ -324,6 +341,7 @@ def test_a_foreign_checkpoint_is_refused(run: Run, tmp_path: Path) -> None:
         load_run(run.path, device="quantum")
 
 
+@pytest.mark.slow
 def test_the_command(run: Run, store: Path, tmp_path: Path) -> None:
     def splatspace(*arguments: object):
         return CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [str(each) for each in arguments])

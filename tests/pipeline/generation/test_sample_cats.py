@@ -107,6 +107,7 @@ def test_sketches_are_read_and_lead_somewhere_else(splats: Run, tmp_path: Path) 
         SampleJob(tmp_path / "all", signal=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [16, 24, 37, 128])
 def test_splats_are_drawn_at_any_size(splats: Run, tmp_path: Path, size: int) -> None:
     job = SampleJob(tmp_path / "large", number=3, evaluations=3, batch=2, size=size)
@@ -122,6 +123,7 @@ def test_splats_are_drawn_at_any_size(splats: Run, tmp_path: Path, size: int) ->
             assert len(np.unique(large.reshape(-1, 3), axis=0)) > 4 * len(np.unique(small.reshape(-1, 3), axis=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "wanted"),
     [
@@ -140,6 +142,7 @@ def test_every_head_shows_its_parts(head: str, wanted: set[str], tmp_path: Path)
         assert Image.open(tmp_path / "made" / "zoom-8x.png").size == (3 * 8 * SIDE, 8 * SIDE)
 
 
+@pytest.mark.slow
 def test_the_roll_out_has_a_row_a_step_however_many_images_a_batch_has(tmp_path: Path) -> None:
     rolled = {}
     for batch in (1, 2, 3):
@@ -166,6 +169,7 @@ def test_borders_that_were_painted_are_brighter_lines_than_what_is_inside() -> N
     assert step_sizes(np.array([[0, 32, 132]], np.uint8)[None, ..., None]).tolist() == [[[255, 255, 0]]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("head", "zoom"), [("lut", 1), ("splats", 4)])
 def test_seams_are_shown_below_the_pictures(head: str, zoom: int, tmp_path: Path) -> None:
     run, made = _run(head), tmp_path / "made"
@@ -195,6 +199,7 @@ def test_other_generators_have_no_parts(tmp_path: Path) -> None:
         sample(run, SampleJob(tmp_path / "made", number=1, size=20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["kpn", "splats"])
 def test_gaussians_are_fitted_to_what_any_head_draws(head: str, tmp_path: Path) -> None:
     run = _run(head)

@@ -71,6 +71,7 @@ def rows_of(path: Path | None) -> dict[str, np.ndarray]:
         return opened.read(["splats", "image", "label", "psnr", "steps", "state", "source_id", "content_hash"])
 
 
+@pytest.mark.slow
 def test_splats_are_those_that_the_engine_fits_to_the_sampled_pixels(run: Run, tmp_path: Path) -> None:
     plain = sample(run, job(tmp_path / "plain", splats=False))
     pixels = np.stack([np.asarray(Image.open(path)) for path in plain.pictures])
@@ -101,6 +102,7 @@ def run_layout(path: Path | None):
         return opened.header.splat_layout
 
 
+@pytest.mark.slow
 def test_the_store_says_how_it_was_sampled_and_how_it_was_fitted(run: Run, tmp_path: Path) -> None:
     result = sample(run, job(tmp_path / "out", seed=5, guidance=2.0))
     assert result.store is not None
@@ -121,6 +123,7 @@ def test_the_store_says_how_it_was_sampled_and_how_it_was_fitted(run: Run, tmp_p
     assert verify(result.store).faults == ()
 
 
+@pytest.mark.slow
 def test_no_bit_depends_on_the_batch(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitted_samples, "PORTION", 2)
     usual = rows_of(sample(run, job(tmp_path / "usual", number=5)).store)
@@ -132,6 +135,7 @@ def test_no_bit_depends_on_the_batch(run: Run, tmp_path: Path, monkeypatch: pyte
     assert len(np.unique(usual["content_hash"], axis=0)) == 5
 
 
+@pytest.mark.slow
 def test_the_next_portion_is_drawn_while_the_last_one_is_fitted(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +164,7 @@ def test_the_next_portion_is_drawn_while_the_last_one_is_fitted(
     assert [count for count in portions if count] == [2, 2, 2]
 
 
+@pytest.mark.slow
 def test_another_k_other_steps_and_any_size(run: Run, tmp_path: Path) -> None:
     result = sample(run, job(tmp_path / "out", gaussians=9, steps=2, size=13, suffix=".h5"))
     assert rows_of(result.store)["splats"].shape == (3, 9, 8)
@@ -167,6 +172,7 @@ def test_another_k_other_steps_and_any_size(run: Run, tmp_path: Path) -> None:
     assert Image.open(result.pictures[0]).size == (13, 13)
 
 
+@pytest.mark.slow
 def test_between_two_samples_every_slot_goes_straight(run: Run, tmp_path: Path) -> None:
     result = sample(run, job(tmp_path / "out", interpolate=(0, 2), gif=True))
     splats = rows_of(result.store)["splats"]
@@ -184,6 +190,7 @@ def test_between_two_samples_every_slot_goes_straight(run: Run, tmp_path: Path) 
             assert picture.width > 2.9 * picture.height, "pixels, ellipses and what the splats show"
 
 
+@pytest.mark.slow
 def test_a_part_is_kept_before_the_fit(run: Run, store: Path, tmp_path: Path) -> None:
     result = sample(run, job(tmp_path / "out", known=KnownPart(str(store), "2", (0.0, 0.0, 4.0, 8.0))))
     with open_store(store) as opened:
@@ -193,6 +200,7 @@ def test_a_part_is_kept_before_the_fit(run: Run, store: Path, tmp_path: Path) ->
     assert np.abs(drawn[:, :, :4] - known[:, :4]).max() > 10
 
 
+@pytest.mark.slow
 def test_the_settings_are_those_of_the_store_or_of_the_named_set(run: Run) -> None:
     identity = run.config["store"]["identity"]
     other = learnt_from(
@@ -217,6 +225,7 @@ def test_the_settings_are_those_of_the_store_or_of_the_named_set(run: Run) -> No
     assert sample_fit(overlaid).encoder.settings.codec == "over/1"
 
 
+@pytest.mark.slow
 def test_an_engine_that_cannot_run_here_is_replaced_and_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     create = sample_fit_module.create_encoder
 
@@ -232,6 +241,7 @@ def test_an_engine_that_cannot_run_here_is_replaced_and_named(run: Run, monkeypa
     assert "no card" in found.notes[0]
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_fitted_is_counted_and_named(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +262,7 @@ def test_an_image_that_cannot_be_fitted_is_counted_and_named(
     assert "image 1 (the fit gave nan" in result.notes[-1]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_fitted_is_refused_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for wrong, words in (
@@ -276,6 +287,7 @@ def test_what_cannot_be_fitted_is_refused_and_leaves_nothing(run: Run, tmp_path:
     assert not (tmp_path / "gif").exists()
 
 
+@pytest.mark.slow
 def test_the_command(run: Run, tmp_path: Path) -> None:
     def splatspace(*arguments: object):
         return CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [str(each) for each in arguments])
@@ -301,6 +313,7 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
     assert edited.exit_code == 0, edited.output
 
 
+@pytest.mark.slow
 def test_portions_are_whole_whatever_is_read(run: Run) -> None:
     drawn: list[tuple[int, int]] = []
 

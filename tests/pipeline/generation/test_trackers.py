@@ -63,6 +63,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
     return fake
 
 
+@pytest.mark.slow
 def test_what_is_logged_is_tracked_under_one_name_though_the_training_was_interrupted(
     store: Path, tmp_path: Path, wandb: FakeWandb
 ) -> None:
@@ -89,6 +90,7 @@ def test_what_is_logged_is_tracked_under_one_name_though_the_training_was_interr
     assert wandb.finished == 2
 
 
+@pytest.mark.slow
 def test_a_tracker_that_fails_is_left_out_and_said(
     store: Path, tmp_path: Path, wandb: FakeWandb, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -101,6 +103,7 @@ def test_a_tracker_that_fails_is_left_out_and_said(
     assert said == ["Tracker wandb is left out from here on, it could not be written: the server went away"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_without_the_extra_nothing_is_begun(
     store: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch

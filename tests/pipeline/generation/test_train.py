@@ -70,6 +70,7 @@ def _written(run: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_run_holds_all_that_sampling_needs(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert names == {
@@ -93,6 +94,7 @@ def test_a_run_holds_all_that_sampling_needs(run: Path) -> None:
     assert json.loads((run / "state.json").read_text())["step"] == STEPS
 
 
+@pytest.mark.slow
 def test_the_log_and_the_grids_follow_the_steps(run: Path) -> None:
     lines = read_lines(run / "log.jsonl")
     assert [line["step"] for line in lines] == [3, 6]
@@ -104,18 +106,21 @@ def test_the_log_and_the_grids_follow_the_steps(run: Path) -> None:
     assert any((run / "tensorboard").iterdir())
 
 
+@pytest.mark.slow
 def test_the_card_says_what_was_learnt(run: Path) -> None:
     text = (run / "card.md").read_text()
     for part in ("splatdit (tiny) on arrays", "images learnt from | 24", "CC0", "flow-clean"):
         assert part in text
 
 
+@pytest.mark.slow
 def test_it_learns(store: Path, tmp_path: Path) -> None:
     trained(store, tmp_path / "run", steps=60, every=20, limit=2, batch=16, model="set", learning_rate=2e-3)
     losses = [line["loss"] for line in read_lines(tmp_path / "run" / "log.jsonl")]
     assert losses[-1] < 0.8 * losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latents", [None, 1])
 def test_stopped_and_continued_is_the_same_to_the_bit(
     store: Path, tmp_path: Path, latents: int | None, monkeypatch: pytest.MonkeyPatch
@@ -145,6 +150,7 @@ def test_stopped_and_continued_is_the_same_to_the_bit(
     assert [name for name in whole if whole[name] != again[name]] == []
 
 
+@pytest.mark.slow
 def test_a_folder_takes_one_training_at_a_time(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of(store, tmp_path / "run")
     refused: list[str] = []
@@ -208,6 +214,7 @@ def test_killed_and_continued_is_the_same_to_the_bit(store: Path, tmp_path: Path
     assert (tmp_path / "killed" / "log.jsonl").read_bytes() == (tmp_path / "whole" / "log.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_finished_run_continues_to_nothing(run: Path) -> None:
     before = (run / "model.safetensors").read_bytes()
     (run / "model.safetensors").unlink()
@@ -218,11 +225,13 @@ def test_a_finished_run_continues_to_nothing(run: Path) -> None:
     assert len(after) == len(before)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_there_is_never_replaced(store: Path, run: Path) -> None:
     with pytest.raises(JobError, match="holds a training already"):
         train(job_of(store, run))
 
 
+@pytest.mark.slow
 def test_options_that_decide_may_not_change(run: Path, tmp_path: Path) -> None:
     with pytest.raises(JobError, match=re.escape("--batch 9 for a training that began with 8")):
         continued_job(run, {"batch": 9})
@@ -233,6 +242,7 @@ def test_options_that_decide_may_not_change(run: Path, tmp_path: Path) -> None:
         continued_job(tmp_path, {})
 
 
+@pytest.mark.slow
 def test_a_lengthened_training_is_the_same_to_the_bit_after_an_interruption(store: Path, tmp_path: Path) -> None:
     for name in ("whole", "parts"):
         trained(store, tmp_path / name, steps=4, every=4)
@@ -257,6 +267,7 @@ def test_a_lengthened_training_is_the_same_to_the_bit_after_an_interruption(stor
     assert not _same_weights(tmp_path / "whole", tmp_path / "at once")
 
 
+@pytest.mark.slow
 def test_a_longer_plan_outlives_a_kill_before_its_first_checkpoint(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,12 +285,14 @@ def test_a_longer_plan_outlives_a_kill_before_its_first_checkpoint(
     assert continued_job(tmp_path / "run", {}).steps == 5
 
 
+@pytest.mark.slow
 def test_another_store_is_refused(run: Path, tmp_path: Path) -> None:
     other = make_store(tmp_path / "other.zarr", count=20)
     with pytest.raises(StoreMismatchError, match="not what this training began with"):
         train(continued_job(run, {"store": other}), resume=True)
 
 
+@pytest.mark.slow
 def test_a_store_of_another_number_of_gaussians_is_refused_as_such(run: Path, tmp_path: Path) -> None:
     other = make_store(tmp_path / "other.zarr", count=4, encoder=SamplingEncoder(FitSettings(7, steps=3)), gaussians=7)
     with open_store(other) as opened:
@@ -288,6 +301,7 @@ def test_a_store_of_another_number_of_gaussians_is_refused_as_such(run: Path, tm
         train(continued_job(run, {"store": other}), resume=True)
 
 
+@pytest.mark.slow
 def test_a_state_that_is_cut_short_is_refused(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     trained(store, out, steps=2, every=2)
@@ -297,6 +311,7 @@ def test_a_state_that_is_cut_short_is_refused(store: Path, tmp_path: Path) -> No
         train(continued_job(out, {}), resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["pixel-unet", "pixel-dit"])
 def test_pixels(store: Path, tmp_path: Path, model: str) -> None:
     summary = trained(store, tmp_path / "run", kind="pixels", model=model, steps=2, every=2)
@@ -304,6 +319,7 @@ def test_pixels(store: Path, tmp_path: Path, model: str) -> None:
     assert list((tmp_path / "run" / "samples").glob("*.png"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["set", "set-induced", "published"])
 def test_models_without_slots(store: Path, tmp_path: Path, model: str) -> None:
     trained(store, tmp_path / "run", model=model, steps=2, every=2)
@@ -312,6 +328,7 @@ def test_models_without_slots(store: Path, tmp_path: Path, model: str) -> None:
     assert config["objective"]["name"] == ("published" if model == "published" else "flow-clean")
 
 
+@pytest.mark.slow
 def test_the_loss_in_image_space_changes_what_is_learnt(store: Path, run: Path, tmp_path: Path) -> None:
     trained(store, tmp_path / "run", render_loss=1.0)
     with_it = load_checkpoint(tmp_path / "run" / "state.safetensors").model
@@ -319,6 +336,7 @@ def test_the_loss_in_image_space_changes_what_is_learnt(store: Path, run: Path, 
     assert any(not torch.equal(with_it[name], without[name]) for name in with_it)
 
 
+@pytest.mark.slow
 def test_weights_trained_in_bf16_are_kept_in_float32(store: Path, tmp_path: Path) -> None:
     summary = trained(store, tmp_path / "run", precision="bf16", steps=2, every=2)
     assert summary.precision == "bf16"

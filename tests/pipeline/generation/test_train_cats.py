@@ -31,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 pictures, of which the last four repeat earlier ones."""
     path = tmp_path_factory.mktemp("stores") / "cats.zarr"
     images = pictures(36)
-    run(path, ArrayImages(np.concatenate([images, images[:4]])))
+    run(path, ArrayImages(np.concatenate([images, images[:4]])), block_rows=64)
     return path
 
 
@@ -43,6 +43,7 @@ def _weights(run_folder: Path, name: str = "model.safetensors") -> dict[str, tor
     return dict(load_checkpoint(run_folder / name).model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_and_recipe_trains_and_can_be_read_back(
@@ -60,6 +61,7 @@ def test_every_head_and_recipe_trains_and_can_be_read_back(
     assert (tmp_path / "run" / "samples" / "0000002.png").exists()
 
 
+@pytest.mark.slow
 def test_repeats_are_left_out_and_some_images_kept_apart_both_counted_and_named(store: Path, tmp_path: Path) -> None:
     summary = train(_job(store, tmp_path / "run", held_out=0.25))
     assert summary.repeats == 4
@@ -92,6 +94,7 @@ def test_the_split_follows_the_contents_and_not_the_order(store: Path) -> None:
     assert len(empty.training) == len(empty.held_out) == len(empty.repeats) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_stopped_training_continues_to_the_bit(store: Path, tmp_path: Path, recipe: str) -> None:
     train(_job(store, tmp_path / "whole", recipe=recipe))
@@ -104,6 +107,7 @@ def test_a_stopped_training_continues_to_the_bit(store: Path, tmp_path: Path, re
         assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
+@pytest.mark.slow
 def test_each_loss_and_the_mirror_change_what_is_learnt(store: Path, tmp_path: Path) -> None:
     ways = {
         "plain": {"perceptual": "none", "flip": 0.0},
@@ -113,28 +117,30 @@ def test_each_loss_and_the_mirror_change_what_is_learnt(store: Path, tmp_path: P
     }
     learnt = {}
     for name, options in ways.items():
-        train(_job(store, tmp_path / name, learning_rate=1e-2, **options))
+        train(_job(store, tmp_path / name, learning_rate=1e-2, steps=2, every=2, **options))
         learnt[name] = _weights(tmp_path / name)["head.leave.bias"]
     for name in ("edges", "waves", "flipped"):
         assert not torch.equal(learnt["plain"], learnt[name]), name
 
 
+@pytest.mark.slow
 def test_lpips_trains_with_weights_of_a_folder_and_the_published_recipe_takes_it_where_they_are(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = tmp_path / "larger.zarr"
-    run(store, ArrayImages(pictures(16, side=SMALLEST_SIDE)))
+    run(store, ArrayImages(pictures(4, side=SMALLEST_SIDE)))
     save_vgg(vgg_features(), tmp_path / BACKBONE_FILE)
     learnt = {}
     for perceptual in (None, "lpips", "none"):
         out = tmp_path / str(perceptual)
-        train(_job(store, out, recipe="published", perceptual=perceptual, lpips_weights=tmp_path, steps=2, batch=4))
+        train(_job(store, out, recipe="published", perceptual=perceptual, lpips_weights=tmp_path, steps=1, batch=2))
         learnt[perceptual] = _weights(out)["head.leave.bias"]
     assert "LPIPS is off" not in caplog.text
     assert torch.equal(learnt[None], learnt["lpips"])
     assert not torch.equal(learnt[None], learnt["none"])
 
 
+@pytest.mark.slow
 def test_the_gram_penalty_turns_patterns_away_from_each_other(store: Path, tmp_path: Path) -> None:
     def closeness(gram: float) -> float:
         out = tmp_path / str(gram)
@@ -155,6 +161,7 @@ def test_the_published_rate_does_not_fall_and_the_improved_one_does(store: Path,
     assert (other.learning_rate, other.ema) == (3e-4, True)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_a_number_stops_with_step_and_rows(store: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"loss of step \d+ is not a number: rows"):
         train(_job(store, tmp_path / "run", learning_rate=1.0, recipe="published", head="kpn", steps=60, every=60))

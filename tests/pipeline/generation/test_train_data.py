@@ -54,6 +54,7 @@ def _loader(store: Any, tmp_path: Path, *, most: int = 2**30, batch: int = 5, **
     return Loader(rows, representation, device=torch.device("cpu"), batch=batch, seed=1, most_bytes=most, **share)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [2**30, 2 * 8 * 6 * 8 * 4])
 def test_every_epoch_shows_every_image_once(store: Path, tmp_path: Path, most: int) -> None:
     with open_store(store) as opened:
@@ -86,6 +87,7 @@ def test_processes_share_a_batch(store: Path, tmp_path: Path) -> None:
             loader.close()
 
 
+@pytest.mark.slow
 def test_a_store_without_slots_is_refused_with_a_way_out(slotless: Path, tmp_path: Path) -> None:
     with pytest.raises(JobError, match="no slot identity") as caught:
         trained(slotless, tmp_path / "run")
@@ -101,6 +103,7 @@ def test_a_store_of_images_only_has_no_gaussians_to_learn(order: str, store: Pat
         slots_for(job_of(store, tmp_path / "run", order=order), header, model_named("splatdit"))
 
 
+@pytest.mark.slow
 def test_reordering_finds_the_anchors_again(slotless: Path, store: Path, tmp_path: Path) -> None:
     with open_store(slotless) as shuffled, open_store(store) as original:
         rows = TrainingRows(shuffled, job_of(slotless, tmp_path / "run", order="anchors"))
@@ -123,11 +126,13 @@ def test_an_order_shows_the_same_picture() -> None:
     torch.testing.assert_close(before, after)
 
 
+@pytest.mark.slow
 def test_order_as_stored_can_be_insisted_on(slotless: Path, tmp_path: Path) -> None:
     trained(slotless, tmp_path / "run", order="stored", steps=2)
     assert load_checkpoint(tmp_path / "run" / "model.safetensors").config["data"]["anchors"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "order"), [("set", "auto"), ("set-induced", "auto"), ("splatdit", "anchors")])
 def test_what_would_lose_the_order_of_layers_is_refused(tmp_path: Path, model: str, order: str) -> None:
     path = make_store(tmp_path / "over.zarr", count=4)
@@ -137,6 +142,7 @@ def test_what_would_lose_the_order_of_layers_is_refused(tmp_path: Path, model: s
         slots_for(job_of(path, tmp_path / "run", model=model, order=order), header, model_named(model))
 
 
+@pytest.mark.slow
 def test_unfinished_rows_are_counted_and_named(tmp_path: Path) -> None:
     source = ArrayImages(pictures(12))
     source.broken["image-0005"] = "cannot be read"
@@ -147,18 +153,21 @@ def test_unfinished_rows_are_counted_and_named(tmp_path: Path) -> None:
     assert "unfinished rows, not used | 1" in (tmp_path / "run" / "card.md").read_text()
 
 
+@pytest.mark.slow
 def test_too_few_images(tmp_path: Path) -> None:
     path = make_store(tmp_path / "one.zarr", count=1)
     with pytest.raises(TrainingError, match="1 finished images"):
         trained(path, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_pixels_need_images(tmp_path: Path) -> None:
     path = make_store(tmp_path / "bare.zarr", images=False)
     with pytest.raises(StoreMismatchError, match="no source images"):
         trained(path, tmp_path / "run", kind="pixels")
 
 
+@pytest.mark.slow
 def test_labels_that_are_not_there(tmp_path: Path) -> None:
     source = ArrayImages(pictures(6))
     source.labels = dict.fromkeys(source.labels, -1)
@@ -169,6 +178,7 @@ def test_labels_that_are_not_there(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "run" / "model.safetensors").config["data"]["classes"] == 0
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_a_number_stops_and_keeps_the_checkpoint(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,7 @@ def test_a_recipe_that_is_named_again_must_be_the_same(run: Path) -> None:
         requested_job("cats", None, run, resume=True, head="kpn")
 
 
+@pytest.mark.slow
 def test_lines_that_are_no_entries_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "log.jsonl"
     good = [{"step": 50, "loss": 1.0, "learning_rate": 0.1}, {"step": 100, "loss": 0.5}]

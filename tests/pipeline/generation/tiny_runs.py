@@ -19,7 +19,7 @@ def small_store(path: Path, *, images: int = 8) -> Path:
     """Six Gaussians for each of some images of 8 x 8 pixels in three classes."""
     source = ArrayImages(pictures(images))
     source.record = SourceRecord(name="arrays", licence="CC0", attribution="nobody", label_names=CLASSES)
-    run(path, source)
+    run(path, source, block_rows=64)
     return path
 
 

@@ -85,6 +85,7 @@ def build(store: Any, folder: Path, **options: Any) -> tuple[Report, Page]:
     return summary.report, page
 
 
+@pytest.mark.slow
 def test_a_report_says_everything(make_store, fail_row, tmp_path):
     store = make_store(120)
     fail_row(store, 4, "the file ends early")
@@ -116,6 +117,7 @@ def test_a_report_says_everything(make_store, fail_row, tmp_path):
     assert sum(tag == "svg" for tag, _ in page.elements) == 2
 
 
+@pytest.mark.slow
 def test_names_from_outside_stay_text(make_store, fail_row, tmp_path):
     store = make_store(60, name=HOSTILE, licence=HOSTILE, labels=(HOSTILE, "</style><script>alert(1)</script>", "b"))
     store.path = Path("<b onload=alert(2)>.zarr")
@@ -131,6 +133,7 @@ def test_names_from_outside_stay_text(make_store, fail_row, tmp_path):
     assert not any(attributes.get("src") == "x" for _, attributes in page.elements)
 
 
+@pytest.mark.slow
 def test_the_same_store_gives_the_same_files(make_store, tmp_path):
     pages = []
     for name in ("a", "b"):
@@ -142,6 +145,7 @@ def test_the_same_store_gives_the_same_files(make_store, tmp_path):
     assert pages[0] == pages[1]
 
 
+@pytest.mark.slow
 def test_empty_store(make_store, tmp_path):
     report, page = build(make_store(0), tmp_path)
     assert report.images.total == 0
@@ -150,6 +154,7 @@ def test_empty_store(make_store, tmp_path):
     assert "no distribution" in page.text
 
 
+@pytest.mark.slow
 def test_store_without_a_done_row(make_store, tmp_path):
     store = make_store(5)
     store.rows.state[:] = RowState.EMPTY
@@ -158,6 +163,7 @@ def test_store_without_a_done_row(make_store, tmp_path):
     assert "5 not encoded yet." in page.text
 
 
+@pytest.mark.slow
 def test_all_failed(make_store, fail_row, tmp_path):
     store = make_store(70)
     for row in range(70):
@@ -169,6 +175,7 @@ def test_all_failed(make_store, fail_row, tmp_path):
     assert "broken in way 50" not in page.text
 
 
+@pytest.mark.slow
 def test_all_lossless(make_store, tmp_path):
     report, page = build(make_store(60, noise=0), tmp_path)
     assert report.quality.lossless_share == 1
@@ -177,6 +184,7 @@ def test_all_lossless(make_store, tmp_path):
     assert "each counts as 100 dB" in page.text
 
 
+@pytest.mark.slow
 def test_one_image(make_store, tmp_path):
     report, _ = build(make_store(1), tmp_path)
     assert [panel.group for panel in report.panels] == ["median"]
@@ -184,12 +192,14 @@ def test_one_image(make_store, tmp_path):
     assert "too few images: 1," in report.predictability_reason
 
 
+@pytest.mark.slow
 def test_no_labels(make_store, tmp_path):
     report, page = build(make_store(9, labels=()), tmp_path)
     assert report.classes == ()
     assert "The images have no labels." in page.text
 
 
+@pytest.mark.slow
 def test_no_source_images(make_store, tmp_path):
     report, page = build(make_store(60, with_images=False), tmp_path)
     assert report.panels_reason == NO_SOURCE
@@ -199,6 +209,7 @@ def test_no_source_images(make_store, tmp_path):
     assert report.predictability.pixels == "decoded"
 
 
+@pytest.mark.slow
 def test_rows_that_are_nan_are_named_and_left_out(make_store, tmp_path, caplog):
     store = make_store(60)
     clean, _ = build(store, tmp_path / "clean")
@@ -212,17 +223,20 @@ def test_rows_that_are_nan_are_named_and_left_out(make_store, tmp_path, caplog):
     assert "no figure of quality: 2 images" in caplog.text
 
 
+@pytest.mark.slow
 def test_grey_stores_of_other_shapes(make_store, tmp_path):
     report, _ = build(make_store(60, channels=1, size=(7, 40)), tmp_path)
     assert report.store.parameters == ("sigma_x", "sigma_y", "rho", "grey", "x", "y")
 
 
+@pytest.mark.slow
 def test_expansion_is_called_expansion(make_store, tmp_path):
     report, page = build(make_store(9, gaussians=50, size=(6, 6)), tmp_path)
     assert report.size.ratio_numbers == pytest.approx(0.27)
     assert "0.27 (expansion: 3.70 times as large)" in page.text
 
 
+@pytest.mark.slow
 def test_many_classes_are_cut_on_the_page_only(make_store, tmp_path):
     labels = tuple(f"class {n:03d}" for n in range(250))
     report, page = build(make_store(500, labels=labels), tmp_path, predictability_images=0, panels=0)
@@ -230,6 +244,7 @@ def test_many_classes_are_cut_on_the_page_only(make_store, tmp_path):
     assert "The 200 classes of lowest PSNR; report.json lists 50 more." in page.text
 
 
+@pytest.mark.slow
 def test_parts_can_be_left_out(make_store, tmp_path):
     build(make_store(60), tmp_path)
     report, _ = build(make_store(60), tmp_path, panels=0, predictability_images=0)  # an old panel.png goes
@@ -237,6 +252,7 @@ def test_parts_can_be_left_out(make_store, tmp_path):
     assert report.predictability_reason == "predictability was not asked for"
 
 
+@pytest.mark.slow
 def test_settings_that_json_cannot_hold_are_spelled(make_store, tmp_path):
     store = make_store(3)
     store.set_header(store.header.model_copy(update={"settings": {"limit": float("inf"), "path": Path("x")}}))
@@ -244,12 +260,14 @@ def test_settings_that_json_cannot_hold_are_spelled(make_store, tmp_path):
     assert report.store.settings == {"limit": "inf", "path": "x"}
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_a_clear_error(make_store, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ReportError, match="cannot be written"):
         build_report(make_store(3), tmp_path / "file" / "out")
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_report(make_store, tmp_path, monkeypatch):
     build(make_store(3), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

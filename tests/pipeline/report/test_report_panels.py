@@ -111,6 +111,7 @@ def test_pictures_of_large_images_are_reduced():
     assert image.size == (85, 256)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(12, 10), (200, 160), (3, 90)])
 @pytest.mark.parametrize("with_images", [True, False])
 def test_contact_sheet_is_small_whatever_it_shows(make_store, size: tuple[int, int], with_images: bool):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,23 @@ from pipeline.report import ReportSummary, build_report
 from pipeline.report.reuse import current_report
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of ``place``, a folder with a store and its report, which says where the store is."""
+    place = tmp_path_factory.mktemp("reuse") / "place"
+    encode(resolve_job("demo", place / "demo.zarr", limit=40, gaussians=4, steps=1, workers=1))
+    with open_store(place / "demo.zarr") as opened:
+        build_report(opened, place / "report")
+    return Path(shutil.copytree(place, place.with_name("kept")))
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
-    path = tmp_path / "demo.zarr"
-    encode(resolve_job("demo", path, limit=40, gaussians=4, steps=1, workers=1))
-    return path
-
-
-def built(store: Path) -> ReportSummary:
-    with open_store(store) as opened:
-        return build_report(opened, store.parent / "report")
+def store(kept: Path) -> Path:
+    """A store with its report, as they were made."""
+    place = kept.with_name("place")
+    shutil.rmtree(place)
+    shutil.copytree(kept, place)
+    return place / "demo.zarr"
 
 
 def current(store: Path) -> ReportSummary | None:
@@ -33,28 +41,36 @@ def current(store: Path) -> ReportSummary | None:
         return current_report(opened, store.parent / "report")
 
 
+@pytest.mark.slow
 def test_the_report_of_an_unchanged_store_is_taken_as_it_is(store: Path) -> None:
-    assert current(store) is None
-    first = built(store)
+    first = current(store)
+    assert first is not None
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (store.parent / "report").iterdir()}
     assert len(before) == 3
-    assert current(store) == first
     encode(resolve_job("demo", store, limit=40, gaussians=4, steps=1, workers=1))  # fits nothing
     assert current(store) == first
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
 
 
+@pytest.mark.slow
+def test_without_a_report_there_is_none(store: Path) -> None:
+    shutil.rmtree(store.parent / "report")
+    assert current(store) is None
+
+
+@pytest.mark.slow
 def test_new_images_make_it_old(store: Path) -> None:
-    built(store)
+    assert current(store) is not None
     encode(resolve_job("demo", store, limit=41, gaussians=4, steps=1, workers=1))
     assert current(store) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [{"psnr": 12.5}, {"ssim": 0.5}, {"label": -1}, {"dead": 4}, {"state": RowState.FAILED}]
 )
 def test_a_changed_row_makes_it_old_even_where_no_run_says_so(store: Path, change: dict[str, Any]) -> None:
-    built(store)
+    assert current(store) is not None
     with open_store(store, "a") as opened:  # as a run leaves it that was killed before its end
         rows = opened.read_block(0)
         for name, value in change.items():
@@ -63,15 +79,17 @@ def test_a_changed_row_makes_it_old_even_where_no_run_says_so(store: Path, chang
     assert current(store) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["report.json", "report.html", "panel.png"])
 def test_a_report_that_is_not_whole_is_made_again(store: Path, name: str) -> None:
-    (built(store).json_path.parent / name).unlink()
+    (store.parent / "report" / name).unlink()
     assert current(store) is None
 
 
+@pytest.mark.slow
 def test_a_report_that_somebody_changed_is_made_again(store: Path) -> None:
     path = store.parent / "report" / "report.json"
-    built(store)
+    assert current(store) is not None
     content = json.loads(path.read_text())
     content["quality"]["of_mean_error"] += 1
     path.write_text(json.dumps(content))

@@ -16,6 +16,7 @@ def text_of(renderable: object, width: int = 140) -> str:
     return console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_table_holds_the_figures(make_store, fail_row, tmp_path):
     store = make_store(80)
     for row in range(8):
@@ -41,6 +42,7 @@ def test_table_of_an_empty_store(make_store, tmp_path):
     assert f"mean {MISSING}, median {MISSING} dB" in text_of(report_table(report))
 
 
+@pytest.mark.slow
 def test_table_fits_a_narrow_terminal(make_store, tmp_path):
     report = build_report(make_store(60), tmp_path).report
     assert max(len(line) for line in text_of(report_table(report), 60).splitlines()) <= 60
@@ -76,6 +78,7 @@ def test_ratios_below_one_are_expansion():
     assert number(1234.5, 1) == "1,234.5"
 
 
+@pytest.mark.slow
 def test_images_that_became_flat_are_counted_wherever_the_report_is_read(make_store, tmp_path):
     store = make_store(4)
     run = store.header.runs[-1].model_copy(update={"noted": {"flattened": 3, "invented later": 2}})

@@ -223,6 +223,7 @@ def test_an_oversized_member_is_refused(tmp_path, monkeypatch):
         open_source("cifar10", data_dir=tmp_path, split="test")
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_the_real_archives(shared_data, keeps_contract):
     train = open_source("cifar10", data_dir=shared_data, split="train")

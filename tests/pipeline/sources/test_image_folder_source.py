@@ -288,6 +288,7 @@ def test_natural_order_is_total():
     assert len({natural_key(name) for name in names}) == len(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
 def test_a_slow_disk_and_a_quick_one_give_the_same(tmp_path, encoded, picture, monkeypatch, seconds):
     write(tmp_path, {f"{n}.png": encoded(picture(n)) if n % 50 else b"" for n in range(200)})

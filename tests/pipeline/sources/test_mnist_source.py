@@ -161,6 +161,7 @@ def test_the_download_demands_the_official_checksum(tmp_path, monkeypatch):
     assert all(url.endswith("/t10k-images-idx3-ubyte.gz") for url in asked[0].urls)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     array=numpy_strategies.arrays(np.uint8, numpy_strategies.array_shapes(min_dims=3, max_dims=3, max_side=6)),
@@ -172,6 +173,7 @@ def test_idx_round_trip(tmp_path, write_idx, array, zipped):
     np.testing.assert_array_equal(read_idx(path, IMAGES_MAGIC), array)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.binary(max_size=24)
@@ -194,6 +196,7 @@ def test_arbitrary_bytes_are_read_or_refused_by_name(tmp_path: Path, data: bytes
         assert str(path) in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_the_real_sets(shared_data, keeps_contract):
     train = open_source("mnist", data_dir=shared_data, split="train")

@@ -73,6 +73,7 @@ def test_the_poses_are_the_published_63():
     assert (POSES[62].row, POSES[62].column) == (15, 5)
 
 
+@pytest.mark.slow
 def test_frames_are_composed_as_pillow_composes(sheets):
     made = SpriteSheets(sheets)
     characters = np.array([0, 17, 1295, 216, 17, 430])
@@ -82,6 +83,7 @@ def test_frames_are_composed_as_pillow_composes(sheets):
             np.testing.assert_array_equal(frame, composed_by_pillow(sheets, POSES[number], character))
 
 
+@pytest.mark.slow
 def test_the_quick_half_equals_the_plain_one(sheets):
     made = SpriteSheets(sheets)
     characters = np.arange(0, CHARACTERS, 37)
@@ -91,6 +93,7 @@ def test_the_quick_half_equals_the_plain_one(sheets):
     np.testing.assert_array_equal(halve(full), np.floor(boxes + 0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [("sprites", 32), ("sprites64", 64)])
 def test_the_whole_set_from_a_folder(sheet_folder, keeps_contract, name, size, caplog):
     source = open_source(name, data_dir=sheet_folder)
@@ -106,6 +109,7 @@ def test_the_whole_set_from_a_folder(sheet_folder, keeps_contract, name, size, c
     assert "Liberated Pixel Cup" in source.record.attribution
 
 
+@pytest.mark.slow
 def test_reads_across_poses_in_any_order(sheet_folder, sheets):
     source = open_source("sprites64", data_dir=sheet_folder)
     numbers = [62 * 1296 + 5, 3, 62 * 1296 + 4, 28 * 1296, 3]
@@ -114,6 +118,7 @@ def test_reads_across_poses_in_any_order(sheet_folder, sheets):
         np.testing.assert_array_equal(image.pixels, expected)
 
 
+@pytest.mark.slow
 def test_a_zip_gives_the_same_as_the_folder(sheet_folder, sheets, write_zip, tmp_path):
     path = write_zip(tmp_path / "lpc_sheets.zip", [(f"LPC/{name}", data) for name, data in sheets.items()])
     folder = open_source("sprites", data_dir=sheet_folder)
@@ -131,6 +136,7 @@ def test_characters_are_divided_1000_to_296_and_every_part_is_on_both_sides():
         assert {parts(character)[position] for character in side} == set(range(6))
 
 
+@pytest.mark.slow
 def test_splits_keep_the_identifiers(sheet_folder):
     whole = open_source("sprites", data_dir=sheet_folder)
     test = open_source("sprites", data_dir=sheet_folder, split="test")
@@ -180,11 +186,13 @@ def test_the_ready_array_is_checked(tmp_path, refused, monkeypatch):
     assert "damaged" in refused(lambda: open_source("sprites", data_dir=tmp_path)).got
 
 
+@pytest.mark.slow
 def test_an_incomplete_set_of_sheets_is_no_set(sheets, tmp_path, write_zip, refused):
     write_zip(tmp_path / "lpc_sheets.zip", list(sheets.items())[:-1])
     assert "no Sprites" in refused(lambda: open_source("sprites", data_dir=tmp_path)).got
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [b"", b"no png", "small"])
 def test_a_damaged_sheet_is_named(sheets, data, encoded, picture, refused):
     changed = dict(sheets)
@@ -193,12 +201,14 @@ def test_a_damaged_sheet_is_named(sheets, data, encoded, picture, refused):
     assert "hair/3.png" in changed_sheets(changed)
 
 
+@pytest.mark.slow
 def test_only_two_sizes(sheet_folder, refused):
     error = refused(lambda: open_source("sprites", data_dir=sheet_folder, size=48))
     assert error.allowed == "32 or 64"
     assert open_source("sprites", data_dir=sheet_folder, size=64).image_shape == (64, 64, 3)
 
 
+@pytest.mark.slow
 def test_without_network_the_cache_is_used(sheet_folder, tmp_path, monkeypatch, refused):
     monkeypatch.setenv("SPLATSPACE_CACHE", str(tmp_path))
     assert "body/0.png" in refused(lambda: open_source("sprites", download=False)).got
@@ -206,6 +216,7 @@ def test_without_network_the_cache_is_used(sheet_folder, tmp_path, monkeypatch, 
     assert len(open_source("sprites", download=False)) == 81_648
 
 
+@pytest.mark.slow
 def test_the_download_demands_the_official_sheets(monkeypatch, sheet_folder):
     asked = []
 
@@ -221,6 +232,7 @@ def test_the_download_demands_the_official_sheets(monkeypatch, sheet_folder):
     assert all(remote.checksum == "sha256:" + SHEET_SHA256[remote.name[8:]] for remote in asked)
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_a_sample_equals_the_published_array_and_frames(shared_data):
     folder = shared_data / "sprites"

@@ -59,6 +59,7 @@ def test_names_that_are_one_after_all_are_refused(tmp_path, write_zip):
         open_source(path)
 
 
+@pytest.mark.slow
 @given(st.text(alphabet=st.sampled_from("./\\:ab\0C"), max_size=12))
 def test_a_name_that_passes_stays_inside(given_name):
     name = plain_name(given_name)
@@ -74,6 +75,7 @@ def test_a_name_that_passes_stays_inside(given_name):
             assert depth > 0
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(alphabet="abc .-_é", min_size=1, max_size=5).filter(lambda part: part != ".."), min_size=1))
 def test_plain_names_pass(parts):
     assert unsafe_name("/".join(parts)) == ""
@@ -113,6 +115,7 @@ def test_what_is_no_zip(tmp_path, write_zip, data):
         open_source(path)
 
 
+@pytest.mark.slow
 def test_a_bomb_is_not_unpacked_but_named(tmp_path, write_zip, encoded, picture):
     path = write_zip(tmp_path / "a.zip", [("bomb.png", bytes(20 << 20)), ("good.png", encoded(picture()))])
     source = open_source(path)
