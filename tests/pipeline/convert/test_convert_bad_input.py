@@ -323,7 +323,7 @@ In a process of its own: HDF5 keeps what it could not write, and tries again whe
         ("torch-folder", 1500),
         pytest.param("hdf5-rotated", 1500, marks=pytest.mark.soak),
         ("hdf5-rotated", 12000),
-        pytest.param("hdf5-stamp", 5000, marks=pytest.mark.soak),
+        ("hdf5-stamp", 5000),
         ("hdf5-columnar", 1500),
         pytest.param("hdf5-columnar", 6000, marks=pytest.mark.soak),
     ],

@@ -23,7 +23,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("reuse") / "place"
     encode(resolve_job("demo", place / "demo.zarr", limit=40, gaussians=4, steps=1, workers=1))
     with open_store(place / "demo.zarr") as opened:
-        build_report(opened, place / "report")
+        built = build_report(opened, place / "report")
+        assert current_report(opened, place / "report") == built
     return Path(shutil.copytree(place, place.with_name("kept")))
 
 
