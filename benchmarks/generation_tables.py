@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from benchmarks.generation import Finished
 
 OURS, PUBLISHED, UNET, DIT = "splatdit", "published", "pixel-unet", "pixel-dit"
+RENDER, FEW_EVALUATIONS = "render-dit", 4
 FIT = "pixel-dit + fit"
 """The samples of ``pixel-dit``, to which Gaussians are fitted."""
 
@@ -39,6 +40,7 @@ CLAIMED_PARAMETERS, CLAIMED_GFLOP, CLAIMED_TFLOP, CLAIMED_UNET_GFLOP = "~40 M", 
 MOST_FID_RATIO, LEAST_RECALL, MOST_GFLOP, MOST_SMALL_GFLOP = 0.25, 0.6, 3.8, 0.65
 MOST_TFLOP, MOST_TIME_RATIO, MOST_UNET_RATIO = 0.08, 1 / 50, 1.0
 MOST_FIT_RATIO, MOST_FIT_TIME = 1.02, 0.25
+MOST_RENDER_RATIO, LEAST_PRECISION_RATIO, MOST_FEW, MOST_STEP_RATIO = 1.2, 0.95, 1.3, 1.1
 """The targets."""
 
 SCORES_HEAD = (
@@ -78,9 +80,14 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 
 def scored(run: Finished) -> tuple[Scores, ...]:
-    """The scores of a contender by number of evaluations, greatest last: of its pixels as splats where it fits them."""
-    fitted = run.evaluation.fitted
-    return run.evaluation.generated if fitted is None else (fitted.scores,)
+    """The scores of a contender by number of evaluations, greatest last: that one of its splats where it has some.
+
+    With fewer evaluations only what was sampled is measured, before any fit.
+    """
+    generated, fitted = run.evaluation.generated, run.evaluation.fitted
+    if fitted is None:
+        return generated
+    return (*(scores for scores in generated if scores.evaluations != fitted.scores.evaluations), fitted.scores)
 
 
 def _scores(run: Finished, evaluations: int | None) -> Scores | None:
@@ -125,7 +132,7 @@ def scores_table(name: str, runs: Sequence[Finished], times: Mapping[str, float]
                 _spread([run.record.steps for run in mine], 0),
                 f"{np.mean([run.record.core_seconds for run in mine]) / 60:.1f}",
                 str(evaluations),
-                _spread([scores.fid for scores in found], 1),
+                _spread([scores.fid for scores in found], 2),
                 _spread([scores.kid for scores in found], 1),
                 f"{np.mean([scores.precision for scores in found]):.2f}",
                 _spread([scores.recall for scores in found], 2),
@@ -139,21 +146,31 @@ def scores_table(name: str, runs: Sequence[Finished], times: Mapping[str, float]
     first = runs[0].evaluation
     floors = f"FID of other originals {first.real_floor.fid:.2f}, of the store's renderings "
     floors += f"{first.reconstruction_floor.fid:.2f}"
-    head = f"### {name}: n = {first.headline.n:,}, FID[{first.features.label}], K = {first.reference.gaussians}"
+    head = f"### {name}: n = {first.headline.n:,}, FID[{first.features.label}], K = {_gaussians(runs)}"
     return f"{head}\n\n{markdown(rows)}\n\nFloors: {floors}.{_fit_words(runs)}"
 
 
+def _gaussians(runs: Sequence[Finished]) -> int:
+    """K of the store, or of what is fitted where samples are compared with images alone."""
+    fits = [fitted.gaussians for run in runs if (fitted := run.evaluation.fitted) is not None]
+    return runs[0].evaluation.reference.gaussians or next(iter(fits), 0)
+
+
 def _fit_words(runs: Sequence[Finished]) -> str:
-    """What the fit of sampled pixels was, and how near it comes to them."""
-    fits = [fitted for run in runs if (fitted := run.evaluation.fitted) is not None]
-    if not fits:
-        return ""
-    quality = [fitted.psnr for fitted in fits if fitted.psnr is not None]
-    return (
-        f" Fit of {FIT}: K = {fits[0].gaussians}, up to {fits[0].steps} steps of engine {fits[0].engine}"
-        + (f", {_spread(quality, 1)} dB against the sampled pixels" if quality else "")
-        + f", {1e3 * float(np.mean([fitted.core_seconds_per_image for fitted in fits])):.1f} core-ms an image."
-    )
+    """What the fits of samples were, and how near they come to what was sampled."""
+    text = ""
+    for contender in dict.fromkeys(run.contender for run in runs):
+        fits = [fitted for run in _of(runs, contender) if (fitted := run.evaluation.fitted) is not None]
+        quality = [fitted.psnr for fitted in fits if fitted.psnr is not None]
+        if fits:
+            text += (
+                f" Fit of {contender}: K = {fits[0].gaussians}, up to {fits[0].steps} steps of engine {fits[0].engine}"
+            )
+            text += f", {_spread(quality, 1)} dB against what was sampled" if quality else ""
+            text += (
+                f", {1e3 * float(np.mean([fitted.core_seconds_per_image for fitted in fits])):.1f} core-ms an image."
+            )
+    return text
 
 
 def _figure(name: str, value: float | None, *, most: float | None = None, least: float | None = None) -> list[str]:
@@ -174,36 +191,67 @@ def _ratio(runs: Sequence[Finished], over: str, evaluations: int | None = None) 
     return mine / other if mine is not None and other else None
 
 
+def _over(value: float | None, other: float | None) -> float | None:
+    return value / other if value is not None and other else None
+
+
+def _published_targets(name: str, runs: Sequence[Finished], times: Mapping[str, float]) -> list[list[str]]:
+    """Of ``splatdit`` beside the published recipe."""
+    rows = [
+        _figure(f"{name}: FID over published", _ratio(runs, PUBLISHED), most=MOST_FID_RATIO),
+        _figure(f"{name}: recall", _mean(runs, OURS, "recall"), least=LEAST_RECALL),
+        _figure(f"{name}: FID over pixel-unet", _ratio(runs, UNET), most=MOST_UNET_RATIO),
+    ]
+    other = _time(runs, times, PUBLISHED, _evaluations(runs, PUBLISHED))
+    for scores in reversed(next(iter(_of(runs, OURS))).evaluation.generated) if _of(runs, OURS) else ():
+        count = scores.evaluations or 0
+        fid = _ratio(runs, PUBLISHED, count)
+        words = "" if fid is None else f", at {fid:.2f} of its FID"
+        share = _over(_time(runs, times, OURS, count), other)
+        title = f"{name}: core time per image over published, {count} evaluations{words}"
+        rows.append(_figure(title, share, most=MOST_TIME_RATIO))
+    return rows
+
+
+def _pixel_targets(name: str, runs: Sequence[Finished], times: Mapping[str, float]) -> list[list[str]]:
+    """Of generators of splats beside the pixel transformer of equal cost."""
+    rows = []
+    pixels = _mean(runs, DIT, "fid")
+    if _of(runs, RENDER):
+        mine = _mean(runs, RENDER, "fid")
+        few = _mean(runs, RENDER, "fid", FEW_EVALUATIONS)
+        precise = _over(_mean(runs, RENDER, "precision"), _mean(runs, DIT, "precision"))
+        took = [[run.record.core_seconds / run.record.steps for run in _of(runs, one)] for one in (RENDER, DIT)]
+        cost_ratio = float(np.mean(took[0]) / np.mean(took[1])) if all(took) else None
+        rows += [
+            _figure(f"{name}: FID of {RENDER} over {DIT}", _over(mine, pixels), most=MOST_RENDER_RATIO),
+            _figure(f"{name}: precision of {RENDER} over {DIT}", precise, least=LEAST_PRECISION_RATIO),
+            _figure(
+                f"{name}: FID of {RENDER} at {FEW_EVALUATIONS} evaluations over 20", _over(few, mine), most=MOST_FEW
+            ),
+            _figure(f"{name}: training time per step of {RENDER} over {DIT}", cost_ratio, most=MOST_STEP_RATIO),
+        ]
+    if _of(runs, FIT):
+        taken = [_time(runs, times, one, _evaluations(runs, one)) for one in (FIT, DIT)]
+        ratio = _over(*taken)
+        rows += [
+            _figure(f"{name}: FID of {FIT} over {DIT}", _over(_mean(runs, FIT, "fid"), pixels), most=MOST_FIT_RATIO),
+            _figure(
+                f"{name}: core time that the fit adds to that of {DIT}",
+                None if ratio is None else ratio - 1,
+                most=MOST_FIT_TIME,
+            ),
+        ]
+    return rows
+
+
 def targets_table(finished: Mapping[str, Sequence[Finished]], times: Mapping[str, Mapping[str, float]]) -> str:
-    """The figures that were aimed at, and whether they were met."""
+    """The figures that were aimed at, and whether they were met; of contenders that were run."""
     rows = [["figure", "target", "measured", ""]]
     for name, runs in finished.items():
-        rows += [
-            _figure(f"{name}: FID over published", _ratio(runs, PUBLISHED), most=MOST_FID_RATIO),
-            _figure(f"{name}: recall", _mean(runs, OURS, "recall"), least=LEAST_RECALL),
-            _figure(f"{name}: FID over pixel-unet", _ratio(runs, UNET), most=MOST_UNET_RATIO),
-        ]
-        fids, held = (_mean(runs, FIT, "fid"), _mean(runs, DIT, "fid")), times.get(name, {})
-        taken = [_time(runs, held, one, _evaluations(runs, one)) for one in (FIT, DIT)]
-        ratio = fids[0] / fids[1] if fids[0] is not None and fids[1] else None
-        added = taken[0] / taken[1] - 1 if taken[0] is not None and taken[1] else None
-        rows += [
-            _figure(f"{name}: FID of {FIT} over {DIT}", ratio, most=MOST_FIT_RATIO),
-            _figure(f"{name}: core time that the fit adds to that of {DIT}", added, most=MOST_FIT_TIME),
-        ]
-        other = _time(runs, times.get(name, {}), PUBLISHED, _evaluations(runs, PUBLISHED))
-        for scores in reversed(next(iter(_of(runs, OURS))).evaluation.generated) if _of(runs, OURS) else ():
-            count = scores.evaluations or 0
-            mine, fid = _time(runs, times.get(name, {}), OURS, count), _ratio(runs, PUBLISHED, count)
-            share = mine / other if mine is not None and other else None
-            words = "" if fid is None else f", at {fid:.2f} of its FID"
-            rows.append(
-                _figure(
-                    f"{name}: core time per image over published, {count} evaluations{words}",
-                    share,
-                    most=MOST_TIME_RATIO,
-                )
-            )
+        if _of(runs, PUBLISHED):
+            rows += _published_targets(name, runs, times.get(name, {}))
+        rows += _pixel_targets(name, runs, times.get(name, {}))
     full, small = cost(OURS, "full"), cost(OURS, "small")
     rows += [
         _figure("GFLOP per step, preset full, K = 150", full.gflop, most=MOST_GFLOP),
@@ -238,8 +286,10 @@ def comparison_table(finished: Mapping[str, Sequence[Finished]], times: Mapping[
 
 def tables(finished: Mapping[str, Sequence[Finished]], times: Mapping[str, Mapping[str, float]]) -> str:
     """All tables as Markdown."""
-    parts = ["### Targets", targets_table(finished, times), "### Published, ours and pixels"]
-    parts.append(comparison_table(finished, times))
+    parts = ["### Targets", targets_table(finished, times)]
+    compared = {name: runs for name, runs in finished.items() if _of(runs, PUBLISHED)}
+    if compared:
+        parts += ["### Published, ours and pixels", comparison_table(compared, times)]
     parts += [scores_table(name, runs, times.get(name, {})) for name, runs in finished.items()]
     return "\n\n".join(parts) + "\n"
 
