@@ -149,7 +149,7 @@ MODELS["render-dit"] = ModelEntry(
     presets={name: PixelDiTConfig(size) for name, size in _TRUNKS.items()},
     needs_slots=False,
     takes_labels=True,
-    summary="looks at noisy pixels, answers with K Gaussians; the loss is on their rendering",
+    summary="looks at noisy pixels, answers with K Gaussians and a residual that fades with the noise",
 )
 MODELS |= {
     model_name(head, recipe): ModelEntry(

@@ -4,9 +4,13 @@ The noised state is an image, the clean prediction is a set of Gaussians, and th
 is how PixWorld (arXiv:2607.05373) and DiffusionGS (arXiv:2411.14384) work; diffusion of fitted splats has to predict
 the noise of the fit, which is no part of the image.
 
-The network is the pixel transformer, its loss is the pixel transformer's loss, and what it predicts can be drawn with
-exactly K Gaussians. A share of every batch is shown clean: so it is also an encoder in one pass, which says with which
-Gaussians a finished sample is drawn.
+The network is the pixel transformer, its loss is the pixel transformer's loss, and it ends at exactly K Gaussians. What
+it takes for the clean image of a noisy one is a blur of many, which pixels say at once and Gaussians learn slowly: so the
+same trunk adds a residual of pixels, which fades with the noise. Nothing of it is left where the image is clean: there
+the prediction is the rendering alone.
+
+A share of every batch is shown clean: so it is also an encoder in one pass, which says with which Gaussians a finished
+sample is drawn.
 """
 
 from __future__ import annotations
@@ -38,7 +42,8 @@ class RenderedAnswer(NamedTuple):
     """All that the network says of a batch.
 
     Attributes:
-        image: float [batch, channel, row, column], the prediction: their rendering, in [-1, 1] where it is in range.
+        image: float [batch, channel, row, column], the prediction: their rendering, in [-1, 1] where it is in range,
+            and the residual.
         splats: float32 [batch, gaussian, parameter] in the layout of the data.
     """
 
@@ -78,7 +83,8 @@ class RenderDiT(PixelDiT):
         usual = usual_slots(places.anchors, places.spacing, spec.channels, spec.colours)
         self.slots = SlotNumbers(usual, self.layout, spec.colours).to(device)
         self.each = usual.mean.shape[1]
-        self.trunk.leave = nn.Linear(config.size.width, self.most * self.each, bias=False)
+        self.pixels = spec.channels * self.patch**2
+        self.trunk.leave = nn.Linear(config.size.width, self.pixels + self.most * self.each, bias=False)
         nn.init.zeros_(self.trunk.leave.weight)
         self.first = nn.Parameter(torch.zeros(spec.gaussians, self.each))
 
@@ -108,8 +114,9 @@ class RenderDiT(PixelDiT):
             raise JobError("a generator of splats by their rendering without a renderer", allowed="one that was set")
         height, width = noisy.shape[-2:]
         leaving = self.trunk(self.tokens(noisy), self.condition(time, label))
-        numbers = leaving.unflatten(-1, (self.most, -1)).flatten(1, 2)[:, self.answers]
+        numbers = leaving[..., self.pixels :].unflatten(-1, (self.most, -1)).flatten(1, 2)[:, self.answers]
         splats = self.slots.splats(numbers + self.first)
-        rendering = self.renderer(splats, height, width).permute(0, 3, 1, 2)
-        image = (2 * rendering - 1).to(noisy.dtype)
+        rendering = 2 * self.renderer(splats, height, width).permute(0, 3, 1, 2) - 1
+        noise = (1 - time)[:, None, None, None]
+        image = (rendering + noise * self.picture(leaving[..., : self.pixels], height, width)).to(noisy.dtype)
         return RenderedAnswer(image, splats) if whole else image

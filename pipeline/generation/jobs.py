@@ -38,7 +38,7 @@ TINY_LEARNING_RATE = 3e-3
 models with that trunk and an order take the same."""
 
 
-DRAWN_LOSSES: dict[str, Any] = {"shown_clean": 0.15, "shown_weight": 0.25}
+DRAWN_LOSSES: dict[str, Any] = {"shown_clean": 0.05, "shown_weight": 0.05}
 """Fields of ``ObjectiveSettings`` of models that look at pixels and answer with Gaussians."""
 
 
