@@ -5,9 +5,9 @@ is how PixWorld (arXiv:2607.05373) and DiffusionGS (arXiv:2411.14384) work; diff
 the noise of the fit, which is no part of the image.
 
 The network is the pixel transformer, its loss is the pixel transformer's loss, and it ends at exactly K Gaussians. What
-it takes for the clean image of a noisy one is a blur of many, which pixels say at once and Gaussians learn slowly: so the
-same trunk adds a residual of pixels, which fades with the noise. Nothing of it is left where the image is clean: there
-the prediction is the rendering alone.
+it takes for the clean image of a noisy one is a blur of many, which pixels say at once and Gaussians learn slowly: so
+the same trunk adds a residual of pixels, which fades with the noise. Nothing of it is left where the image is clean:
+there the prediction is the rendering alone.
 
 A share of every batch is shown clean: so it is also an encoder in one pass, which says with which Gaussians a finished
 sample is drawn.
