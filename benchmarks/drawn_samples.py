@@ -165,7 +165,7 @@ def main(
     torch.set_num_threads(1)
     generator = load_run(run, device="cpu")
     with open_store(store, "r") as learnt, open_store(unseen, "r") as other:
-        extractor = build_extractor("auto", learnt)
+        extractor = build_extractor("selfsup", learnt)
         rows = np.random.default_rng(0).permutation(finished_rows(other))[: 2 * images]
         pictures = originals(other, rows)
     settings = Settings(generator.objective.settings.sampler, evaluations, 1.0, 0, 64)
