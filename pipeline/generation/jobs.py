@@ -147,9 +147,9 @@ def resolve_train_job(
         raise JobError(f"--classes with model {name}", allowed="--no-classes", next_step="choose another model")
     if kind == "pixels" and (job.render_loss or job.order != "auto"):
         raise JobError("--render-loss or --order of pixels", allowed="train splats", next_step="leave it out")
-    if entry.draws and (job.render_loss or job.order != "auto" or "covariance" in given):
+    if entry.draws and (job.render_loss or job.order != "auto" or "covariance" in given or "pack" in job.changes):
         raise JobError(
-            f"--render-loss, --order or --covariance with model {name}",
+            f"--render-loss, --order, --covariance or --pack with model {name}",
             allowed="none of them: it learns from pixels, its loss is on its rendering, and its slots are the store's",
             next_step="leave them out, or give --model splatdit, which learns from the numbers of the splats",
         )

@@ -37,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_train_says_what_it_left_and_continues(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    options = ("--preset", "tiny", "--pack", 3, "--steps", 2, "--batch", 4, "--device", "cpu")
+    options = ("--model", "splatdit", "--preset", "tiny", "--pack", 3, "--steps", 2, "--batch", 4, "--device", "cpu")
     result = splatspace("train", "splats", "--store", store, "--out", out, *options)
     assert result.exit_code == 0, result.output
     assert "splatdit (tiny)" in result.stdout

@@ -185,7 +185,10 @@ def wrong(store: Path, out: Path, **options: Any) -> None:
     train(resolve_train_job("splats", store, out, **{**SMALL, "steps": 1, **options}))
 
 
-@pytest.mark.parametrize("options", [{"render_loss": 1.0}, {"order": "anchors"}, {"covariance": "raw"}, {"flip": 0.5}])
+@pytest.mark.parametrize(
+    "options",
+    [{"render_loss": 1.0}, {"order": "anchors"}, {"covariance": "raw"}, {"changes": {"pack": 2}}, {"flip": 0.5}],
+)
 def test_options_that_it_has_no_use_for_are_refused(options: dict[str, Any], store: Path, tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"leave them out|use --render-loss"):
         wrong(store, tmp_path / "run", **options)
