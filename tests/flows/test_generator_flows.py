@@ -37,7 +37,15 @@ pytestmark = [
     pytest.mark.usefixtures("prefect_server", "brief_features", "brief_previews"),
 ]
 
-FEW: dict[str, Any] = {"preset": "tiny", "steps": 4, "batch": 4, "every": 2, "device": "cpu", "limit": 140}
+FEW: dict[str, Any] = {
+    "model": "splatdit",
+    "preset": "tiny",
+    "steps": 4,
+    "batch": 4,
+    "every": 2,
+    "device": "cpu",
+    "limit": 140,
+}
 
 
 @pytest.fixture(scope="module")

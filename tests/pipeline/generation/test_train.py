@@ -186,7 +186,8 @@ def test_a_run_behind_a_link_to_itself_is_refused_with_words(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_killed_and_continued_is_the_same_to_the_bit(store: Path, tmp_path: Path, repository: Path) -> None:
     trained(store, tmp_path / "whole", steps=24, every=4)
-    options = "--model splatdit --preset tiny --steps 24 --batch 8 --every 4 --device cpu".split()
+    sizes = ["--steps", "24", "--batch", "8", "--every", "4"]
+    options = ["--model", "splatdit", "--preset", "tiny", "--device", "cpu", *sizes]
     command = [sys.executable, "-m", "pipeline", "train", "splats", "--out", str(tmp_path / "killed")]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(
