@@ -152,7 +152,7 @@ class TestTraining:
         assert "2 of 4" in pages("train-splats-arrays")[-1]
 
     def test_pixels_have_a_history_of_their_own(self, store: Path, tmp_path: Path) -> None:
-        run_flow(store, tmp_path / "run", kind="pixels", steps=1)
+        run_flow(store, tmp_path / "run", kind="pixels", model=None, steps=1)
         assert "pixel-unet" in MarkdownIt().render(pages("train-pixels-arrays")[-1])
 
     def test_so_have_the_heads_of_patch_models(self, store: Path, tmp_path: Path) -> None:
