@@ -156,11 +156,11 @@ class TestTraining:
         assert "pixel-unet" in MarkdownIt().render(pages("train-pixels-arrays")[-1])
 
     def test_so_have_the_heads_of_patch_models(self, store: Path, tmp_path: Path) -> None:
-        summary = run_flow(store, tmp_path / "run", kind="cats", head="lut", steps=1)
+        summary = run_flow(store, tmp_path / "run", kind="cats", model=None, head="lut", steps=1)
         assert summary.model == "cats-lut"
         assert "cats-lut" in MarkdownIt().render(pages("train-arrays-lut")[-1])
         with pytest.raises(JobError, match="--head or --recipe with train pixels"):
-            run_flow(store, tmp_path / "other", kind="pixels", head="lut")
+            run_flow(store, tmp_path / "other", kind="pixels", model=None, head="lut")
 
     def test_it_stays_inside_the_roots(self, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SPLATSPACE_ROOTS", str(tmp_path))
