@@ -151,6 +151,10 @@ class TestTraining:
         assert len(pages("train-splats-arrays")) == before + 1
         assert "2 of 4" in pages("train-splats-arrays")[-1]
 
+    def test_splats_are_drawn_where_no_model_is_named(self, store: Path, tmp_path: Path) -> None:
+        assert run_flow(store, tmp_path / "run", model=None, steps=1).model == "render-dit"
+        assert "render-dit (tiny)" in pages("train-splats-arrays")[-1]
+
     def test_pixels_have_a_history_of_their_own(self, store: Path, tmp_path: Path) -> None:
         run_flow(store, tmp_path / "run", kind="pixels", model=None, steps=1)
         assert "pixel-unet" in MarkdownIt().render(pages("train-pixels-arrays")[-1])
