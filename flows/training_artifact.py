@@ -35,7 +35,7 @@ def training_key(config: dict[str, Any], prefix: str = "train") -> str:
     name = config["store"]["source"]["name"]
     patch_model = head_of(config["model"])
     if patch_model is None:
-        return artifact_key(name, f"{prefix}-{config['data']['kind']}")
+        return artifact_key(name, f"{prefix}-{config['job']['kind']}")
     return f"{artifact_key(name, prefix)}-{patch_model[0]}"
 
 

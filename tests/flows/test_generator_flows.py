@@ -153,7 +153,7 @@ class TestTraining:
 
     def test_splats_are_drawn_where_no_model_is_named(self, store: Path, tmp_path: Path) -> None:
         assert run_flow(store, tmp_path / "run", model=None, steps=1).model == "render-dit"
-        assert "render-dit (tiny)" in pages("train-splats-arrays")[-1]
+        assert r"render\-dit (tiny)" in pages("train-splats-arrays")[-1]
 
     def test_pixels_have_a_history_of_their_own(self, store: Path, tmp_path: Path) -> None:
         run_flow(store, tmp_path / "run", kind="pixels", model=None, steps=1)
