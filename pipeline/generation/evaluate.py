@@ -131,9 +131,9 @@ def evaluate(
             run.require_same_size(compared.header, compared.path)
             run.require_known_labels(labels(compared, unseen), compared.path, compared.header.source.label_names)
         extractor = extractor or build_extractor(job.features, store, weights=job.weights)
-        split = _kept_apart(run, store, rows, extractor)
-        if job.reference is not None:
-            split = DataSplit(rows, unseen, split.repeats)
+        # Of a run that kept images apart nothing is asked where others are given: neither found nor warned of.
+        given = job.reference is not None
+        split = DataSplit(rows, unseen, rows[:0]) if given else _kept_apart(run, store, rows, extractor)
         sets = _chosen_sets(job, split, extractor, len(compared))
         # Before the hours of measuring: whoever comes second would overwrite what the first one writes.
         with sole_writer(job.out):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -276,11 +276,7 @@ class TrainingRows:
         """
         if not self.entry.draws or self.header.anchors is None:
             return None
-        portions = (
-            torch.from_numpy(self.splats(slice(start, start + CHUNK_ROWS)).astype(np.float32, copy=False))
-            for start in range(0, len(self), CHUNK_ROWS)
-        )
-        return slot_statistics(portions, self.header.splat_layout, self.header.colours)
+        return slot_statistics(self._portions(self.splats), self.header.splat_layout, self.header.colours)
 
     def images(self, positions: Sequence[int] | NDArray[np.int64] | slice) -> NDArray[np.uint8]:
         """Source images uint8 [image, y, x, channel]."""
@@ -288,8 +284,11 @@ class TrainingRows:
 
     def chunks(self) -> Iterator[Tensor]:
         """All stored numbers, in portions of bounded size."""
+        return self._portions(self.stored)
+
+    def _portions(self, read: Callable[[slice], NDArray[Any]]) -> Iterator[Tensor]:
         for start in range(0, len(self), CHUNK_ROWS):
-            yield torch.from_numpy(self.stored(slice(start, start + CHUNK_ROWS)).astype(np.float32, copy=False))
+            yield torch.from_numpy(read(slice(start, start + CHUNK_ROWS)).astype(np.float32, copy=False))
 
     def representation(self) -> SplatRepresentation | PixelRepresentation:
         """A representation for these rows, without statistics."""
