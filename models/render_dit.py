@@ -6,8 +6,8 @@ the noise of the fit, which is no part of the image.
 
 The network is the pixel transformer, its loss is the pixel transformer's loss, and it ends at exactly K Gaussians. What
 it takes for the clean image of a noisy one is a blur of many, which pixels say at once and Gaussians learn slowly: so
-the same trunk adds a residual of pixels, which fades with the noise. Nothing of it is left where the image is clean:
-there the prediction is the rendering alone.
+the same trunk adds a residual of pixels, which fades with the square root of the noise. Nothing of it is left where the
+image is clean: there the prediction is the rendering alone.
 
 A share of every batch is shown clean: so it is also an encoder in one pass, which says with which Gaussians a finished
 sample is drawn.
@@ -117,6 +117,6 @@ class RenderDiT(PixelDiT):
         numbers = leaving[..., self.pixels :].unflatten(-1, (self.most, -1)).flatten(1, 2)[:, self.answers]
         splats = self.slots.splats(numbers + self.first)
         rendering = 2 * self.renderer(splats, height, width).permute(0, 3, 1, 2) - 1
-        noise = (1 - time)[:, None, None, None]
-        image = (rendering + noise * self.picture(leaving[..., : self.pixels], height, width)).to(noisy.dtype)
+        fade = (1 - time).clamp(min=0).sqrt()[:, None, None, None]
+        image = (rendering + fade * self.picture(leaving[..., : self.pixels], height, width)).to(noisy.dtype)
         return RenderedAnswer(image, splats) if whole else image

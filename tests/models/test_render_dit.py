@@ -65,13 +65,13 @@ def test_it_begins_with_equal_round_gaussians_at_the_anchors() -> None:
 
 def test_the_prediction_is_the_rendering_of_the_splats_and_a_residual_that_fades_with_the_noise() -> None:
     model, noisy = awake(), noise(2, 3, 10, 12)
-    time = torch.tensor([1.0, 0.25])
+    time = torch.tensor([1.0, 0.64])
     whole = model(noisy, time, whole=True)
     drawn = 2 * drawing(whole.splats, 10, 12).permute(0, 3, 1, 2) - 1
     torch.testing.assert_close(whole.image[0], drawn[0])
     leaving = model.trunk(model.tokens(noisy), model.condition(time, None))
     residual = model.picture(leaving[..., : 3 * 4 * 4], 10, 12)
-    torch.testing.assert_close(whole.image[1], drawn[1] + 0.75 * residual[1])
+    torch.testing.assert_close(whole.image[1], drawn[1] + 0.6 * residual[1])
     assert residual.std() > 0
     assert torch.equal(model(noisy, time), whole.image)
 
