@@ -10,7 +10,8 @@ BESIDE := -n auto --dist loadfile --no-loadscope-reorder
 DATA_DIR ?= ../shared/data
 
 # What rounds otherwise on another processor, and what holds torch to the instructions of an older one.
-NUMERIC := tests/models tests/pipeline/generation tests/encoders/test_engines.py tests/encoders/test_re*.py
+NUMERIC := tests/models tests/pipeline/train tests/pipeline/sample tests/pipeline/export tests/pipeline/evaluate \
+	tests/encoders/test_engines.py tests/encoders/test_render.py tests/encoders/test_render_over.py tests/encoders/start
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
 BIN := $(VENV)/bin

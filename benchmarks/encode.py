@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 
 from data_schemas.records import SourceRecord, StoreHeader
 from data_schemas.splats import ADDITIVE, NORMALISED, CodecName, ColourRange, SplatDtype, StartName, layout_for
+from encoders.autograd.reference import ReferenceEncoder
 from encoders.base import FitSettings
+from encoders.cpu.engine import CpuEncoder
 from encoders.decode import decode_with_dead, to_uint8
-from encoders.fit_cpu import CpuEncoder
-from encoders.fit_reference import ReferenceEncoder
 from encoders.quality import psnr, psnr_of_mean_error
-from pipeline.predictability import predictability_of
-from pipeline.quantise import quantise
+from pipeline.encode.block_decision import quantise
+from pipeline.report.predictability import predictability_of
 from pipeline.sources import open_source
 
 STARTS: tuple[StartName, ...] = ("transport", "adaptive", "grid")

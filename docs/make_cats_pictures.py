@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/cats.md from the runs that ``benchmarks.cats race`` left; none shows an original.
+"""Makes the pictures of docs/cats.md from the runs that ``benchmarks.cats.__main__ race`` left; none shows an original.
 
     python -m docs.make_cats_pictures runs/cats
 
@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from benchmarks.generation_tables import titled
-from pipeline.generation.grids import below_each_other, side_by_side
-from pipeline.generation.run import load_run
-from pipeline.generation.sample import sample
-from pipeline.generation.sample_job import SampleJob
+from benchmarks.generation.tables import titled
+from pipeline.images import below_each_other, side_by_side
+from pipeline.sample.job import SampleJob
+from pipeline.sample.run import load_run
+from pipeline.sample.sample import sample
 
 IMAGES = Path(__file__).parent / "images"
 SHOWN, SIDE = 8, 256

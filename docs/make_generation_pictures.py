@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/sample.md from the runs that ``benchmarks.generation`` left.
+"""Makes the pictures of docs/sample.md from the runs that ``benchmarks.generation.__main__`` left.
 
     python docs/make_generation_pictures.py runs/generation
     python docs/make_generation_pictures.py runs/generation composed
@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data_schemas.stores import open_store
+from data_schemas.stores.open import open_store
 from encoders.decode import decode, to_uint8
-from pipeline.generation.export import export_image
-from pipeline.generation.grids import below_each_other, picture_of, side_by_side
-from pipeline.generation.run import Run, load_run
-from pipeline.generation.sample import sample
-from pipeline.generation.sample_job import KnownPart, SampleJob
+from pipeline.export.export import export_image
+from pipeline.images import below_each_other, picture_of, side_by_side
 from pipeline.report.ellipses import draw_ellipses
+from pipeline.sample.job import KnownPart, SampleJob
+from pipeline.sample.run import Run, load_run
+from pipeline.sample.sample import sample
 
 IMAGES = Path(__file__).parent / "images"
 SMALL, TILE, LARGE = 32, 128, 448

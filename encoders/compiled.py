@@ -3,16 +3,19 @@
 Numba caches a function by its own file alone: a function that calls one of another file keeps the old code of that
 file after it has changed, or worse, another layout of its arguments. So the cache folder carries a digest of all
 sources of this package, and lies where installed packages need not be writable.
+
+Compiled calls on several threads; they hold no interpreter lock.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from numba import njit
 from numba.core import config
@@ -29,7 +32,7 @@ def cache_folder() -> Path:
         A folder of its own for this state of the sources.
     """
     digest = hashlib.blake2b(digest_size=8)
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.name.encode())
         digest.update(source.read_bytes())
     given = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("SPLATSPACE_CACHE")
@@ -46,3 +49,26 @@ def compiled(function: Callable[..., Any]) -> Any:
         return njit(cache=True, nogil=True, error_model="numpy")(function)
     finally:
         setattr(config, SETTING, before)
+
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+def parts_of(images: int, threads: int) -> list[slice]:
+    """Ranges of images: some for each thread, so that none waits long for another."""
+    size = -(-images // (1 if threads == 1 else 4 * threads))
+    return [slice(first, min(first + size, images)) for first in range(0, images, size)] if images else []
+
+
+def on_threads(call: Callable[[Part], Result], parts: Sequence[Part], threads: int) -> list[Result]:
+    """The results of all parts in order; in this thread where one is enough."""
+    if threads == 1 or len(parts) <= 1:
+        return [call(part) for part in parts]
+    return list(_pool(os.getpid(), threads).map(call, parts))
+
+
+@lru_cache(maxsize=4)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads that stay: starting them would cost as much as a small batch. A forked process has none of them."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="splats")

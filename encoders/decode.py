@@ -50,8 +50,7 @@ def decode_with_dead(
             f"Splats of shape {splats.shape}", allowed=f"[image, gaussian, {layout.width}] for layout {layout.name!r}"
         )
     # Inside: who imports this module for its rounding, or for a decoder that may never be called, needs no Numba.
-    from encoders.decode_over import decode_over
-    from encoders.decode_sums import decode_sums
+    from encoders.cpu.decode import decode_over, decode_sums
 
     numbers = np.asarray(splats, np.float32)
     images, gaussians, _ = numbers.shape

@@ -83,7 +83,7 @@ def ssim(decoded: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.fl
     if decoded.shape != source.shape:
         raise ValueError(f"decoded images are {decoded.shape}, source images {source.shape}")
     # Inside: a PSNR needs no Numba.
-    from encoders.ssim_kernel import ssim_images
+    from encoders.cpu.ssim import ssim_images
 
     smallest = min(source.shape[1:3])
     window = min(SSIM_WINDOW, smallest if smallest % 2 else smallest - 1)

@@ -1,4 +1,7 @@
-"""Constants of the optimiser that every engine shares, and the schedule that follows from them."""
+"""Constants of the optimiser that every engine shares, and the schedule that follows from them.
+
+Constants of the optimiser for codec ``over/1``, where a Gaussian has an opacity and hides what lies behind it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from numpy.typing import NDArray
 
 from data_schemas.splats import NORMALISED
 from encoders.base import FitSettings
-from encoders.initialise import StartRecipe
+from encoders.start.begin import StartRecipe
 
 CUT, NORMALISED_CUT = 3.5, 4.0
 """Half-width in marginal standard deviations of the box in which engine ``cpu`` sums a Gaussian, by codec. At 3.5 a
@@ -89,3 +92,25 @@ class Recipe:
         correction = np.sqrt(1 - self.beta2 ** (step + 1)) / (1 - self.beta1 ** (step + 1))
         rates = np.array([self.rate_centre, self.rate_shape, self.rate_colour])
         return ((decay * correction)[:, None] * rates).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class OverRecipe(Recipe):
+    """How Gaussians move and fade.
+
+    Opacity is bounded, not a logit: Adam's steps then have a known size at both ends, and it may reach 0.
+
+    Attributes:
+        rate_alpha: step of an opacity (1 = full) at the start of the schedule.
+        first_alpha: opacity that every Gaussian begins with.
+        greatest_alpha: greatest opacity; below the 0.999 at which gsplat clamps, so that no gradient is lost there.
+    """
+
+    rate_colour: float = 0.03
+    rate_alpha: float = 0.02
+    first_alpha: float = 0.9
+    greatest_alpha: float = 0.99
+
+    def reach(self, settings: FitSettings, height: int, width: int) -> float:
+        """Below 0: no Gaussian is moved. A dark one hides what lies behind it, so it has its use."""
+        return -1.0

@@ -108,7 +108,7 @@ def _prepare(port: int | None) -> str:
     Raises:
         JobError: ``port`` together with the address of another machine.
     """
-    from flows.server import DEFAULT_PORT, is_loopback, loopback_url
+    from flows.server.server import DEFAULT_PORT, is_loopback, loopback_url
 
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -148,14 +148,14 @@ def _home() -> Path:
 
 
 def _switch(name: str, texts: list[str], *, active: bool, port: int | None) -> None:
-    from flows.server import ServerError, answers, check_access
+    from flows.server.server import ServerError, answers, check_access
 
     api_url = _prepare(port)
     if not answers(api_url):
         raise ServerError(f"No server answers at {api_url}", next_step="start it: python -m flows")
     check_access(api_url, _auth())
-    from flows.once import checked, deployment_named, parsed
-    from flows.serving import flow_of, set_schedules
+    from flows.server.once import checked, deployment_named, parsed
+    from flows.server.serving import flow_of, set_schedules
 
     parameters = parsed(texts)
     if parameters:
@@ -174,11 +174,11 @@ def _stop_on_signals(react: Callable[[], None]) -> None:
 
 
 def _once(name: str, texts: list[str], port: int | None) -> int:
-    from flows.server import answers, check_access, is_loopback
+    from flows.server.server import answers, check_access, is_loopback
 
     api_url = _prepare(port)
-    from flows.once import checked, deployment_named, parsed, report_of, run_once
-    from flows.serving import flow_of
+    from flows.server.once import checked, deployment_named, parsed, report_of, run_once
+    from flows.server.serving import flow_of
 
     deployment = deployment_named(name)
     flow = flow_of(deployment)
@@ -209,7 +209,7 @@ def _once_with_a_server(name: str, texts: list[str], port: int | None) -> int:
 
     Until it ends that process has things to tell the server; so the server ends after it.
     """
-    from flows.server import loopback_url, server_at
+    from flows.server.server import loopback_url, server_at
 
     own_port = _free_port() if port is None else port
     process: subprocess.Popen[bytes] | None = None
@@ -234,7 +234,7 @@ def _once_with_a_server(name: str, texts: list[str], port: int | None) -> int:
 
 
 def _serve(port: int | None) -> None:
-    from flows.server import check_access, lets_others_in, server_at
+    from flows.server.server import check_access, lets_others_in, server_at
 
     asked_to_stop = threading.Event()
     ended = threading.Event()
@@ -248,8 +248,8 @@ def _serve(port: int | None) -> None:
     from prefect.client.orchestration import get_client
     from prefect.settings import get_current_settings
 
-    from flows.init import make_automations
-    from flows.serving import served, serving_alone
+    from flows.server.init import make_automations
+    from flows.server.serving import served, serving_alone
 
     with ExitStack() as stack:
         with console.status("Looking for Prefect's server ..."):

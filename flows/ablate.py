@@ -11,15 +11,13 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import Field
 
 from data_schemas.errors import SplatSpaceError
-from flows.artifacts import artifact_key, escape, harmless, picture, places, small_sheet, table
-from flows.parameters import PathText
-from flows.progress_artifact import ProgressBar
-from flows.roots import require_inside_roots
+from flows.artifacts import ProgressBar, artifact_key, escape, harmless, picture, places, small_sheet, table
+from flows.guards import PathText, require_inside_roots
 from flows.stop import run_stoppably
 from models.registry import PresetName
-from pipeline.generation.ablation import ablate as run_ablation
-from pipeline.generation.ablation_job import AblateJob, resolve_ablate_job
-from pipeline.generation.ablation_report import (
+from pipeline.evaluate.ablate.ablate import ablate as run_ablation
+from pipeline.evaluate.ablate.job import AblateJob, resolve_ablate_job
+from pipeline.evaluate.ablate.report import (
     ABLATION_HEADER,
     JSON_FILE,
     MARKDOWN_FILE,
@@ -28,7 +26,7 @@ from pipeline.generation.ablation_report import (
     ablation_cells,
     ablation_words,
 )
-from pipeline.generation.features import FeatureName
+from pipeline.evaluate.features import FeatureName
 
 
 @flow(name="ablate", flow_run_name="{store} to {out}", persist_result=False)

@@ -2,6 +2,8 @@
 
 An artifact is a view: ``report.json`` and ``report.html`` beside the store are the record. So nothing here can fail
 a run: what goes wrong while an artifact is made or sent is logged as a warning.
+
+How far a run is, as a progress artifact: a bar on the page of the run.
 """
 
 from __future__ import annotations
@@ -11,15 +13,21 @@ import html
 import io
 import logging
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
+from types import TracebackType
+from typing import Self
+from uuid import UUID
 
 from PIL import Image
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 
 from data_schemas.errors import SplatSpaceError
 from data_schemas.locations import Location
+from pipeline.encode.records import BlockSummary, EncodePlan, EncodeProgress, ProgressMeter
 from pipeline.report import Report, ReportSummary
 from pipeline.sources import SOURCES
 
@@ -207,3 +215,91 @@ def harmless(what: str) -> Iterator[None]:
         logger.warning("%s was not made: %s", what, error)
     except Exception:  # whatever Prefect's client, its server or a picture may raise
         logger.warning("%s was not made", what, exc_info=True)
+
+
+SECONDS_BETWEEN_UPDATES = 5.0
+"""``prefect deployment run --watch`` prints a line for each update."""
+
+SECONDS_FOR_THE_LAST = 2.0
+"""A server that does not answer must not hold up the end of a run."""
+
+
+class ProgressBar:
+    """Shows how far something is while its context lasts; never raises.
+
+    A thread of its own talks to the server, so that a slow one does not slow down the work: to show something is to
+    keep two values.
+
+    Args:
+        description: what is shown beside the bar until something else is.
+    """
+
+    def __init__(self, description: str) -> None:
+        self._shown: tuple[float, str] = (0.0, description)
+        self._ended = threading.Event()
+        self._artifact: UUID | None = None
+        context = copy_context()
+        self._thread = threading.Thread(target=lambda: context.run(self._send), name="progress", daemon=True)
+
+    def show(self, share: float, words: str | None = None) -> None:
+        """Keeps what the bar shall show next.
+
+        Args:
+            share: of the work that is done, 0 to 1; more counts as 1.
+            words: beside the bar; None keeps those before.
+        """
+        self._shown = (100.0 * min(1.0, max(0.0, share)), self._shown[1] if words is None else words)
+
+    def __enter__(self) -> Self:
+        with harmless("progress artifact"):
+            made = create_progress_artifact(progress=0.0, description=self._shown[1])
+            self._artifact = made if isinstance(made, UUID) else None
+        if self._artifact is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._artifact is not None:
+            self._thread.join(SECONDS_FOR_THE_LAST)
+
+    def _send(self) -> None:
+        sent = self._shown
+        ended = False
+        while not ended:
+            ended = self._ended.wait(SECONDS_BETWEEN_UPDATES)
+            shown = self._shown
+            if self._artifact is not None and shown != sent:
+                with harmless("progress artifact"):
+                    update_progress_artifact(self._artifact, progress=shown[0], description=shown[1])
+                sent = shown
+
+
+class ProgressArtifact(ProgressBar):
+    """Shows the share of images of an encoding that are decided. It is a ``BlockWatcher`` that any thread may tell.
+
+    Args:
+        plan: of the run.
+    """
+
+    def __init__(self, plan: EncodePlan) -> None:
+        super().__init__("images encoded")
+        self._images = plan.images
+        self._meter = ProgressMeter(plan, self._note)
+        self._turn = threading.Lock()
+
+    def within_block(self, summary: BlockSummary) -> None:
+        """The block under way has come so far."""
+        with self._turn:
+            self._meter.within_block(summary)
+
+    def block_done(self, summary: BlockSummary) -> None:
+        """A block, or several, are done."""
+        with self._turn:
+            self._meter.block_done(summary)
+
+    def _note(self, progress: EncodeProgress) -> None:
+        # Blocks of a shard that was tried again are told twice: more than all images counts as all.
+        self.show(progress.processed / max(self._images, 1))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.presets import PRESETS
+from pipeline.encode.presets import PRESETS
 
 WORK_POOL = "splatspace"
 """The pool whose workers run what ``prefect deploy`` has deployed; ``python -m flows`` needs none."""
@@ -21,7 +21,7 @@ GENERATED = ("mnist", "sprites", "cifar10")
 """Data sets whose splats generators learn."""
 
 PATCH_HEADS = ("kpn", "lut", "outer", "splats")
-"""Of the patch models, which learn the cats; the same as ``models.patch_presets.HEADS``, which imports torch."""
+"""Of the patch models, which learn the cats; the same as ``models.patches.model.HEADS``, which imports torch."""
 
 CONCURRENCY = {"limit": 1, "collision_strategy": "ENQUEUE"}
 """A store has one run at a time: a second run of a deployment waits for the first."""

@@ -10,18 +10,16 @@ from pydantic import Field
 
 from data_schemas.locations import location
 from encoders.base import MAX_GAUSSIANS, MAX_STEPS
-from flows.evaluation_artifact import publish_evaluation
-from flows.gate import require_generator_quality
-from flows.parameters import PathText
-from flows.progress_artifact import ProgressBar
-from flows.roots import require_inside_roots
-from models.samplers import SamplerName
-from pipeline.generation.evaluate import evaluate as measure
-from pipeline.generation.evaluate_job import EvaluateJob
-from pipeline.generation.evaluation_report.reading import PAGE_FILE
-from pipeline.generation.feature_training import cache_folder
-from pipeline.generation.features import FeatureName
-from pipeline.generation.train_state import run_folder
+from flows.artifacts import ProgressBar
+from flows.generator_artifacts import publish_evaluation
+from flows.guards import PathText, require_generator_quality, require_inside_roots
+from models.diffusion.samplers import SamplerName
+from pipeline.evaluate.evaluate import evaluate as measure
+from pipeline.evaluate.feature_training import cache_folder
+from pipeline.evaluate.features import FeatureName
+from pipeline.evaluate.job import EvaluateJob
+from pipeline.evaluate.reading import PAGE_FILE
+from pipeline.train.state import run_folder
 
 
 @flow(name="evaluate", flow_run_name="{run} on {store}", persist_result=False)

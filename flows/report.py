@@ -5,14 +5,12 @@ from __future__ import annotations
 from prefect import flow, get_run_logger
 
 from data_schemas.locations import Location, location
-from data_schemas.stores import open_store
+from data_schemas.stores.open import open_store
 from flows.artifacts import publish_report
-from flows.gate import require_quality
-from flows.parameters import PathText, PsnrFloor
-from flows.roots import require_inside_roots
+from flows.guards import PathText, PsnrFloor, require_inside_roots, require_quality
+from pipeline.documents import report_folder
+from pipeline.encode.plan import newest_version
 from pipeline.report import build_report
-from pipeline.report_folder import report_folder
-from pipeline.store_versions import newest_version
 
 
 @flow(name="report", flow_run_name="{store}", persist_result=False)

@@ -12,20 +12,18 @@ from typing import Annotated, Literal
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from flows.parameters import PathText
-from flows.progress_artifact import ProgressBar
-from flows.roots import require_inside_roots
+from flows.artifacts import ProgressBar
+from flows.generator_artifacts import publish_training
+from flows.guards import PathText, require_inside_roots
 from flows.stop import run_stoppably
-from flows.training_artifact import publish_training
-from models.covariance import CovarianceForm
-from models.normalisation import Normalisation
-from models.patch_presets import HeadName, RecipeName
+from models.features.covariance import CovarianceForm
+from models.features.normalisation import Normalisation
+from models.patches.model import HeadName, RecipeName
 from models.registry import PresetName
-from pipeline.generation.jobs import OrderName, PrecisionName, TrainJob
-from pipeline.generation.train import train as run_training
-from pipeline.generation.train_records import TrainProgress, TrainSummary
-from pipeline.generation.train_request import KindName, requested_job
-from pipeline.generation.train_state import MODEL_FILE, STATE_FILE
+from pipeline.train.job import OrderName, PrecisionName, TrainJob
+from pipeline.train.request import KindName, requested_job
+from pipeline.train.state import MODEL_FILE, STATE_FILE, TrainProgress, TrainSummary
+from pipeline.train.train import train as run_training
 
 
 @flow(name="train", flow_run_name="{kind} of {store} to {out}", persist_result=False)

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from data_schemas.durable_files import write_file
 from data_schemas.errors import CheckpointError
+from data_schemas.files import write_file
 
 CHECKPOINT_VERSION = 1
 _ENTRY = "splatspace"

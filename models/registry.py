@@ -13,16 +13,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from data_schemas.errors import JobError
 from models.base import DataKind, DataSpec, Denoiser
+from models.networks.pixel_dit import PixelDiT, PixelDiTConfig
+from models.networks.pixel_unet import PixelUNet, PixelUNetConfig
+from models.networks.published import PublishedConfig, PublishedTransformer
+from models.networks.render_dit import RenderDiT, nothing_drawn
+from models.networks.set_transformer import SetConfig, SetTransformer
+from models.networks.splatdit import SplatDiT, SplatDiTConfig
+from models.networks.trunk import TrunkSize
 from models.operations import CountedProducts
-from models.patch_model import PatchModel, PublishedPatchModel
-from models.patch_presets import FAMILIES, model_name
-from models.pixel_dit import PixelDiT, PixelDiTConfig
-from models.pixel_unet import PixelUNet, PixelUNetConfig
-from models.published import PublishedConfig, PublishedTransformer
-from models.render_dit import RenderDiT, nothing_drawn
-from models.set_transformer import SetConfig, SetTransformer
-from models.splatdit import SplatDiT, SplatDiTConfig
-from models.trunk import TrunkSize
+from models.patches.model import FAMILIES, PatchModel, PublishedPatchModel, model_name
 
 __all__ = [
     "MODELS",

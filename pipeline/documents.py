@@ -1,16 +1,22 @@
-"""JSON documents that carry the version of their form: reports, evaluations, ablations."""
+"""JSON documents that carry the version of their form: reports, evaluations, ablations.
+
+Where the report of a store goes when nothing else is said: cheap to import, the report itself is not.
+
+Packages that come with an extra of this one.
+"""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from data_schemas.errors import ReportError, StoreError
+from data_schemas.errors import JobError, ReportError, StoreError
 from data_schemas.locations import Location
-from data_schemas.remote_objects import read_object
+from data_schemas.objects import read_object
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -58,4 +64,31 @@ def read_document(path: Location, kind: type[Document], file_name: str, *, made_
             f"{path} is not {named} ({reason})",
             allowed=f"{named} of version {newest}",
             next_step=f"run `{made_by}` again",
+        ) from error
+
+
+def report_folder(store: Location) -> Location:
+    """``NAME-report`` beside the store ``NAME.zarr``."""
+    return store.with_name(store.stem + "-report")
+
+
+def extra_module(name: str, *, extra: str, wanted_by: str, without: str) -> Any:
+    """Imports a module of an optional package.
+
+    Args:
+        name: of the module.
+        extra: of splatspace that installs it.
+        wanted_by: what needs it, as the user said it.
+        without: what can be done without it.
+
+    Raises:
+        JobError: it cannot be imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise JobError(
+            f"{wanted_by} needs the package {name.partition('.')[0]}, which cannot be imported ({error})",
+            allowed=without,
+            next_step=f"pip install 'splatspace[{extra}]'",
         ) from error

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import StoreCorruptError
-from data_schemas.store import SplatStore
+from data_schemas.stores.contract import SplatStore
 
 MOST_NAMED = 5
 

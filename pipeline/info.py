@@ -11,7 +11,7 @@ from upath import UPath
 
 from data_schemas.locations import LocationField, location
 from data_schemas.records import RowState, StoreHeader
-from data_schemas.stores import open_store
+from data_schemas.stores.open import open_store
 from encoders.quality import psnr_of_mean_error
 
 FAILURES_SHOWN = 20

@@ -16,8 +16,8 @@ from data_schemas.errors import StoreCorruptError
 from data_schemas.locations import LocationField, location
 from data_schemas.records import RowState, StoreHeader, content_hash
 from data_schemas.splats import OVER
-from data_schemas.store import SplatStore, block_range, blocks
-from data_schemas.stores import open_store, verify_checksums
+from data_schemas.stores.contract import SplatStore, block_range, blocks
+from data_schemas.stores.open import open_store, verify_checksums
 from encoders.decode import decode
 
 logger = logging.getLogger("splatspace.verify")

@@ -68,7 +68,7 @@ def shared_data_folder() -> Path | None:
 @pytest.fixture(scope="module")
 def brief_features() -> Iterator[None]:
     """Features of few training steps: how well they learn is the matter of ``test_features``."""
-    from pipeline.generation import feature_training  # with torch, which most tests do without
+    from pipeline.evaluate import feature_training  # with torch, which most tests do without
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(feature_training, "_STEPS", 20)
@@ -78,7 +78,7 @@ def brief_features() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def brief_previews() -> Iterator[None]:
     """Grids of samples of two evaluations: in trainings of a few steps they would cost more than all steps together."""
-    from pipeline.generation import preview  # with torch, which most tests do without
+    from pipeline.train import card as preview  # with torch, which most tests do without
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preview, "MOST_EVALUATIONS", 2)

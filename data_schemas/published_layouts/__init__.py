@@ -1,7 +1,7 @@
 """Layouts in which others published Gaussians of images, and the way from each to the columns of a store and back.
 
 docs/convert.md describes every layout, its conventions, and what a conversion changes. One file per layout; this
-package computes with numpy and reads HDF5. Files of torch tensors are read by ``pipeline.convert_torch_folder``.
+package computes with numpy and reads HDF5. Files of torch tensors are read by ``pipeline.convert.torch_folder``.
 """
 
 from __future__ import annotations

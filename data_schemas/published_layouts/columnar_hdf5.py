@@ -16,8 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import StoreError
-from data_schemas.published_layouts.hdf5_access import attribute, child, numbers, open_file, read_record, write_record
-from data_schemas.published_layouts.hdf5_writing import NewHdf5File
+from data_schemas.published_layouts.hdf5_groups import (
+    NewHdf5File,
+    attribute,
+    child,
+    numbers,
+    open_file,
+    read_record,
+    write_record,
+)
 from data_schemas.published_layouts.options import AlphaUse, ConversionOptions, StampMatch, usual_image_size
 from data_schemas.published_layouts.record import PublishedRecord, header_of_published
 from data_schemas.published_layouts.rows import (
@@ -30,8 +37,7 @@ from data_schemas.published_layouts.rows import (
     trailing_number,
     without_alpha,
 )
-from data_schemas.published_layouts.stamp import StampFrame, from_splats, to_splats
-from data_schemas.published_layouts.stamp_kernel import holding_kernel_size
+from data_schemas.published_layouts.stamp import StampFrame, from_splats, holding_kernel_size, to_splats
 from data_schemas.records import RowBlock, RowState, StoreHeader
 from data_schemas.splats import layout_for
 

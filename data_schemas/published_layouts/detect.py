@@ -8,7 +8,7 @@ import h5py
 
 from data_schemas.errors import StoreError
 from data_schemas.published_layouts import columnar_hdf5, rotated_hdf5, stamp_hdf5
-from data_schemas.published_layouts.hdf5_access import child, open_file, subgroup
+from data_schemas.published_layouts.hdf5_groups import child, open_file, subgroup
 from data_schemas.published_layouts.rows import UnreadableImageError
 
 ZARR = "zarr"

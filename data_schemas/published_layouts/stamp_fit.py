@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_schemas.published_layouts.covariance import Floats
+from data_schemas.published_layouts.rotated_hdf5 import Floats
 
 STEPS = 12
 BATCH_NUMBERS = 2_000_000

@@ -10,9 +10,9 @@ import h5py
 from numpy.typing import NDArray
 
 from data_schemas.errors import StoreError
-from data_schemas.published_layouts.group_sink import GroupSink
-from data_schemas.published_layouts.hdf5_access import (
+from data_schemas.published_layouts.hdf5_groups import (
     RECORD_NAME,
+    GroupSink,
     attribute,
     numbers,
     open_file,
@@ -21,9 +21,8 @@ from data_schemas.published_layouts.hdf5_access import (
     subgroup,
     table,
 )
-from data_schemas.published_layouts.keyed import KeyedSource
 from data_schemas.published_layouts.options import AlphaUse, ConversionOptions, StampMatch, usual_image_size
-from data_schemas.published_layouts.record import header_of_published
+from data_schemas.published_layouts.record import KeyedSource, header_of_published
 from data_schemas.published_layouts.rows import (
     PublishedImage,
     Survey,
@@ -32,8 +31,16 @@ from data_schemas.published_layouts.rows import (
     in_published_order,
     usual_count,
 )
-from data_schemas.published_layouts.stamp import StampFrame, activate, deactivate, from_splats, to_splats
-from data_schemas.published_layouts.stamp_kernel import holding_kernel_size, kernel_notes, refuse_outside_colours
+from data_schemas.published_layouts.stamp import (
+    StampFrame,
+    activate,
+    deactivate,
+    from_splats,
+    holding_kernel_size,
+    kernel_notes,
+    refuse_outside_colours,
+    to_splats,
+)
 from data_schemas.records import StoreHeader
 from data_schemas.splats import Layout
 

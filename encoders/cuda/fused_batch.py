@@ -10,9 +10,16 @@ from torch import Tensor
 
 from data_schemas.splats import NORMALISED_EPSILON
 from encoders.base import FitSettings
-from encoders.cuda.device_fit import DeviceFit, compiler_options, interpreting
+from encoders.cuda.device_fit import (
+    DeviceFit,
+    Tiles,
+    compiler_options,
+    interpreted_tiles,
+    interpreting,
+    padded,
+    tiles_for,
+)
 from encoders.cuda.fused_fit import fit_images, record_size
-from encoders.cuda.tiles import Tiles, interpreted_tiles, padded, tiles_for
 from encoders.frame import COLOUR, X
 from encoders.recipe import Recipe
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from encoders.cuda.fused_moves import adam, reseed
-from encoders.cuda.fused_sums import (
+from encoders.cuda.moves import adam, reseed
+from encoders.cuda.sums import (
     BANDS,
     DERIVED,
     FIRST_ROW,

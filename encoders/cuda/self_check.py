@@ -23,7 +23,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from data_schemas.durable_files import write_file
+from data_schemas.files import write_file
 from data_schemas.splats import CodecName, layout_of
 from encoders.base import Encoder, FitSettings
 from encoders.compiled import cache_folder
@@ -44,7 +44,7 @@ STEPS = 40
 FitPath = Literal["fused", "tiled"]
 
 _SHAPES: dict[FitPath, tuple[int, int, int]] = {"fused": (32, 20, 24), "tiled": (2, 136, 96)}
-"""Images, side in pixels and K of the fit that takes each path through the engine (encoders.cuda.launches)."""
+"""Images, side in pixels and K of the fit that takes each path through the engine (encoders.cuda.slabs)."""
 
 
 def pictures(count: int, size: int, channels: int) -> NDArray[np.uint8]:
@@ -78,9 +78,9 @@ def compare(
         images: how many; None takes as many as the path has.
         steps: of the optimiser.
     """
+    from encoders.cpu.engine import CpuEncoder
+    from encoders.cuda.engine import CudaEncoder
     from encoders.decode import decode, to_uint8
-    from encoders.fit_cpu import CpuEncoder
-    from encoders.fit_cuda import CudaEncoder
     from encoders.quality import psnr, psnr_of_mean_error
 
     count, size, gaussians = _SHAPES[path]
@@ -117,7 +117,7 @@ def fault_on_this_card(settings: FitSettings, height: int, width: int, channels:
     """
     import torch
 
-    from encoders.cuda.launches import is_fused
+    from encoders.cuda.slabs import is_fused
 
     path: FitPath = "fused" if is_fused(settings, height, width) else "tiled"
     asked = {"codec": settings.codec, "channels": channels, "path": path}

@@ -1,4 +1,4 @@
-"""Where Gaussians begin, on the device: ``encoders.initialise`` for starts ``grid`` and ``transport`` in batched torch.
+"""Where Gaussians begin, on the device: starts ``grid`` and ``transport`` of ``encoders.start``, in batched torch.
 
 The same mathematics as the compiled code on the processor, whose comments explain it; matrix products take the place of
 its loops. Images go in batches of a size that follows from their shape alone, the last one filled up, so that the
@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from data_schemas.splats import ADDITIVE
-from encoders.anchors import anchors
 from encoders.base import FitSettings
 from encoders.frame import COLOUR, LOG_A, LOG_C, X, Y
-from encoders.initialise import StartRecipe, transport_levels
+from encoders.start.begin import StartRecipe, anchors, transport_levels
 
 _NUMBERS = 1 << 25
 """Numbers in the largest intermediate result: 128 MiB."""
@@ -48,7 +47,7 @@ def _full_precision() -> Iterator[None]:
 
 
 def begin_on_device(images: Tensor, settings: FitSettings, recipe: StartRecipe) -> Tensor:
-    """Pixel-frame parameters of K Gaussians for every image; see ``encoders.initialise.begin``.
+    """Pixel-frame parameters of K Gaussians for every image; see ``encoders.start.begin.begin``.
 
     Args:
         images: uint8 [image, height, width, channel] on any device.

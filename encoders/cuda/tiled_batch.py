@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from data_schemas.splats import NORMALISED_EPSILON
-from encoders.cuda.device_fit import DeviceFit, compiler_options
+from encoders.cuda.device_fit import WARP, DeviceFit, compiler_options, padded
 from encoders.cuda.fused_batch import AWAY
-from encoders.cuda.fused_sums import DERIVED
-from encoders.cuda.tiled_moves import judge, move_groups, rescue
+from encoders.cuda.moves import judge, move_groups, rescue
+from encoders.cuda.sums import DERIVED
 from encoders.cuda.tiled_sums import BOXES, SUMS, derive_groups, gather_groups, render_tiles
-from encoders.cuda.tiles import WARP, padded
 from encoders.frame import COLOUR, X, Y
 
 TILE_CUT = 4.0

@@ -3,7 +3,7 @@
 Gaussians lie in groups of 32 neighbours (``encoders.cuda.tiled_batch`` sorts them), each with the box of pixels that
 it reaches. A step renders tiles of pixels, each by the groups whose box meets it; looks at the error of the whole
 image; gathers the moments of each group over its box, in several parts; and moves the groups
-(``encoders.cuda.tiled_moves``). No lists, no atomics: a tile goes through the groups in their order, and parts are
+(``encoders.cuda.moves``). No lists, no atomics: a tile goes through the groups in their order, and parts are
 added in theirs. Coordinates are counted from the tile or
 the box, as float32 would lose the fourth digit of an exponent 2,000 pixels from the origin.
 """
@@ -15,8 +15,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from encoders.cuda.fused_sums import DERIVED, SCALE, SLANT_X, SLANT_Y, UPRIGHT, gather
-from encoders.cuda.pixel_sums import add_weighted, write_residual
+from encoders.cuda.sums import DERIVED, SCALE, SLANT_X, SLANT_Y, UPRIGHT, add_weighted, gather, write_residual
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
 
 _X, _Y, _LOG_A, _B, _LOG_C, _COLOUR = (tl.constexpr(row) for row in (X, Y, LOG_A, B, LOG_C, COLOUR))

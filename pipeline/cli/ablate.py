@@ -11,7 +11,7 @@ from rich.progress import TaskProgressColumn
 from pipeline.cli.progress_bar import work_progress
 from pipeline.cli.terminal import print_json, say, stdout, stop_on_signal, warn
 
-EXAMPLES = (
+ABLATE_EXAMPLES = (
     "splatspace ablate --store mnist.zarr --out ablation --limit 4000 --steps 2000",
     "splatspace ablate --store mnist.zarr --out ablation --axis pack=1,2,4 --axis objective --seeds 3",
     "splatspace evaluate RUN --store mnist.zarr --ablation ablation",
@@ -57,10 +57,9 @@ def ablate(
 
     Stores with another K or another start are made from the images of the base store.
     """
-    from pipeline.generation.ablation import ablate as run
-    from pipeline.generation.ablation_job import resolve_ablate_job
-    from pipeline.generation.ablation_report import MARKDOWN_FILE, ablation_words
-    from pipeline.generation.ablation_terminal import ablation_table
+    from pipeline.evaluate.ablate.ablate import ablate as run
+    from pipeline.evaluate.ablate.job import resolve_ablate_job
+    from pipeline.evaluate.ablate.report import MARKDOWN_FILE, ablation_table, ablation_words
 
     job = resolve_ablate_job(
         store, out, axes=axis or (), model=model, preset=preset, steps=steps, batch=batch, learning_rate=learning_rate,

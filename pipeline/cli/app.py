@@ -8,37 +8,24 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.ablate import EXAMPLES as ABLATE_EXAMPLES
-from pipeline.cli.ablate import ablate
-from pipeline.cli.compare import EXAMPLES as COMPARE_EXAMPLES
-from pipeline.cli.compare import compare
-from pipeline.cli.convert import EXAMPLES as CONVERT_EXAMPLES
-from pipeline.cli.convert import convert
-from pipeline.cli.edit import EXAMPLES as EDIT_EXAMPLES
-from pipeline.cli.edit import edit
-from pipeline.cli.encode import EXAMPLES as ENCODE_EXAMPLES
-from pipeline.cli.encode import encode
-from pipeline.cli.evaluate import EXAMPLES as EVALUATE_EXAMPLES
-from pipeline.cli.evaluate import evaluate
-from pipeline.cli.export import EXAMPLES as EXPORT_EXAMPLES
-from pipeline.cli.export import export
-from pipeline.cli.info import EXAMPLES as INFO_EXAMPLES
-from pipeline.cli.info import info
-from pipeline.cli.models import EXAMPLES as MODELS_EXAMPLES
-from pipeline.cli.models import models
-from pipeline.cli.presets import EXAMPLES as PRESETS_EXAMPLES
-from pipeline.cli.presets import presets
-from pipeline.cli.render import EXAMPLES as RENDER_EXAMPLES
-from pipeline.cli.render import render
-from pipeline.cli.report import EXAMPLES as REPORT_EXAMPLES
-from pipeline.cli.report import report
-from pipeline.cli.sample import EXAMPLES as SAMPLE_EXAMPLES
-from pipeline.cli.sample import sample
+from pipeline.cli.ablate import ABLATE_EXAMPLES, ablate
+from pipeline.cli.convert import CONVERT_EXAMPLES, convert
+from pipeline.cli.encode import ENCODE_EXAMPLES, PRESETS_EXAMPLES, encode, presets
+from pipeline.cli.evaluate import EVALUATE_EXAMPLES, evaluate
+from pipeline.cli.images import EDIT_EXAMPLES, EXPORT_EXAMPLES, RENDER_EXAMPLES, edit, export, render
+from pipeline.cli.sample import SAMPLE_EXAMPLES, sample
+from pipeline.cli.stores import (
+    COMPARE_EXAMPLES,
+    INFO_EXAMPLES,
+    REPORT_EXAMPLES,
+    VERIFY_EXAMPLES,
+    compare,
+    info,
+    report,
+    verify,
+)
 from pipeline.cli.terminal import Commands, as_epilog, reporting_errors, start_logging
-from pipeline.cli.train import EXAMPLES as TRAIN_EXAMPLES
-from pipeline.cli.train import train
-from pipeline.cli.verify import EXAMPLES as VERIFY_EXAMPLES
-from pipeline.cli.verify import verify
+from pipeline.cli.train import MODELS_EXAMPLES, TRAIN_EXAMPLES, models, train
 
 COMMANDS: tuple[tuple[Callable[..., None], tuple[str, ...]], ...] = (
     (encode, ENCODE_EXAMPLES),

@@ -10,7 +10,7 @@ import typer
 from pipeline.cli.progress_bar import count_progress
 from pipeline.cli.terminal import named, print_json, say, warn
 
-EXAMPLES = (
+CONVERT_EXAMPLES = (
     "splatspace convert sprites.zarr sprites.h5",
     "splatspace convert gaussian_representations/ mnist.zarr",
     "splatspace convert sprites.zarr published.h5 --to hdf5-rotated",
@@ -64,8 +64,8 @@ def convert(
     """
     from data_schemas.errors import JobError
     from data_schemas.published_layouts import ConversionOptions
-    from pipeline.convert import convert as run
-    from pipeline.presets import preset_for
+    from pipeline.convert.convert import convert as run
+    from pipeline.encode.presets import preset_for
     from pipeline.sources import open_source
 
     if images is None and (data_dir is not None or split is not None):

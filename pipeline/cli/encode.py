@@ -1,20 +1,26 @@
-"""``splatspace encode``: images to a store and its report."""
+"""``splatspace encode``: images to a store and its report.
+
+``splatspace presets``: the table of named data sets.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich import box
+from rich.table import Table
 
 from pipeline.cli.progress_bar import download_progress, duration, encode_progress
 from pipeline.cli.terminal import named, print_json, say, stdout, stop_on_signal, warn
-from pipeline.encode_choices import EngineName, RefineName
+from pipeline.encode.presets import PRESETS, EngineName, RefineName
 
 if TYPE_CHECKING:
-    from pipeline.jobs import EncodeJob
+    from pipeline.encode.job import EncodeJob
 
-EXAMPLES = (
+ENCODE_EXAMPLES = (
     "splatspace encode demo --out demo.zarr",
     "splatspace encode mnist --out mnist.h5 --split test --limit 1000",
     "splatspace encode sprites --data-dir data/sprites --out sprites.zarr",
@@ -119,7 +125,7 @@ def encode(
 
     Run again, it continues: images that are done are kept, new ones are added, failed ones are tried again.
     """
-    from pipeline.jobs import resolve_job
+    from pipeline.encode.job import resolve_job
 
     job = resolve_job(
         dataset,
@@ -151,15 +157,15 @@ def encode(
         print_json(_planned(job))
         return
     # Imports that take a second come after the options have been checked.
-    from data_schemas.stores import open_store
-    from pipeline.encode import encode as run
+    from data_schemas.stores.open import open_store
+    from pipeline.encode.run import encode as run
 
     with stop_on_signal() as should_stop, encode_progress() as progress, download_progress() as downloading:
         summary = run(job, progress=progress, should_stop=should_stop, downloading=downloading)
     built = None
     if report and job.gaussians != 0:
+        from pipeline.documents import report_folder
         from pipeline.report.build import build_report
-        from pipeline.report_folder import report_folder
 
         with open_store(summary.store, "r") as store:
             built = build_report(store, report_folder(summary.store))
@@ -201,10 +207,37 @@ def encode(
 
 def _planned(job: EncodeJob) -> dict[str, Any]:
     """The resolved job and its plan; nothing is fetched or written."""
-    from pipeline.encode import plan_encode
-    from pipeline.regressed import with_regression
+    from pipeline.encode.refine import with_regression
+    from pipeline.encode.run import plan_encode
 
     plan = plan_encode(with_regression(job.model_copy(update={"download": False}), learn=False), write=False)
     content = plan.model_dump(mode="json", exclude={"job": True, "blocks": True, "header": {"anchors", "runs"}})
     resolved = plan.job.model_copy(update={"download": job.download})
     return {"job": resolved.model_dump(mode="json"), "plan": {**content, "blocks": len(plan.blocks)}}
+
+
+PRESETS_EXAMPLES = ("splatspace presets", "splatspace presets --json")
+
+
+def presets(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+) -> None:
+    """Lists the named data sets and what is assumed for each."""
+    if as_json:
+        print_json({name: dataclasses.asdict(preset) for name, preset in PRESETS.items()})
+        return
+    table = Table(box=box.SIMPLE, pad_edge=False, caption_justify="left")
+    for column in ("dataset", "size", "K", "steps", "split"):
+        table.add_column(column, justify="right" if column in ("K", "steps") else "left", no_wrap=True)
+    table.add_column("what", overflow="fold")
+    for preset in PRESETS.values():
+        table.add_row(
+            preset.name,
+            f"{preset.height}x{preset.width}x{preset.channels}",
+            str(preset.gaussians),
+            str(preset.steps),
+            preset.split,
+            preset.title,
+        )
+    stdout().print(table)
+    say("Codec, start, colours and type of each: splatspace presets --json")

@@ -10,7 +10,7 @@ import typer
 from pipeline.cli.progress_bar import count_progress
 from pipeline.cli.terminal import print_json, say, stdout
 
-EXAMPLES = (
+EVALUATE_EXAMPLES = (
     "splatspace evaluate RUN --store sprites.zarr",
     "splatspace evaluate RUN --store mnist.zarr --images 2000 --evaluations 20 --sweep 5,10,50",
     "splatspace evaluate RUN --store mnist.zarr --against OTHER/evaluation",
@@ -79,10 +79,10 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json instead of the table.")] = False,
 ) -> None:
     """Measures FID, KID, precision, recall and more against the originals, with floors; writes JSON and one page."""
-    from pipeline.generation.evaluate import evaluate as measure
-    from pipeline.generation.evaluate_job import EvaluateJob
-    from pipeline.generation.evaluation_report.terminal import scores_table
-    from pipeline.generation.train_state import run_folder
+    from pipeline.evaluate.evaluate import evaluate as measure
+    from pipeline.evaluate.job import EvaluateJob
+    from pipeline.evaluate.reading import scores_table
+    from pipeline.train.state import run_folder
 
     job = EvaluateJob(
         run=run,

@@ -23,7 +23,7 @@ from rich.progress import (
 from pipeline.cli.terminal import stderr, warn
 
 if TYPE_CHECKING:
-    from pipeline.encode_records import EncodeProgress
+    from pipeline.encode.records import EncodeProgress
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -95,7 +95,7 @@ def _lines(line: str) -> Callable[[float, float, str], None]:
 
 @contextmanager
 def encode_progress() -> Iterator[Callable[[EncodeProgress], None]]:
-    """Yields what ``pipeline.encode.encode`` calls with its progress."""
+    """Yields what ``pipeline.encode.run.encode`` calls with its progress."""
     with work_progress("encode", "{done:,} of {total:,} images: {words}") as show:
         yield lambda progress: show(progress.processed, progress.images, words(progress))
 

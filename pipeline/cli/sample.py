@@ -12,7 +12,7 @@ from data_schemas.errors import JobError
 from pipeline.cli.progress_bar import count_progress
 from pipeline.cli.terminal import print_json, say, warn
 
-EXAMPLES = (
+SAMPLE_EXAMPLES = (
     "splatspace sample runs/sprites -n 64 --out samples",
     "splatspace sample runs/mnist -n 100 --out sevens --label 7 --guidance 2 --size 512",
     "splatspace sample runs/sprites -n 2 --out between --interpolate 0,1 --gif",
@@ -80,8 +80,8 @@ def sample(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Generates images: a PNG each, all of them in a grid, and their splats as a store."""
-    from pipeline.cli.numbers import numbers_of
-    from pipeline.generation.sample_job import KnownPart, SampleJob
+    from pipeline.cli.terminal import numbers_of
+    from pipeline.sample.job import KnownPart, SampleJob
 
     if inpaint is not None and recolour is not None:
         raise JobError("--inpaint with --recolour", allowed="one of them")
@@ -121,8 +121,8 @@ def sample(
         steps=steps,
     )
     # Imports that take a second come after the options have been checked.
-    from pipeline.generation.run import load_run
-    from pipeline.generation.sample import sample as run_sample
+    from pipeline.sample.run import load_run
+    from pipeline.sample.sample import sample as run_sample
 
     loaded = load_run(run, device=device)
     other = None if beside is None else load_run(beside, device=device)

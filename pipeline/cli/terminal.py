@@ -1,10 +1,14 @@
-"""What the commands share: where text goes, how errors leave, JSON, signals."""
+"""What the commands share: where text goes, how errors leave, JSON, signals.
+
+Numbers with commas between them, as options of the command line.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -21,7 +25,7 @@ from rich.logging import RichHandler
 from rich.segment import Segment
 from typer.core import TyperGroup
 
-from data_schemas.errors import SplatSpaceError
+from data_schemas.errors import JobError, SplatSpaceError
 from data_schemas.printable import printable, printable_json
 
 logger = logging.getLogger("splatspace")
@@ -237,3 +241,24 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def numbers_of(option: str, text: str, count: int | None = None) -> tuple[float, ...]:
+    """Reads ``1,2.5,3``.
+
+    Args:
+        option: its name, for the message.
+        text: what was given.
+        count: how many there have to be; None for any number but zero.
+
+    Raises:
+        JobError: other text, or another count.
+    """
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(map(math.isfinite, values)) or (count is not None and len(values) != count):
+        wanted = "numbers" if count is None else f"{count} numbers"
+        raise JobError(f"{option} {text}", allowed=f"{wanted} with commas between them")
+    return values

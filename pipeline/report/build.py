@@ -1,4 +1,9 @@
-"""From a store to ``report.json``, ``report.html`` and ``panel.png``."""
+"""From a store to ``report.json``, ``report.html`` and ``panel.png``.
+
+The report that is there, where it still says what the store would.
+
+The files of a report, in a folder or on object storage: written whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +11,22 @@ import logging
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 from upath import UPath
 
-from data_schemas.errors import ReportError
+from data_schemas.errors import ReportError, StoreError
+from data_schemas.files import remove_abandoned, write_file
 from data_schemas.locations import Location, location
-from data_schemas.store import SplatStore
-from data_schemas.stores import require_outside_stores
+from data_schemas.objects import remove_objects, write_object
+from data_schemas.stores.contract import SplatStore
+from data_schemas.stores.open import require_outside_stores
 from encoders.decode import decode
 from pipeline.documents import read_document
-from pipeline.predictability_record import MAXIMUM_IMAGES, Decoder, PredictabilityResult
-from pipeline.report.facts import source_facts, store_facts
-from pipeline.report.figures import Report
-from pipeline.report.panels import Panel, make_panels
-from pipeline.report.sheet import sheet_bytes
+from pipeline.report.figures import Report, source_facts, store_facts
+from pipeline.report.panels import Panel, make_panels, sheet_bytes
+from pipeline.report.predictability_record import MAXIMUM_IMAGES, Decoder, PredictabilityResult
 from pipeline.report.statistics import (
     RowFigures,
     class_figures,
@@ -33,7 +39,54 @@ from pipeline.report.statistics import (
     read_rows,
     size_figures,
 )
-from pipeline.report.writing import remove_file, write_whole
+
+
+def write_whole(path: Location, data: bytes) -> Location:
+    """Writes a file, or leaves what was there; makes the folder if it is missing.
+
+    Args:
+        path: of the file, or the URL of an object.
+        data: all of its bytes.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ReportError: it cannot be written.
+    """
+    if not isinstance(path, Path):
+        try:
+            write_object(path, data)
+        except StoreError as error:
+            raise ReportError(error.got, allowed=error.allowed, next_step="name a local folder with --out") from error
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path)
+        write_file(path, data)
+    except OSError as error:
+        raise ReportError(
+            f"{path} cannot be written ({error.strerror or error})",
+            allowed="a folder that can be written, on a disk that is not full",
+            next_step="name another with --out",
+        ) from error
+    return path
+
+
+def remove_file(path: Location) -> None:
+    """Deletes a file of an earlier report, where there is one.
+
+    Raises:
+        ReportError: it cannot be deleted.
+    """
+    try:
+        if isinstance(path, Path):
+            path.unlink(missing_ok=True)
+        else:
+            remove_objects(path, [""])
+    except (OSError, StoreError) as error:
+        raise ReportError(f"{path} cannot be deleted ({error})", next_step="name another folder with --out") from error
+
 
 logger = logging.getLogger("splatspace.report")
 
@@ -84,8 +137,8 @@ def build_report(
         StoreCorruptError: a row that the report reads fails its checksum.
     """
     # Inside: linear algebra, Matplotlib and Jinja take a second to import, and a report that is there is only read.
-    from pipeline.predictability import measure_predictability
     from pipeline.report.html import render_html
+    from pipeline.report.predictability import measure_predictability
 
     if not store.header.gaussians:
         raise ReportError(
@@ -147,3 +200,31 @@ def read_report(path: str | os.PathLike[str] | UPath) -> Report:
         ReportError: no such file, not a report, or one of a newer version.
     """
     return read_document(location(path), Report, JSON_FILE, made_by="splatspace report STORE")
+
+
+def current_report(store: SplatStore, folder: Location) -> ReportSummary | None:
+    """The report of a store that has not changed since it was made: reading it is a tenth of making it.
+
+    Everything that is cheap is counted again and compared: what the store is, its runs, the quality of all rows,
+    sizes and failures. The predictability and the panels, which follow from the same rows, are taken as they are.
+
+    Args:
+        store: open for reading.
+        folder: of the report.
+
+    Returns:
+        what ``build_report`` returned then; None where there is no report, or where it says anything else.
+    """
+    paths = [folder / name for name in (JSON_FILE, "report.html", "panel.png")]
+    try:
+        report = read_report(paths[0])
+    except ReportError:
+        return None
+    found = PredictabilityResult(report.predictability, report.predictability_reason)
+    counted = assemble(store, read_rows(store), found, [], report.panels_reason)
+    if counted.model_copy(update={"created": report.created, "panels": report.panels}) != report:
+        return None
+    has_panel = bool(report.panels)
+    if not all(path.exists() for path in (paths[:3] if has_panel else paths[:2])):
+        return None
+    return ReportSummary(report, paths[0], paths[1], paths[2] if has_panel else None)

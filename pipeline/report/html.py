@@ -14,11 +14,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from data_schemas.printable import printable
-from data_schemas.store import SplatStore
+from data_schemas.stores.contract import SplatStore
 from pipeline.report.figures import LOSSLESS_PSNR, ClassFigures, Report
 from pipeline.report.panels import Panel, error_factor, picture, png_bytes, splat_picture
 from pipeline.report.plots import cumulative_svg, histogram_svg
-from pipeline.report.wording import (
+from pipeline.report.terminal import (
     cost_line,
     note_words,
     number,

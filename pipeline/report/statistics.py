@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.records import RowState, RunRecord, StoreHeader
-from data_schemas.store import SplatStore
+from data_schemas.stores.contract import SplatStore
 from pipeline.report.figures import (
     LOSSLESS_PSNR,
     ClassFigures,

@@ -8,17 +8,17 @@ from typing import NamedTuple
 
 from data_schemas.errors import SourceError, StoreError
 from data_schemas.locations import resolved
-from pipeline.background import BLACK
-from pipeline.download import Progress
 from pipeline.sources.arrays import open_npy, open_npz
 from pipeline.sources.base import MAX_IMAGE_PIXELS, ImageSource, SourceImage
 from pipeline.sources.cats import SIZE as CATS_SIZE
 from pipeline.sources.cats import open_cats
 from pipeline.sources.cifar10 import open_cifar10
+from pipeline.sources.decoding.background import BLACK
+from pipeline.sources.decoding.resized import ResizedSource
 from pipeline.sources.demo import open_demo
+from pipeline.sources.download import Progress
 from pipeline.sources.folder import open_folder, open_zip
 from pipeline.sources.mnist import open_mnist
-from pipeline.sources.resized import ResizedSource
 from pipeline.sources.sprites import open_sprites
 
 __all__ = ["MAX_IMAGE_PIXELS", "SOURCES", "SPLITS", "ImageSource", "SourceImage", "open_source"]

@@ -1,7 +1,13 @@
-"""The contract of a data source: a fixed list of identifiers, and pixels on demand."""
+"""The contract of a data source: a fixed list of identifiers, and pixels on demand.
+
+Some images of another source, drawn by a seed.
+
+Files of a place that are no images of its data set: counted and named, so that none is lost without a word.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -9,6 +15,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from data_schemas.printable import printable
 from data_schemas.records import SourceRecord
 
 MAX_IMAGE_PIXELS = 50_000_000
@@ -86,3 +93,80 @@ class ImageSource(Protocol):
     def read(self, indices: Sequence[int]) -> list[SourceImage]:
         """Reads images; one that cannot be read comes back with ``failure`` set, never as an exception."""
         ...
+
+
+class DrawnSource:
+    """A seeded choice of another source's images, in its order: sets that are sorted keep their variety.
+
+    Args:
+        source: to draw from.
+        images: how many; all where it has no more.
+        seed: of the choice.
+        among: only of so many first images; None for all.
+    """
+
+    def __init__(self, source: ImageSource, images: int, *, seed: int = 0, among: int | None = None) -> None:
+        total = len(source) if among is None else min(among, len(source))
+        chosen = np.random.default_rng(seed).permutation(total)[:images]
+        self._source, self._chosen = source, [int(index) for index in np.sort(chosen)]
+        names = source.identifiers()
+        self._names = [names[index] for index in self._chosen]
+
+    @property
+    def record(self) -> SourceRecord:
+        """That of the whole source."""
+        return self._source.record
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return self._source.image_shape
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def identifiers(self) -> Sequence[str]:
+        """Names of the chosen images."""
+        return self._names
+
+    def read(self, indices: Sequence[int]) -> list[SourceImage]:
+        """Reads chosen images."""
+        return self._source.read([self._chosen[index] for index in indices])
+
+
+logger = logging.getLogger("splatspace.sources")
+
+NAMED = 3
+"""Names of each kind in the warning; the rest are counted."""
+
+
+class LeftOut(NamedTuple):
+    """Files that are left out for one reason.
+
+    Attributes:
+        names: of the files.
+        reason: why, as it stands before a number: ``hidden``.
+    """
+
+    names: Sequence[str]
+    reason: str
+
+
+def warn_of_left_out(where: str, left_out: Sequence[LeftOut]) -> int:
+    """One warning for a whole place, and how many files it speaks of."""
+    kinds = [kind for kind in left_out if kind.names]
+    count = sum(len(kind.names) for kind in kinds)
+    if count:
+        logger.warning(
+            "%s: %s left out: %s",
+            where,
+            "1 file is" if count == 1 else f"{count:,} files are",
+            ", ".join(f"{kind.reason} {len(kind.names):,} ({some(kind.names, NAMED)})" for kind in kinds),
+        )
+    return count
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """The first names, fit to be shown, and the number of the others."""
+    more = len(names) - most
+    return "; ".join(map(printable, names[:most])) + (f"; and {more:,} more" if more > 0 else "")

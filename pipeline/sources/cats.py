@@ -9,13 +9,12 @@ from pathlib import Path, PurePosixPath
 
 from data_schemas.errors import ImageError, SourceError
 from data_schemas.records import SourceRecord
-from pipeline.download import Progress, RemoteFile, cache_folder, fetch
-from pipeline.sources.base import ImageSource
-from pipeline.sources.digests import digest_of_files, digest_of_listing
+from pipeline.sources.archives import digest_of_files, digest_of_listing
+from pipeline.sources.base import ImageSource, LeftOut, warn_of_left_out
+from pipeline.sources.decoding.formats import HEAD_BYTES, format_of_file
+from pipeline.sources.download import Progress, RemoteFile, cache_folder, fetch
 from pipeline.sources.folder import list_folder, list_zip
 from pipeline.sources.image_files import ImageFile, ImageFileSource, natural_key, without_common_folder
-from pipeline.sources.image_formats import HEAD_BYTES, format_of_file
-from pipeline.sources.left_out import LeftOut, warn_of_left_out
 
 COMMIT = "e9c05ee2d1f624920f1ba9040db7557deabb58fe"
 

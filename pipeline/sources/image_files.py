@@ -16,11 +16,17 @@ from typing import BinaryIO
 
 from data_schemas.errors import ImageError, SourceError
 from data_schemas.records import SourceRecord
-from pipeline.background import BLACK
-from pipeline.sources.base import ImageNote, SourceImage
-from pipeline.sources.decode_image import DecodedImage, ImageHeader, read_header, read_image
-from pipeline.sources.image_formats import HEAD_BYTES, READ_NAMES, ImageFormat, format_of_file, format_of_name, unread
-from pipeline.sources.left_out import LeftOut, some, warn_of_left_out
+from pipeline.sources.base import ImageNote, LeftOut, SourceImage, some, warn_of_left_out
+from pipeline.sources.decoding.background import BLACK
+from pipeline.sources.decoding.decode_image import DecodedImage, ImageHeader, read_header, read_image
+from pipeline.sources.decoding.formats import (
+    HEAD_BYTES,
+    READ_NAMES,
+    ImageFormat,
+    format_of_file,
+    format_of_name,
+    unread,
+)
 
 logger = logging.getLogger("splatspace.sources")
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from data_schemas.errors import SourceError
 from data_schemas.records import SourceRecord
-from pipeline.download import Progress, RemoteFile, cache_folder, fetch
-from pipeline.sources.array_source import ArraySource
+from pipeline.sources.archives import digest_of_files
+from pipeline.sources.arrays import ArraySource
 from pipeline.sources.base import ImageSource
-from pipeline.sources.digests import digest_of_files
+from pipeline.sources.download import Progress, RemoteFile, cache_folder, fetch
 
 logger = logging.getLogger("splatspace.sources")
 

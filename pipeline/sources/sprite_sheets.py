@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import ImageError, SourceError
-from pipeline.sources.decode_image import decode_layer
-from pipeline.sources.zip_members import SafeZip
+from pipeline.sources.archives import SafeZip
+from pipeline.sources.decoding.decode_image import decode_layer
 
 logger = logging.getLogger("splatspace.sources")
 

@@ -8,8 +8,8 @@ import pytest
 
 from data_schemas.errors import StoreError
 from data_schemas.locations import resolved
-from data_schemas.stores import create_store, open_store, require_outside_stores, store_exists
-from tests.data_schemas.store_examples import example_header
+from data_schemas.stores.open import create_store, open_store, require_outside_stores, store_exists
+from tests.data_schemas.stores.store_examples import example_header
 
 
 @pytest.fixture

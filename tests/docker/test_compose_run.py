@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from data_schemas.records import RowState
-from data_schemas.stores import open_store
+from data_schemas.stores.open import open_store
 from flows.catalogue import BY_NAME, DEPLOYMENTS
 from tests.docker.containers import House, compose
 from tests.waiting import free_port, wait_until

@@ -7,7 +7,7 @@ import torch
 
 from data_schemas.splats import layout_for
 from encoders.base import FitSettings
-from encoders.cuda.launches import schedule_on
+from encoders.cuda.slabs import schedule_on
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
 from encoders.recipe import Recipe
 from encoders.render import render

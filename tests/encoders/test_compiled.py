@@ -7,8 +7,8 @@ import sys
 import pytest
 
 import encoders
-from encoders import fit_kernel
 from encoders.compiled import cache_folder
+from encoders.cpu import fit as fit_kernel
 
 SCRIPT = """
 import sys

@@ -10,12 +10,11 @@ import pytest
 from data_schemas.errors import JobError
 from data_schemas.splats import ADDITIVE, NORMALISED, OVER, RGB, RGB_ALPHA
 from encoders.base import FitSettings
+from encoders.cpu.engine import CpuEncoder
 from encoders.decode import decode_with_dead
 from encoders.engines import create_encoder
-from encoders.fit_cpu import CpuEncoder
 from encoders.quality import psnr_of_mean_error
-from encoders.recipe import Recipe
-from encoders.recipe_over import OverRecipe
+from encoders.recipe import OverRecipe, Recipe
 from tests.encoders.encoder_contract import EncoderContract, quality
 from tests.encoders.splat_examples import smooth_images
 
@@ -191,7 +190,7 @@ def test_what_the_cpu_engine_cuts_off_costs_no_quality(codec, monkeypatch):
     )[..., None].astype(np.uint8)
     settings = FitSettings(gaussians=40, steps=150, codec=codec)
     as_it_is = psnr_of_mean_error(quality(CpuEncoder(settings).fit(images), images, codec))
-    monkeypatch.setattr("encoders.fit_cpu.CUT", 6.0)
-    monkeypatch.setattr("encoders.fit_cpu.NORMALISED_CUT", 6.0)
+    monkeypatch.setattr("encoders.cpu.engine.CUT", 6.0)
+    monkeypatch.setattr("encoders.cpu.engine.NORMALISED_CUT", 6.0)
     whole = psnr_of_mean_error(quality(CpuEncoder(settings).fit(images), images, codec))
     assert as_it_is == pytest.approx(whole, abs=0.2)

@@ -6,8 +6,7 @@ import torch
 
 from data_schemas.splats import GREY, GREY_ALPHA, OVER, RGB_ALPHA
 from encoders.decode import decode
-from encoders.render import render
-from encoders.render_over import composite, visibility
+from encoders.render import composite, render, visibility
 from tests.encoders.splat_examples import random_splats
 
 

@@ -9,7 +9,7 @@ import numba
 import pytest
 from numba import types
 
-from encoders.fit_sums import backward, forward
+from encoders.cpu.sums import backward, forward
 
 pytestmark = [
     pytest.mark.slow,

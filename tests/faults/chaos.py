@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.encode import encode
-from pipeline.jobs import EncodeJob, resolve_job
+from pipeline.encode.job import EncodeJob, resolve_job
+from pipeline.encode.run import encode
 from tests.faults.phases import ENDED, PHASES, PLANNED, REFITTED, WRITTEN, Board
 
 COPIES = 60

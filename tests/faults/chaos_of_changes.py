@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from data_schemas.errors import StoreMismatchError
-from pipeline.encode import encode
-from pipeline.jobs import EncodeJob, resolve_job
+from pipeline.encode.job import EncodeJob, resolve_job
+from pipeline.encode.run import encode
 from tests.faults.chaos import Chaos, timed
 from tests.faults.clocks import jumping
 

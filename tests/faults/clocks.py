@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import data_schemas.records
-import data_schemas.writer_lock
-import pipeline.planning
-import pipeline.run_record
+import data_schemas.stores.locks
+import pipeline.encode.finish
+import pipeline.encode.plan
 
 DAYS = 1000
 
@@ -38,5 +38,5 @@ def jumping(dice: random.Random, put: Callable[[Any, str, Any], object] = setatt
 
     put(time, "time", lambda: now() + seconds())
     put(time, "time_ns", lambda: now_ns() + seconds() * 10**9)
-    for module in (data_schemas.records, data_schemas.writer_lock, pipeline.planning, pipeline.run_record):
+    for module in (data_schemas.records, data_schemas.stores.locks, pipeline.encode.plan, pipeline.encode.finish):
         put(module, "datetime", Clock)

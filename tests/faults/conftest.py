@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.encode import encode
-from pipeline.jobs import resolve_job
+from pipeline.encode.job import resolve_job
+from pipeline.encode.run import encode
 from tests.faults.servers import FLOW_IMAGES, FLOW_SETTINGS, Server
 
 

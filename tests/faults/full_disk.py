@@ -17,7 +17,7 @@ from typing import Any
 
 from data_schemas.errors import StoreError
 from data_schemas.records import RowState
-from data_schemas.stores import open_store
+from data_schemas.stores.open import open_store
 from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, pictures, run
 
 IMAGES, SIDE = 120, 24

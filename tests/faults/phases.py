@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import pipeline.encode as encode_module
+import pipeline.encode.run as encode_module
 from data_schemas.records import RowBlock, RowState
-from pipeline.block_decision import BlockInput
-from pipeline.compute.local import LocalCompute
-from pipeline.encode_session import EncodeSession
-from pipeline.planning import Survey
+from pipeline.encode.block_decision import BlockInput
+from pipeline.encode.compute.local import LocalCompute
+from pipeline.encode.plan import Survey
+from pipeline.encode.session import EncodeSession
 
 PHASES = ("planning", "opening", "reading", "fitting", "writing", "finishing")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data_schemas.records import RowState
-from data_schemas.stores import open_store
+from data_schemas.stores.open import open_store
 from tests.waiting import free_port, wait_until
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent

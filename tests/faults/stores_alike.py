@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from data_schemas.records import RowState
-from data_schemas.stores import open_store
+from data_schemas.stores.open import open_store
 
 ROOT_DOCUMENT = "zarr.json"
 HEADER_OF_HDF5 = "metadata/header"

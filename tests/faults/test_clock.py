@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_schemas.redo_log import RedoLog
-from data_schemas.stores import open_store
+from data_schemas.stores.open import open_store
+from data_schemas.stores.redo_log import RedoLog
 from pipeline.report import build_report
 from tests.faults.clocks import jumping
 from tests.faults.stores_alike import assert_alike

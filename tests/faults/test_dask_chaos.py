@@ -17,14 +17,14 @@ import psutil
 import pytest
 from distributed import Future
 
-from data_schemas.stores import open_store
-from pipeline.compute import encode_shards, open_compute
-from pipeline.encode import encode
-from pipeline.jobs import resolve_job
-from pipeline.shards import shards
+from data_schemas.stores.open import open_store
+from pipeline.encode.compute import encode_shards, open_compute
+from pipeline.encode.compute.local import shards
+from pipeline.encode.job import resolve_job
+from pipeline.encode.run import encode
 from tests.faults.servers import REPOSITORY, done_rows, end_group
 from tests.faults.stores_alike import assert_alike, stored_bytes
-from tests.pipeline.compute.runs import images, plan_for, slow, whole_run, workers_of
+from tests.pipeline.encode.compute.runs import images, plan_for, slow, whole_run, workers_of
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -37,8 +37,8 @@ FEW, MANY = (2, 1), (5, 3)
 RUN = """
 import sys
 from pathlib import Path
-from pipeline.encode import encode
-from pipeline.jobs import resolve_job
+from pipeline.encode.run import encode
+from pipeline.encode.job import resolve_job
 from tests.faults.test_dask_chaos import SETTINGS
 if __name__ == "__main__":
     encode(resolve_job(sys.argv[1], Path(sys.argv[2]), compute="dask", workers=2, **SETTINGS))

@@ -14,8 +14,8 @@ import zarr
 from numpy.typing import NDArray
 
 from data_schemas.errors import StoreError, StoreLockedError
-from data_schemas.redo_log import RedoLog
-from data_schemas.stores import open_store
+from data_schemas.stores.open import open_store
+from data_schemas.stores.redo_log import RedoLog
 from encoders.base import FitResult
 from tests.faults.stores_alike import assert_alike
 from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, pictures, run

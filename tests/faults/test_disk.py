@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.encode import encode
-from pipeline.jobs import EncodeJob, resolve_job
+from pipeline.encode.job import EncodeJob, resolve_job
+from pipeline.encode.run import encode
 from tests.faults.full_disk import IMAGES, SIZES, source
 from tests.faults.servers import REPOSITORY, done_rows
 from tests.faults.stores_alike import assert_alike
@@ -95,8 +95,8 @@ RUN = """
 import sys
 from pathlib import Path
 from data_schemas.errors import StoreError
-from pipeline.encode import encode
-from pipeline.jobs import EncodeJob
+from pipeline.encode.run import encode
+from pipeline.encode.job import EncodeJob
 try:
     encode(EncodeJob.model_validate_json(sys.argv[1]))
 except StoreError as error:

@@ -15,8 +15,8 @@ import numpy as np
 import psutil
 import pytest
 
-from pipeline.encode import encode
-from pipeline.jobs import resolve_job
+from pipeline.encode.job import resolve_job
+from pipeline.encode.run import encode
 from tests.faults.servers import REPOSITORY, Server, done_rows, end_group
 from tests.faults.stores_alike import assert_alike
 from tests.waiting import wait_until

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from flows.catalogue import BY_NAME, DEPLOYMENTS, GENERATED, PATCH_HEADS, prefect_yaml
-from models.patch_presets import HEADS
+from models.patches.model import HEADS
 
 SETS = ("mnist", "sprites", "cifar10", "cats", "demo", "folder")
 
@@ -87,5 +87,5 @@ def test_a_generator_learns_from_the_store_of_its_set_and_is_evaluated_where_it_
 @pytest.mark.parametrize("module", ["torch", "numba", "numpy", "prefect", "zarr"])
 def test_it_is_cheap_to_import(module: str) -> None:
     # Every process that imports Prefect imports it, by way of the plugin.
-    code = f"import sys, flows.catalogue, flows.server_process; sys.exit({module!r} in sys.modules)"
+    code = f"import sys, flows.catalogue, flows.server.server; sys.exit({module!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -20,7 +20,7 @@ from flows.catalogue import BY_NAME, CONCURRENCY, DEPLOYMENTS, Deployment
 from flows.encode import encode
 from flows.evaluate import evaluate
 from flows.report import report
-from flows.serving import flow_of, planned_schedule, runner_deployment
+from flows.server.serving import flow_of, planned_schedule, runner_deployment
 from flows.train import train
 
 each = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment.name)

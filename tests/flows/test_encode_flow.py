@@ -24,19 +24,19 @@ from prefect.client.schemas.filters import (
 )
 
 import flows.encode as flow_module
-import flows.shard_runs as shard_module
+import flows.encode as shard_module
 from data_schemas.errors import JobError, QualityError, SplatSpaceError, StoreLockedError, StoreMismatchError
 from data_schemas.records import RowState
-from data_schemas.row_store import RowBlock, RowStore
-from data_schemas.stores import open_store
-from data_schemas.writer_lock import WriterLock
+from data_schemas.stores.base import RowBlock, RowStore
+from data_schemas.stores.locks import WriterLock
+from data_schemas.stores.open import open_store
 from flows.encode import encode as encode_flow
-from pipeline import planning
-from pipeline.compute.local import LocalCompute
-from pipeline.encode import EncodeSummary
-from pipeline.encode import encode as encode_plainly
-from pipeline.encode_records import BlockSummary
-from pipeline.jobs import resolve_job
+from pipeline.encode import plan as planning
+from pipeline.encode.compute.local import LocalCompute
+from pipeline.encode.job import resolve_job
+from pipeline.encode.records import BlockSummary
+from pipeline.encode.run import EncodeSummary
+from pipeline.encode.run import encode as encode_plainly
 from pipeline.sources import open_source
 from tests.faults.stores_alike import assert_alike
 
@@ -162,7 +162,7 @@ class TestFlow:
             opened.append(dataset)
             return open_source(dataset, **options)
 
-        monkeypatch.setattr("pipeline.job_source.open_source", counted)
+        monkeypatch.setattr("pipeline.encode.inputs.open_source", counted)
         out = tmp_path / "demo.zarr"
         summary = run_flow("demo", out, images_per_task=BLOCK_ROWS, min_psnr=5.0, min_psnr_p1=5.0, **FEW)
         assert opened == ["demo"], "the source is opened once for all tasks"

@@ -19,17 +19,17 @@ from data_schemas.errors import JobError, QualityError, SamplingError, SplatSpac
 from flows.ablate import ablate as ablate_flow
 from flows.artifacts import LARGEST_SHEET_BYTES
 from flows.evaluate import evaluate as evaluate_flow
-from flows.evaluation_artifact import evaluation_markdown
-from flows.once import report_of
+from flows.generator_artifacts import evaluation_markdown
+from flows.server.once import report_of
 from flows.train import train as train_flow
 from models.checkpoint import load_checkpoint
-from pipeline.generation import ablation as ablation_module
-from pipeline.generation.evaluation_report.figures import FittedFigures
-from pipeline.generation.evaluation_report.reading import read_evaluation
-from pipeline.generation.jobs import resolve_train_job
-from pipeline.generation.train import train
-from pipeline.generation.train_records import TrainSummary
-from tests.pipeline.generation.training_runs import make_store
+from pipeline.evaluate.ablate import ablate as ablation_module
+from pipeline.evaluate.figures import FittedFigures
+from pipeline.evaluate.reading import read_evaluation
+from pipeline.train.job import resolve_train_job
+from pipeline.train.state import TrainSummary
+from pipeline.train.train import train
+from tests.pipeline.training_runs import make_store
 
 pytestmark = [
     pytest.mark.prefect,
@@ -133,7 +133,7 @@ class TestTraining:
     def test_a_training_that_fails_shows_how_far_it_came(
         self, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from pipeline.generation.train_loop import TrainLoop
+        from pipeline.train.loop import TrainLoop
 
         original = TrainLoop._step
 

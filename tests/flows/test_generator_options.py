@@ -13,9 +13,10 @@ import flows.ablate
 import flows.train
 from pipeline.cli import ablate as ablate_command
 from pipeline.cli import train as train_command
-from pipeline.generation import ablation_job, train_request
-from pipeline.generation.ablation_job import resolve_ablate_job
-from pipeline.generation.train_request import requested_job
+from pipeline.evaluate.ablate import job as ablation_job
+from pipeline.evaluate.ablate.job import resolve_ablate_job
+from pipeline.train import request as train_request
+from pipeline.train.request import requested_job
 
 
 class ReachedError(Exception):

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_schemas.stores import open_store
+from data_schemas.stores.open import open_store
 from flows.catalogue import BY_NAME
-from flows.server_process import RECORD
+from flows.server.server import RECORD
 from tests.flows.terminal import PROC, Terminal
 from tests.waiting import wait_until
 

@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-import flows.progress_artifact as progress_module
-from flows.progress_artifact import ProgressArtifact, ProgressBar
-from pipeline.encode_records import BlockSummary, EncodePlan
+import flows.artifacts as progress_module
+from flows.artifacts import ProgressArtifact, ProgressBar
+from pipeline.encode.records import BlockSummary, EncodePlan
 
 PLAN = cast(EncodePlan, SimpleNamespace(images=8, pending=8))
 

@@ -11,8 +11,8 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from data_schemas.errors import JobError, QualityError, StoreError
 from flows.report import report as report_flow
-from pipeline.encode import encode
-from pipeline.jobs import resolve_job
+from pipeline.encode.job import resolve_job
+from pipeline.encode.run import encode
 from pipeline.report import read_report
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]

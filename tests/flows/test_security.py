@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.server import (
+from flows.server.server import (
+    RECORD,
     Server,
     ServerError,
     answers,
@@ -27,7 +28,6 @@ from flows.server import (
     lets_others_in,
     server_at,
 )
-from flows.server_process import RECORD
 from tests.flows.terminal import PROC, Terminal
 from tests.waiting import free_port, wait_until
 
@@ -253,7 +253,7 @@ class TestAddress:
 def test_the_server_ends_with_the_process_that_started_it() -> None:
     # The part that watches, without the server: it stops its own process when the pipe closes.
     code = (
-        "import os, time; from flows.server_process import stop_with_the_starter as watch;"
+        "import os, time; from flows.server.server import stop_with_the_starter as watch;"
         "watch(os.dup(0)); print('ready', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)

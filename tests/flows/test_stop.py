@@ -18,16 +18,16 @@ import torch
 
 from data_schemas.errors import StoppedError
 from data_schemas.records import RowState
-from data_schemas.stores import open_store
+from data_schemas.stores.open import open_store
 from flows.stop import run_stoppably, settling
 from models.checkpoint import load_checkpoint
-from pipeline.encode import encode
-from pipeline.generation.jobs import resolve_train_job
-from pipeline.generation.logs import read_lines
-from pipeline.generation.train import train
-from pipeline.jobs import resolve_job
+from pipeline.encode.job import resolve_job
+from pipeline.encode.run import encode
+from pipeline.train.job import resolve_train_job
+from pipeline.train.log import read_lines
+from pipeline.train.train import train
 from tests.flows.terminal import PROC, Terminal
-from tests.pipeline.generation.training_runs import make_store
+from tests.pipeline.training_runs import make_store
 from tests.waiting import wait_until
 
 

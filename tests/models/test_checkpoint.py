@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from data_schemas import durable_files
+from data_schemas import files as durable_files
 from data_schemas.errors import CheckpointError
 from models.checkpoint import CHECKPOINT_VERSION, load_checkpoint, read_config, save_checkpoint
 

@@ -8,7 +8,7 @@ from scipy.fft import dctn
 from torch import Tensor
 
 from models.image_losses import cosine_waves, gradient_loss, wave_loss
-from tests.models.networks import noise
+from tests.models.small_networks import noise
 
 
 @pytest.mark.parametrize("loss", [gradient_loss, wave_loss])

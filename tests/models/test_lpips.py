@@ -10,8 +10,8 @@ import torch
 from torchmetrics.functional.image import lpips as reference
 
 from data_schemas.errors import CheckpointError
-from models.lpips import BACKBONE_FILE, Lpips
-from tests.models.networks import noise
+from models.image_losses import BACKBONE_FILE, Lpips
+from tests.models.small_networks import noise
 from tests.models.vgg_weights import save_vgg, vgg_features
 
 LINEAR = Path(str(importlib.resources.files("torchmetrics") / "functional" / "image" / "lpips_models" / "vgg.pth"))

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from data_schemas.errors import JobError
 from models.base import DataSpec, Denoiser
 from models.registry import MODELS, PRESETS, ModelCost, build_model, measure_model, step_gflop
-from tests.models.networks import awakened, grid_anchors, noise, ready_model, splat_spec
+from tests.models.small_networks import awakened, grid_anchors, noise, ready_model, splat_spec
 
 Costs = dict[tuple[str, str], ModelCost]
 SPRITES = DataSpec("splats", gaussians=150, features=8, anchors=grid_anchors(15, 10), layout="rgb")

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from models.lpips import CONVOLUTIONS
+from models.image_losses import CONVOLUTIONS
 
 
 def vgg_features(seed: int = 0) -> nn.Sequential:

@@ -13,3 +13,8 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with serving() as state:
         yield state
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _previews(brief_previews: None) -> None:
+    """Every training of this folder is one of a few steps."""

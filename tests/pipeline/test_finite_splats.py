@@ -11,18 +11,18 @@ from typer.testing import CliRunner
 
 from data_schemas.errors import StoreCorruptError
 from data_schemas.records import RowBlock
-from data_schemas.stores import open_store
+from data_schemas.stores.open import open_store
 from encoders.decode import decode
 from pipeline.cli import app
 from pipeline.finite_splats import require_finite
-from pipeline.generation.latents import TrainingRows
-from pipeline.generation.real_images import renderings
 from pipeline.report.panels import make_panels
 from pipeline.report.statistics import read_rows
+from pipeline.store_images import renderings
+from pipeline.train.rows import TrainingRows
 from pipeline.verify import verify
 from tests.pipeline.changed_rows import change_rows
-from tests.pipeline.generation.tiny_runs import small_store
-from tests.pipeline.generation.training_runs import job_of
+from tests.pipeline.tiny_runs import small_store
+from tests.pipeline.training_runs import job_of
 
 BAD = 5
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from data_schemas.errors import JobError
-from pipeline.generation.evaluate_job import EvaluateJob
-from pipeline.generation.jobs import resolve_train_job
-from pipeline.generation.sample_job import SampleJob
-from pipeline.generation.train_request import requested_job
-from pipeline.jobs import resolve_job
+from pipeline.encode.job import resolve_job
+from pipeline.evaluate.job import EvaluateJob
+from pipeline.sample.job import SampleJob
+from pipeline.train.job import resolve_train_job
+from pipeline.train.request import requested_job
 from pipeline.whole_numbers import LARGEST_SEED, require_seed, whole_number
 
 LONG = "9" * 5000

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from data_schemas.stores import open_store
+from data_schemas.stores.open import open_store
 from pipeline.cli import app
 from pipeline.cli.app import COMMANDS
 
@@ -201,7 +201,7 @@ def test_unexpected_errors_show_a_traceback_only_when_asked(stores: Path, monkey
 def test_ctrl_c_stops_with_130_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import signal
 
-    from pipeline.encode_session import EncodeSession
+    from pipeline.encode.session import EncodeSession
 
     read = EncodeSession.read
 

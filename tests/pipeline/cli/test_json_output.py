@@ -14,16 +14,16 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from data_schemas.errors import StoppedError
-from data_schemas.stores import open_store
+from data_schemas.stores.open import open_store
 from models import registry
 from pipeline.cli import app
 from pipeline.cli.app import COMMANDS
-from pipeline.generation import evaluate as evaluation
-from pipeline.generation import train_loop
-from pipeline.generation.flops import StepTime
+from pipeline.evaluate import evaluate as evaluation
+from pipeline.evaluate.flops import StepTime
+from pipeline.train import loop as train_loop
 from tests.pipeline.encode.fakes import ArrayImages, pictures
 from tests.pipeline.encode.fakes import run as encode
-from tests.pipeline.generation.training_runs import trained
+from tests.pipeline.training_runs import trained
 
 pytestmark = pytest.mark.usefixtures("brief_features", "brief_previews")
 

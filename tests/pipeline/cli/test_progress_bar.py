@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pipeline.cli import progress_bar
 from pipeline.cli.progress_bar import encode_progress, work_progress
-from pipeline.encode_records import EncodeProgress
+from pipeline.encode.records import EncodeProgress
 
 LINE = "step {done:,} of {total:,}: {words}"
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from data_schemas.durable_files import partial_name
+from data_schemas.files import partial_name
 from pipeline.cli import app
 from pipeline.cli.app import COMMANDS
 from pipeline.cli.terminal import interrupted_by_terminate
-from tests.pipeline.generation.training_runs import make_store
+from tests.pipeline.training_runs import make_store
 
 
 def splatspace(*arguments: Any) -> Result:
@@ -43,12 +43,12 @@ def terminated(function: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("arguments", "where", "name"),
     [
-        (["convert", "STORE", "OUT.h5"], "pipeline.convert.StoreSink", "write"),
-        (["convert", "STORE", "OUT"], "pipeline.convert_torch_folder.TorchFolderSink", "write"),
-        (["report", "STORE", "--out", "OUT"], "data_schemas.durable_files.os", "fsync"),
+        (["convert", "STORE", "OUT.h5"], "pipeline.convert.convert.StoreSink", "write"),
+        (["convert", "STORE", "OUT"], "pipeline.convert.torch_folder.TorchFolderSink", "write"),
+        (["report", "STORE", "--out", "OUT"], "data_schemas.files.os", "fsync"),
         (["verify", "STORE"], "pipeline.verify", "_check_rows"),
-        (["export", "STORE", "--image", "0", "--out", "OUT.svg"], "data_schemas.durable_files.os", "fsync"),
-        (["render", "STORE", "--image", "0", "--out", "OUT.png"], "data_schemas.durable_files.os", "fsync"),
+        (["export", "STORE", "--image", "0", "--out", "OUT.svg"], "data_schemas.files.os", "fsync"),
+        (["render", "STORE", "--image", "0", "--out", "OUT.png"], "data_schemas.files.os", "fsync"),
     ],
 )
 def test_sigterm_leaves_with_130_and_nothing_half_made(

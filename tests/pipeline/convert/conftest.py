@@ -11,7 +11,7 @@ import pytest
 
 from data_schemas.records import RowBlock, RowState, SourceRecord, StoreHeader, content_hash
 from data_schemas.splats import CodecName, SplatDtype, layout_for
-from data_schemas.stores import create_store, open_store
+from data_schemas.stores.open import create_store, open_store
 from encoders.decode import decode, to_uint8
 from encoders.quality import psnr, ssim
 

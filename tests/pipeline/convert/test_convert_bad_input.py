@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from data_schemas.errors import JobError, SplatSpaceError, StoreError
 from data_schemas.published_layouts import ConversionOptions
 from pipeline.cli import app
-from pipeline.convert import convert
+from pipeline.convert.convert import convert
 
 
 def save(folder, index, content):
@@ -100,7 +100,7 @@ def test_a_file_with_something_else_is_named_with_the_reason(folder, tmp_path, c
 
 
 def test_an_enormous_file_is_not_opened(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.convert_torch_folder.MAX_FILE_BYTES", 4000)
+    monkeypatch.setattr("pipeline.convert.torch_folder.MAX_FILE_BYTES", 4000)
     save(folder, 5, {**good(), "loss_history": [0.5] * 5000})
     assert "more than 4000" in failure_of(folder, tmp_path)["gaussian_representation_5"]
 
@@ -301,7 +301,7 @@ def test_an_unknown_entry_beside_a_record_is_an_error(written_folder, tmp_path):
 SMALL_DISK = """
 import resource, sys
 from data_schemas.errors import StoreError
-from pipeline.convert import convert
+from pipeline.convert.convert import convert
 
 source, target, layout, size = sys.argv[1:]
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), resource.RLIM_INFINITY))

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.convert import render_stamps
 from data_schemas.errors import JobError, StoreError
 from data_schemas.published_layouts import ConversionOptions, detect_layout
 from data_schemas.records import RowState, SourceRecord
@@ -10,8 +11,7 @@ from data_schemas.splats import GREY
 from encoders.decode import decode, to_uint8
 from encoders.quality import psnr
 from encoders.render import render
-from pipeline.convert import convert
-from pipeline.published_stamp_renderer import render_stamps
+from pipeline.convert.convert import convert
 from pipeline.sources.base import SourceImage
 
 TARGETS = {

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.records import SourceRecord
-from encoders.anchors import anchors
 from encoders.base import Encoder, FitResult, FitSettings
-from pipeline.encode import EncodeSummary, encode
-from pipeline.jobs import EncodeJob, resolve_job
+from encoders.start.begin import anchors
+from pipeline.encode.job import EncodeJob, resolve_job
+from pipeline.encode.run import EncodeSummary, encode
 from pipeline.sources.base import SourceImage
 
 GAUSSIANS = 6

@@ -11,15 +11,15 @@ import torch
 from data_schemas.errors import JobError, StoreError, StoreMismatchError
 from data_schemas.records import SourceRecord, StoreHeader
 from data_schemas.splats import GREY_ALPHA, OVER, RGB_ALPHA
-from data_schemas.stores import open_store
+from data_schemas.stores.open import open_store
 from encoders.decode import decode_with_dead, to_uint8
 from encoders.quality import psnr
 from encoders.render import render
-from pipeline.convert import convert
-from pipeline.encode import encode
-from pipeline.jobs import EncodeJob, resolve_job
-from pipeline.quantise import quantise
-from pipeline.render_store import render_image
+from pipeline.convert.convert import convert
+from pipeline.encode.block_decision import quantise
+from pipeline.encode.job import EncodeJob, resolve_job
+from pipeline.encode.run import encode
+from pipeline.render import render_image
 from pipeline.report import build_report
 from pipeline.verify import verify
 

@@ -17,18 +17,18 @@ from upath import UPath
 
 from data_schemas.errors import JobError, StoreError, StoreLockedError
 from data_schemas.locations import location
-from data_schemas.remote_objects import object_sizes, read_object, read_objects
-from data_schemas.stores import open_store
+from data_schemas.objects import object_sizes, read_object, read_objects
+from data_schemas.stores.open import open_store
 from pipeline.cli import app
-from pipeline.compare import compare_stores, write_comparison
-from pipeline.convert import convert
-from pipeline.encode import encode
-from pipeline.encode_records import EncodePlan
+from pipeline.convert.convert import convert
+from pipeline.encode.job import EncodeJob, resolve_job
+from pipeline.encode.plan import plan_encode
+from pipeline.encode.records import EncodePlan
+from pipeline.encode.run import encode
 from pipeline.info import store_info
-from pipeline.jobs import EncodeJob, resolve_job
-from pipeline.planning import plan_encode
-from pipeline.render_store import render_image
+from pipeline.render import render_image
 from pipeline.report import build_report, read_report
+from pipeline.report.compare import compare_stores, write_comparison
 from pipeline.verify import verify
 from tests.pipeline.encode.fakes import GAUSSIANS, ArrayImages, SamplingEncoder, pictures
 
@@ -184,12 +184,12 @@ def test_dask_workers_write_their_own_objects(s3_bucket: str, tmp_path: Path) ->
 def test_a_killed_run_on_s3_is_finished_by_the_next(
     s3_bucket: str, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_schemas.remote_lock.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("data_schemas.stores.locks.SETTLE_SECONDS", 0.0)
     url = f"{s3_bucket}/killed-run.zarr"
     options = {"limit": 64, "steps": 3, "gaussians": 6, "block_rows": 8, "workers": 1}
     code = f"""
-from pipeline.encode import encode
-from pipeline.jobs import resolve_job
+from pipeline.encode.run import encode
+from pipeline.encode.job import resolve_job
 encode(resolve_job("demo", {url!r}, **{options!r}))
 """
     child = subprocess.Popen([sys.executable, "-c", code], cwd=repository)

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from encoders.base import FEWEST_PER_CALL, MOST_PER_CALL, FitResult, FitSettings, images_for_processor
 from encoders.engines import create_encoder
-from pipeline.block_work import BlockEncoder
-from pipeline.encode import EncodePlan, encode
-from pipeline.planning import BLOCK_BYTES, survey
-from pipeline.shards import BLOCKS_ON_A_CARD, blocks_per_shard, shards
+from pipeline.encode.block import BlockEncoder
+from pipeline.encode.compute.local import BLOCKS_ON_A_CARD, blocks_per_shard, shards
+from pipeline.encode.plan import BLOCK_BYTES, survey
+from pipeline.encode.run import EncodePlan, encode
 from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, job_for, pictures
-from tests.pipeline.encode.test_encode_run import assert_same_rows
+from tests.pipeline.encode.test_run import assert_same_rows
 
 
 def asking_for(images: int) -> SamplingEncoder:

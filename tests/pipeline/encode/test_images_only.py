@@ -9,18 +9,18 @@ import pytest
 
 from data_schemas.errors import JobError, ReportError, StoreError, StoreMismatchError
 from data_schemas.records import RowState
-from data_schemas.stores import open_store
+from data_schemas.stores.open import open_store
 from encoders.base import FitSettings
 from encoders.engines import create_encoder
-from pipeline.convert import convert
-from pipeline.encode import encode
-from pipeline.generation.train import train
+from pipeline.convert.convert import convert
+from pipeline.encode.job import resolve_job
+from pipeline.encode.run import encode
 from pipeline.info import store_info
-from pipeline.jobs import resolve_job
 from pipeline.report import build_report
+from pipeline.train.train import train
 from pipeline.verify import verify
 from tests.pipeline.encode.fakes import ArrayImages, pictures
-from tests.pipeline.generation.training_runs import job_of
+from tests.pipeline.training_runs import job_of
 
 pytestmark = pytest.mark.usefixtures("brief_previews")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_schemas.records import SourceRecord, StoreHeader
-from pipeline.quantise import SMALLEST_SIGMA, quantise
+from pipeline.encode.block_decision import SMALLEST_SIGMA, quantise
 
 
 def header(**changes: Any) -> StoreHeader:

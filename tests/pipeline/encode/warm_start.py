@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from pipeline.encode import encode
-from pipeline.jobs import resolve_job
+from pipeline.encode.job import resolve_job
+from pipeline.encode.run import encode
 
 with tempfile.TemporaryDirectory() as _folder:
     encode(resolve_job("demo", Path(_folder, "warm.h5"), limit=1, steps=1, gaussians=4, workers=1))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from data_schemas.records import RowBlock, RowState, RunRecord, SourceRecord, StoreHeader, content_hash
 from data_schemas.splats import layout_for
-from data_schemas.store import ARRAYS, SplatStore, block_range
+from data_schemas.stores.contract import ARRAYS, SplatStore, block_range
 from encoders.decode import decode, decode_with_dead, to_uint8
 from encoders.quality import psnr, ssim
 

@@ -9,8 +9,7 @@ from rich.console import Console
 
 from data_schemas.errors import ReportError, StoreMismatchError
 from data_schemas.records import RowState
-from pipeline.compare import Comparison, compare_stores, write_comparison
-from pipeline.comparison_table import comparison_table
+from pipeline.report.compare import Comparison, compare_stores, comparison_table, write_comparison
 from pipeline.report.figures import LOSSLESS_PSNR
 
 

@@ -10,9 +10,9 @@ from data_schemas.records import RowState
 from data_schemas.splats import GREY, RGB, RGB_ALPHA
 from encoders.base import FitSettings
 from encoders.engines import create_encoder
-from pipeline import predictability
-from pipeline.predictability import MINIMUM_IMAGES, measure_predictability, predictability_of, reduced
-from pipeline.splat_coordinates import log_covariance, splat_numbers, whiten
+from pipeline.report import predictability
+from pipeline.report.predictability import MINIMUM_IMAGES, measure_predictability, predictability_of, reduced
+from pipeline.report.splat_coordinates import log_covariance, splat_numbers, whiten
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from data_schemas.errors import ArchiveError, SourceError
-from pipeline.presets import PRESETS
+from pipeline.encode.presets import PRESETS
 from pipeline.sources import SOURCES, open_source
-from pipeline.sources.demo import DemoSource
-from pipeline.sources.demo_characters import CALLINGS
+from pipeline.sources.demo import CALLINGS, DemoSource
 
 
 def cats(encoded, picture, count=12, repeats=5):

@@ -1,0 +1,1 @@
+"""Engines on torch's automatic gradients: ``reference`` and ``gsplat``."""

@@ -1,0 +1,116 @@
+"""Where the Gaussians of a sum lie: factors of their weights, boxes of pixels that they reach, and the room they need.
+
+See ``encoders.cpu.sums``, which sums over these boxes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from encoders.compiled import compiled
+from encoders.frame import LOG_A, LOG_C, B, X, Y
+from encoders.vector import (
+    LANES,
+    ceil,
+    entry,
+    exponential,
+    exponential_to_rounding,
+    floor,
+    fused,
+    load,
+    magnitude,
+    maximum,
+    minimum,
+    splat,
+    square_root,
+    store,
+)
+
+BIAS = 55.0
+_DEEPEST = 78.0
+_STEEPEST = 80.0
+
+RUN = 16
+"""Rows after which an exact sum begins its chain of multiplications anew: an error e of the quotient grows to e t^2 / 2
+within t rows. The fit goes on for whole boxes, which are lower than that as a rule."""
+
+# Rows of the table of derived quantities, each [gaussian].
+FACTOR_A, FACTOR_C, QUOTIENT, LEFT, VECTORS, TOP, ROWS, CHAIN, HALF, SLOPE = range(10)
+DERIVED = 10
+
+
+@compiled
+def derive(theta, derived, padded, height, width, cut):
+    """Factors and boxes of all Gaussians, eight at a time."""
+    for n in range(0, padded, LANES):
+        store(derived, FACTOR_A * padded + n, exponential(load(theta, LOG_A * padded + n)))
+        store(derived, FACTOR_C * padded + n, exponential(load(theta, LOG_C * padded + n)))
+    place_boxes(theta, derived, padded, height, width, cut)
+
+
+@compiled
+def place_boxes(theta, derived, padded, height, width, cut, exact=None):
+    """Boxes of all Gaussians whose factors a and c are in ``derived`` already, eight at a time."""
+    zero, half = splat(0.0), splat(0.5)
+    wide, high = splat(np.float32(width)), splat(np.float32(height))
+    reach = splat(cut)
+    for n in range(0, padded, LANES):
+        x, y = load(theta, X * padded + n), load(theta, Y * padded + n)
+        b = load(theta, B * padded + n)
+        a, c = load(derived, FACTOR_A * padded + n), load(derived, FACTOR_C * padded + n)
+        stiffness = fused(b, b, c * c)
+        half_x = reach * square_root(stiffness) / (a * c)
+        half_y = reach / c
+        left = floor(maximum(x - half_x, zero))
+        right = ceil(minimum(x + half_x, wide))
+        top = floor(maximum(y - half_y, zero))
+        bottom = ceil(minimum(y + half_y, high))
+        vectors = ceil((right - left) * splat(1 / LANES))
+        rows = bottom - top
+        # Off the canvas on any side: no vectors at all.
+        vectors = maximum(vectors, zero)
+        rows = maximum(rows, zero)
+        dx0, dy0 = left + half - x, top + half - y
+        dx1, dy1 = fused(vectors, splat(LANES), dx0 - splat(1.0)), dy0 + rows
+        u = maximum(
+            maximum(magnitude(fused(a, dx0, b * dy0)), magnitude(fused(a, dx0, b * dy1))),
+            maximum(magnitude(fused(a, dx1, b * dy0)), magnitude(fused(a, dx1, b * dy1))),
+        )
+        v = c * maximum(magnitude(dy0), magnitude(dy1))
+        depth = half * fused(u, u, v * v)
+        slope = fused(magnitude(b), u, half * stiffness + c * v)
+        # 1 where the chain of multiplications stays inside float32: depth and slope below their limits.
+        chain = minimum(splat(_DEEPEST + BIAS) - depth, splat(_STEEPEST) - slope)
+        if exact is None:
+            store(derived, QUOTIENT * padded + n, exponential(zero - stiffness))
+        else:
+            store(derived, QUOTIENT * padded + n, exponential_to_rounding(zero - stiffness))
+        store(derived, LEFT * padded + n, left)
+        store(derived, VECTORS * padded + n, vectors)
+        store(derived, TOP * padded + n, top)
+        store(derived, ROWS * padded + n, rows)
+        store(derived, CHAIN * padded + n, chain)
+        store(derived, HALF * padded + n, reach / a)
+        store(derived, SLOPE * padded + n, b / a)
+
+
+@compiled
+def room(derived, count, padded, exact=None):
+    """How many numbers a forward pass keeps for the backward pass: of chains, of spans, of their layout.
+
+    Asked before every pass, since the room for the greatest possible boxes would be gigabytes for a photograph.
+    """
+    chains, spans, layout = 0, 0, 0
+    for n in range(count):
+        vectors, rows = int(entry(derived, VECTORS * padded + n)), int(entry(derived, ROWS * padded + n))
+        if vectors == 0 or rows == 0:
+            continue
+        if entry(derived, CHAIN * padded + n) > np.float32(0):
+            runs = 1 if exact is None else (rows + RUN - 1) // RUN
+            chains += 2 * LANES * vectors * runs
+        else:
+            # A span is at most two reaches and two rounded columns long, and no longer than its box.
+            columns = min(float(vectors * LANES), 2.0 * entry(derived, HALF * padded + n) + 2.0)
+            spans += rows * (int(columns) // LANES + 1) * LANES
+            layout += (rows + LANES - 1) // LANES * LANES
+    return chains, spans, layout

@@ -1,0 +1,119 @@
+"""Engine ``cpu``: every image in one compiled call, images in parallel over the cores."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_schemas.splats import NORMALISED, NORMALISED_EPSILON
+from encoders.base import FitResult, FitSettings, images_for_processor
+from encoders.frame import to_splats
+from encoders.recipe import CUT, NORMALISED_CUT, Recipe
+from encoders.start.begin import Starts, begin
+
+_IMAGES_PER_CALL = 8
+"""Images fitted between two looks at ``should_stop``: well under a second of work at 64x64."""
+
+
+class CpuEncoder:
+    """Fits with ``encoders.cpu.fit`` on a pool of threads; the compiled code holds no interpreter lock.
+
+    Args:
+        settings: what decides the splats.
+        workers: threads; None takes every core. The result does not depend on it.
+        recipe: constants of the optimiser; None takes the defaults.
+        starts: where Gaussians begin; None takes ``encoders.start.begin.begin``.
+    """
+
+    name = "cpu"
+
+    def __init__(
+        self,
+        settings: FitSettings,
+        *,
+        workers: int | None = None,
+        recipe: Recipe | None = None,
+        starts: Starts | None = None,
+    ) -> None:
+        self.settings = settings
+        self.workers = max(1, workers or os.cpu_count() or 1)
+        self._recipe = recipe or Recipe()
+        self._cut = NORMALISED_CUT if settings.codec == NORMALISED else CUT
+        self._starts = starts
+
+    @property
+    def device(self) -> str:
+        """The processor and the number of threads."""
+        return f"cpu ({platform.machine()}, {self.workers} threads)"
+
+    def recipe(self) -> dict[str, Any]:
+        """Every constant of the optimiser, and of starts that were handed in."""
+        constants = {**self._recipe.as_dict(), "cut": self._cut}
+        return constants if self._starts is None else {**constants, "refine": self._starts.recipe()}
+
+    def images_per_call(self, height: int, width: int, channels: int) -> int:
+        """About a second of work; see :class:`encoders.base.Encoder`."""
+        return images_for_processor(self.settings.gaussians, height, width)
+
+    def fit(self, images: NDArray[np.uint8], *, should_stop: Callable[[], bool] | None = None) -> FitResult:
+        """Fits a batch; see :class:`encoders.base.Encoder`.
+
+        Args:
+            images: uint8 [image, height, width, channel], channel 1 or 3.
+            should_stop: polled between handfuls of images.
+
+        Raises:
+            InterruptedError: ``should_stop`` answered True.
+        """
+        # Inside, as in ``begin``: a run that finds every image done makes an engine, and needs no Numba.
+        from encoders.cpu.fit import fit_images
+
+        count, height, width, channels = images.shape
+        settings, recipe = self.settings, self._recipe
+        frames = np.empty((count, settings.gaussians, 5 + channels), np.float32)
+        steps_taken = np.zeros(count, np.int32)
+        errors = np.zeros(count, np.float32)
+        normalised = settings.codec == NORMALISED
+        target = -1.0
+        if settings.target_psnr is not None:
+            target = 0.5 * height * width * channels * 10 ** (-settings.target_psnr / 10)
+        fixed = (
+            recipe.schedule(settings.steps, settings.rounds),
+            np.array([recipe.beta1, recipe.beta2, recipe.epsilon], np.float32),
+            np.array([recipe.margin, recipe.least_log, recipe.greatest_log, recipe.greatest_slope], np.float32),
+            np.float32(target),
+            (1,) * (channels + normalised),
+            settings.colours == "bounded",
+            np.float32(NORMALISED_EPSILON),
+            np.float32(self._cut),
+            settings.steps // 2,
+            recipe.reseed_every,
+            int(recipe.reseed_until * settings.steps),
+            np.float32(recipe.reach(settings, height, width)),
+        )
+
+        def part(rows: slice) -> float:
+            if should_stop is not None and should_stop():
+                raise InterruptedError("the fit was asked to stop")
+            before = time.thread_time()
+            batch = np.ascontiguousarray(images[rows])
+            starts = begin(batch, settings, recipe.start) if self._starts is None else self._starts(batch)
+            fit_images(batch, starts, frames[rows], steps_taken[rows], errors[rows], *fixed)
+            return time.thread_time() - before
+
+        # No images: compiles, or loads what was compiled, before any time is taken and on one thread.
+        part(slice(0, 0))
+        parts = [slice(first, first + _IMAGES_PER_CALL) for first in range(0, count, _IMAGES_PER_CALL)]
+        if self.workers == 1 or len(parts) <= 1:
+            core_seconds = sum(map(part, parts))
+        else:
+            with ThreadPoolExecutor(self.workers) as pool:
+                core_seconds = sum(pool.map(part, parts))
+        return FitResult(splats=to_splats(frames, height, width), steps=steps_taken, core_seconds=core_seconds)

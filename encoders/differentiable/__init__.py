@@ -1,0 +1,1 @@
+"""Renderers with gradients, compiled: splats on whole images and on patches."""

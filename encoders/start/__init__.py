@@ -1,0 +1,1 @@
+"""Where the Gaussians of a fit begin."""

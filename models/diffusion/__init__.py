@@ -1,0 +1,1 @@
+"""What is predicted, along which path, and how it is sampled; knows no network."""

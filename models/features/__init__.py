@@ -1,0 +1,1 @@
+"""What networks see of splats and images: numbers of about unit variance, and the way back."""

@@ -1,0 +1,1 @@
+"""The networks that denoise whole images."""

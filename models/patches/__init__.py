@@ -1,0 +1,1 @@
+"""The patch models: one trunk, four heads."""

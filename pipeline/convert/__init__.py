@@ -1,0 +1,1 @@
+"""Between zarr, HDF5 and the published layouts."""

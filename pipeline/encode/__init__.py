@@ -1,0 +1,1 @@
+"""Images to a store: the job, the plan, the blocks, the record of the run."""

@@ -1,0 +1,125 @@
+"""The end of a run: its record in the store's header, and what is said of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import numpy as np
+
+from data_schemas.records import RowState, RunRecord
+from data_schemas.stores.contract import SplatStore
+from encoders.base import Encoder
+from pipeline.encode.plan import attribution_path
+from pipeline.encode.records import BlockSummary, EncodePlan, EncodeSummary
+from pipeline.sources.base import NOTE_STEPS, NOTE_WORDS
+
+logger = logging.getLogger("splatspace.encode")
+
+ROWS_AT_ONCE = 2**20
+
+MOST_NAMED = 5
+"""Names in one warning; the summary of the run has all."""
+
+RECORDED_PACKAGES = ("splatspace", "numpy", "numba", "torch", "zarr", "h5py")
+
+
+def finish_run(
+    store: SplatStore, plan: EncodePlan, summaries: Iterable[BlockSummary], encoder: Encoder
+) -> EncodeSummary:
+    """Records a run and commits.
+
+    Args:
+        store: open for writing, with its lock.
+        plan: of the run.
+        summaries: of its blocks, in any order.
+        encoder: the engine, for its name and device.
+    """
+    total = BlockSummary.merge(summaries)
+    record = _record_run(store, plan, total, encoder)
+    _tell_notes(total)
+    psnr = total.psnr
+    attribution = attribution_path(plan.store)
+    return EncodeSummary(
+        store=plan.store,
+        rows=len(store),
+        rows_done=_rows_done(store),
+        images=plan.images,
+        kept=total.kept,
+        fitted=total.fitted,
+        reused=total.reused,
+        changed=total.changed,
+        retried=total.retried,
+        repaired=total.repaired,
+        removed=plan.removed,
+        removed_duplicates=plan.header.source.removed_duplicates,
+        left_out=plan.header.source.left_out,
+        failed=total.failed,
+        noted=total.noted,
+        psnr=None if psnr is None or not np.isfinite(psnr) else psnr,
+        wall_seconds=record.wall_seconds,
+        fit_seconds=record.fit_seconds,
+        core_seconds=record.core_seconds,
+        core_seconds_per_image=record.core_seconds / total.fitted if total.fitted else None,
+        engine=record.engine,
+        engine_choice=record.engine_choice,
+        attribution=attribution if plan.header.source.attribution else None,
+    )
+
+
+def _rows_done(store: SplatStore) -> int:
+    """Counted in portions: one byte a row is a gigabyte for the largest stores."""
+    return sum(
+        int(np.count_nonzero(store.read(["state"], slice(first, first + ROWS_AT_ONCE))["state"] == RowState.DONE))
+        for first in range(0, len(store), ROWS_AT_ONCE)
+    )
+
+
+def _record_run(store: SplatStore, plan: EncodePlan, total: BlockSummary, encoder: Encoder) -> RunRecord:
+    """Makes the record of this run; it enters the header where the run changed a row."""
+    finished = datetime.now(UTC)
+    record = RunRecord(
+        started=plan.started,
+        finished=finished,
+        images=total.fitted,
+        failed=len(total.failed),
+        noted=dict(Counter(image.kind for image in total.noted)),
+        reused=total.reused,
+        wall_seconds=max((finished - plan.started).total_seconds(), 0.0),
+        fit_seconds=total.fit_seconds,
+        core_seconds=total.core_seconds,
+        workers=plan.job.workers,
+        engine=encoder.name,
+        engine_choice=plan.engine_choice,
+        device=encoder.device,
+        versions=_versions(),
+    )
+    if total.written:
+        header = store.header
+        store.set_header(header.model_copy(update={"updated": finished, "runs": (*header.runs, record)}))
+    store.commit()
+    return record
+
+
+def _tell_notes(total: BlockSummary) -> None:
+    """One warning for each kind of note, with some names."""
+    for kind, words in NOTE_WORDS.items():
+        names = [f"{image.source_id}: {image.text}".removesuffix(": ") for image in total.noted if image.kind == kind]
+        if names:
+            more = f"; and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+            shown = "; ".join(names[:MOST_NAMED]) + more
+            logger.warning("%d %s (%s). Next: %s.", len(names), words, shown, NOTE_STEPS[kind])
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            logger.debug("%s is not installed as a package: its version is not recorded", package)
+    return versions

@@ -1,0 +1,1 @@
+"""How good a run's images are, and the page that says so."""

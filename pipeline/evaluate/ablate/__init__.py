@@ -1,0 +1,1 @@
+"""One choice changed at a time around a base configuration."""

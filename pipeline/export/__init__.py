@@ -1,0 +1,1 @@
+"""One image's splats, or a run's graph, for other programs."""

@@ -1,1 +1,0 @@
-"""Training, sampling and evaluation of generators on stores."""

@@ -1,1 +1,0 @@
-"""What people read about a generator: ``evaluation.json`` and ``evaluation.html``, one file without a network."""

@@ -1,0 +1,1 @@
+"""One image file to 8-bit pixels, or why not."""

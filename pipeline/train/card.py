@@ -1,0 +1,184 @@
+"""``card.md``: what a trained model is, for people.
+
+A grid of samples of a network in training.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from data_schemas.files import explained, write_file
+from data_schemas.printable import markdown_text, printable
+from data_schemas.records import StoreHeader
+from encoders.decode import decode, to_uint8
+from models.base import Denoiser
+from models.diffusion.objectives import Objective
+from models.diffusion.samplers import generators_for, sample
+from models.features.pixels import PixelRepresentation
+from models.features.splats import SplatRepresentation
+from pipeline.images import grid_of
+from pipeline.render import save_png
+from pipeline.train.class_labels import ClassLabels
+from pipeline.train.job import TrainJob
+from pipeline.train.state import CARD_FILE, SAMPLES_FOLDER
+
+
+def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str:
+    """The card.
+
+    Args:
+        job: what was trained.
+        header: of the store.
+        config: of the checkpoint.
+    """
+    source, rows = header.source, config["store"]
+    objective = config["objective"]
+    lines = [
+        f"# {job.model} ({job.preset}) on {markdown_text(source.name)}",
+        "",
+        f"Generates images of {header.width} x {header.height} pixels"
+        + (f" as {header.gaussians} Gaussians each (codec {header.codec})." if job.kind == "splats" else " in pixels."),
+        "",
+        "| | |",
+        "|---|---|",
+        f"| images learnt from | {rows['images']:,} |",
+        f"| unfinished rows, not used | {rows['unfinished']:,} |",
+        f"| images kept apart | {rows.get('held_out', 0):,} |",
+        f"| rows that repeat others, not used | {rows.get('repeats', 0):,} |",
+        f"| labels | {_labels(config)} |",
+        f"| order of Gaussians | {rows['order']} |",
+        f"| parameters | {config['parameters']:,} |",
+        f"| GFLOP per evaluation | {config['gflop']:.3f} |",
+        f"| objective | {objective['name']} (predicts {objective['target']}) |",
+        f"| sampler by default | {objective['sampler']}, {objective['evaluations']} evaluations |",
+        f"| steps | {config['step']:,} of {job.steps:,}{_plans(config['plans'])}, batch {job.batch} |",
+        f"| loss, mean since the last entry | {config['loss']:.4f} |",
+        f"| weights | {'running mean' if job.ema else 'as trained'} |",
+        f"| loss in image space | {_image_loss(job)} |",
+        f"| seed | {job.seed} |",
+        f"| precision | {config['precision']} on {config['device']} |",
+        "",
+        "## Data",
+        "",
+        f"Source: {markdown_text(source.name)}, split {markdown_text(source.split)}. "
+        f"Licence: {markdown_text(source.licence or 'not recorded')}."
+        + (f" {markdown_text(source.attribution)}" if source.attribution else ""),
+        "",
+        "## Limits",
+        "",
+        "It knows only images like those above, at their size, and may repeat some of them: compare samples with",
+        "their nearest training images before publishing any (`splatspace evaluate`). No metric is stated here,",
+        "because none was measured in training.",
+        "",
+        "## Use",
+        "",
+        "```",
+        f"splatspace sample {printable(shlex.quote(job.out.name))} -n 64 --out samples",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _plans(plans: list[list[int]]) -> str:
+    """How a training was lengthened: its learning rate has risen again there."""
+    return "".join(
+        f" (until step {step:,} planned with {before:,})" for (_, before), (step, _) in itertools.pairwise(plans)
+    )
+
+
+def _labels(config: dict[str, Any]) -> str:
+    """How many; and which, where they do not count from 0."""
+    classes = config["data"]["classes"]
+    labels = ClassLabels(tuple(config.get("labels", range(classes))))
+    return f"{classes or 'none'}" if labels.plain else f"{classes}: {labels.words(labels.numbers)}"
+
+
+def _image_loss(job: TrainJob) -> str:
+    if job.perceptual != "none":
+        return f"{job.perceptual}, weight {job.perceptual_weight:g}"
+    return f"rendered, weight {job.render_loss:g}" if job.render_loss else "none"
+
+
+def write_card(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> Path:
+    """Writes the card into the run's folder.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    path = job.out / CARD_FILE
+    with explained("write", path):
+        write_file(path, card_text(job, header, config).encode())
+    return path
+
+
+IMAGES = 36
+MOST_EVALUATIONS = 50
+"""A preview of the published recipe would otherwise cost 200 evaluations each time."""
+
+
+def sampled_images(
+    model: Denoiser,
+    objective: Objective,
+    representation: SplatRepresentation | PixelRepresentation,
+    header: StoreHeader,
+    *,
+    count: int = IMAGES,
+    seed: int = 0,
+) -> NDArray[np.uint8]:
+    """Samples and decodes; with labels, the classes follow one another.
+
+    Args:
+        model: on any device.
+        objective: that it is trained with.
+        representation: on the CPU.
+        header: of the store, for the codec and the size.
+        count: images.
+        seed: of the noise, the same in each preview.
+
+    Returns:
+        uint8 [image, y, x, channel].
+
+    Raises:
+        SamplingError: a sample is not finite.
+    """
+    classes = objective.classes
+    features = sample(
+        objective,
+        model,
+        (count, *representation.shape),
+        generators=generators_for(seed, count),
+        evaluations=min(MOST_EVALUATIONS, objective.settings.evaluations),
+        sampler=objective.settings.sampler,
+        label=torch.arange(count) % classes if classes else None,
+    )
+    stored = representation.decode(features.cpu()).numpy()
+    if isinstance(representation, SplatRepresentation):
+        stored = decode(
+            stored,
+            layout=representation.layout,
+            codec=header.codec,
+            height=header.height,
+            width=header.width,
+            workers=1,
+        )
+    return to_uint8(stored)
+
+
+def save_preview(run: Path, step: int, images: NDArray[np.uint8]) -> Image.Image:
+    """Writes ``samples/STEP.png`` and returns the picture.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    picture, _ = grid_of(images)
+    save_png(picture, run / SAMPLES_FOLDER / f"{step:07d}.png")
+    return picture

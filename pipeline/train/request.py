@@ -1,0 +1,110 @@
+"""What somebody asks to be trained, at a terminal or in a flow, as a job: begun or continued."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from upath import UPath
+
+from data_schemas.errors import JobError
+from data_schemas.locations import location
+from models.base import DataKind
+from models.patches.model import HEADS, HeadName, RecipeName, model_name
+from pipeline.train.cats_job import head_of, resolve_cats_job
+from pipeline.train.job import TrainJob, resolve_train_job
+from pipeline.train.state import continued_job, recorded_job
+from pipeline.whole_numbers import whole_number
+
+KindName = Literal["splats", "pixels", "cats"]
+"""What is trained; ``cats`` are patch models, which make pixels."""
+
+
+def requested_job(
+    kind: KindName,
+    store: str | os.PathLike[str] | UPath | None,
+    out: Path,
+    *,
+    head: HeadName | None = None,
+    recipe: RecipeName | None = None,
+    pack: int | None = None,
+    settings: Iterable[str] = (),
+    resume: bool = False,
+    **options: Any,
+) -> TrainJob:
+    """The job that is meant.
+
+    Args:
+        kind: what to train.
+        store: to learn from; needed unless a training goes on.
+        out: folder of the run.
+        head: of a patch model.
+        recipe: of a patch model; None is modern.
+        pack: Gaussians per token.
+        settings: other fields of the preset, as ``entries=64``.
+        resume: go on with the training in ``out``: options may only repeat what it began with, ``steps`` may grow.
+        options: fields of ``TrainJob``; None means "the default".
+
+    Raises:
+        JobError: options that exclude each other, or that differ from those of the training that is continued.
+        CheckpointError: there is no training to continue.
+        StoreError: a URL that cannot be used.
+    """
+    options["changes"] = _changes(pack, settings)
+    if kind != "cats" and (head or recipe):
+        raise JobError(f"--head or --recipe with train {kind}", allowed="train cats", next_step="leave them out")
+    if resume:
+        data: DataKind = "pixels" if kind == "cats" else kind
+        given = {"kind": data, "store": None if store is None else location(store), **options}
+        if head is not None or recipe is not None:
+            given["model"] = _continued_model(out, head, recipe)
+        return continued_job(out, given)
+    if store is None:
+        raise JobError("train without --store", allowed="a store", next_step="give --store NAME.zarr, or --resume")
+    if kind != "cats":
+        return resolve_train_job(kind, store, out, **options)
+    if head is None:
+        raise JobError("train cats without --head", allowed=", ".join(HEADS), next_step="give --head splats")
+    return resolve_cats_job(store, out, head=head, recipe=recipe or "modern", **options)
+
+
+def _continued_model(out: Path, head: HeadName | None, recipe: RecipeName | None) -> str:
+    """The model that head and recipe name; what is left out is that of the training which is continued.
+
+    Raises:
+        CheckpointError: there is no training to continue.
+        JobError: it is no training of a patch model.
+    """
+    recorded = str(recorded_job(out)["model"])
+    began = head_of(recorded)
+    if began is None:
+        raise JobError(
+            f"--head or --recipe for a training of {recorded}", allowed="neither", next_step="leave them out"
+        )
+    return model_name(head or began[0], recipe or began[1])
+
+
+def _changes(pack: int | None, settings: Iterable[str]) -> dict[str, Any] | None:
+    """Fields of the preset that were given, with numbers as numbers; None where there are none."""
+    changes: dict[str, Any] = {} if pack is None else {"pack": pack}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise JobError(f"--set {text}", allowed="NAME=VALUE, as in entries=64")
+        changes[name] = _number(value)
+    return changes or None
+
+
+def _number(text: str) -> int | float | str:
+    """A text as a number, if it is one that can be computed with."""
+    whole = whole_number(text)
+    if whole is not None:
+        return whole
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if math.isfinite(number) else text

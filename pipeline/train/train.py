@@ -1,0 +1,309 @@
+"""One training: from a store to a run's folder."""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from data_schemas.errors import JobError, SplatSpaceError
+from data_schemas.files import explained
+from data_schemas.stores.open import open_store, require_outside_stores
+from models.checkpoint import read_config
+from models.diffusion.objectives import build_objective
+from models.ema import Ema, decay_for
+from models.networks.render_dit import RenderDiT
+from models.registry import build_model, step_gflop
+from pipeline.folder_lock import sole_writer
+from pipeline.renderers import with_renderers
+from pipeline.train.job import TrainJob
+from pipeline.train.loader import Loader, latent_bytes, mixed_seed
+from pipeline.train.loop import TrainLoop
+from pipeline.train.rows import TrainingRows
+from pipeline.train.state import MODEL_FILE, STATE_FILE, TrainProgress, TrainSummary, load_state, plans_of
+from pipeline.train.trackers import TrackerName, require_trackers
+
+logger = logging.getLogger("splatspace.train")
+
+FIRST_MOMENT = 0.9
+"""Decay of AdamW's mean of gradients."""
+
+
+def train(
+    job: TrainJob,
+    *,
+    resume: bool = False,
+    progress: Callable[[TrainProgress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    trackers: Sequence[str] = (),
+) -> TrainSummary:
+    """Trains a generator and writes its run.
+
+    Several devices or nodes train together (``job.devices``, ``job.nodes``): Fabric starts the other processes with
+    this process's command.
+
+    Args:
+        job: what to train; for a training that goes on ``pipeline.train.state.continued_job``.
+        resume: go on from the run's last state. On one processor the result is the same to the bit as without the
+            interruption.
+        progress: called with how far it is.
+        should_stop: asked after each step; True saves the state and raises.
+        trackers: of experiments, beside the run's own log: ``wandb``, ``mlflow``.
+
+    Returns:
+        What was left.
+
+    Raises:
+        JobError: options that exclude each other, a device that is not there, a run that is there already.
+        StoreError: a store that cannot be read, or a run that cannot be written.
+        StoreMismatchError: another store than the one that the training began with.
+        StoreLockedError: another process trains into that folder.
+        CheckpointError: a state that cannot be continued.
+        TrainingError: too few images, or a loss that is not finite; the last whole checkpoint is kept.
+        StoppedError: ``should_stop`` said so; the state is kept.
+    """
+    _require_free(job, resume=resume)
+    processes = job.devices * job.nodes
+    if job.batch < processes:  # before they are started
+        raise JobError(
+            f"--batch {job.batch} for {processes} processes",
+            allowed=f"{processes} or more: one image each",
+            next_step="give a larger --batch, or fewer --devices",
+        )
+    tracked = require_trackers(trackers)
+    fabric = _fabric(job)
+    with explained("create", job.out):
+        job.out.mkdir(parents=True, exist_ok=True)
+    with sole_writer(job.out) if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            _require_free(job, resume=resume)  # again: another may have begun and ended meanwhile
+        return _trained(job, fabric, resume=resume, progress=progress, should_stop=should_stop, trackers=tracked)
+
+
+def _trained(
+    job: TrainJob,
+    fabric: Fabric,
+    *,
+    resume: bool,
+    progress: Callable[[TrainProgress], None] | None,
+    should_stop: Callable[[], bool] | None,
+    trackers: Sequence[TrackerName],
+) -> TrainSummary:
+    """The training of one process, which has the folder for itself."""
+    began = time.perf_counter()
+    before = read_config(job.out / STATE_FILE) if resume else None
+    devices = [fabric.device] if fabric.device.type == "cuda" else []
+    with open_store(job.store, "r") as store, torch.random.fork_rng(devices):
+        rows = TrainingRows(store, job, before=before)
+        representation = rows.fitted_representation()
+        objective = build_objective(
+            job.objective,
+            groups=representation.groups,
+            classes=rows.classes,
+            anchors=rows.slots.anchors,
+            **job.objective_changes,
+        )
+        torch.manual_seed(mixed_seed(job.seed, "weights"))
+        network = with_renderers(
+            build_model(job.model, job.preset, rows.spec(representation), **job.changes), store.header.codec
+        )
+        if isinstance(network, RenderDiT) and rows.slot_statistics is not None:
+            network.slots.take(rows.slot_statistics)
+        gflop = step_gflop(copy.deepcopy(network).to("meta"))
+        network.to(fabric.device)
+        ema = Ema(network, decay_for(job.steps)) if job.ema else None
+        optimiser = torch.optim.AdamW(
+            network.parameters(),
+            lr=job.learning_rate,
+            betas=(FIRST_MOMENT, job.second_moment),
+            weight_decay=job.weight_decay,
+        )
+        state: dict[str, Any] = {}
+        if resume:
+            state = load_state(job.out, network, ema, optimiser)
+            if ema is not None:
+                ema.decay = decay_for(job.steps)  # of a training that is longer now
+        start = int(state.get("step", 0))
+        compiled: Any = torch.compile(network) if job.compile else network
+        model, wrapped = fabric.setup(compiled, optimiser)
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        loader = Loader(
+            rows,
+            representation,
+            device=fabric.device,
+            batch=job.batch,
+            seed=job.seed,
+            most_bytes=latent_bytes(job.latents, fabric.device),
+            rank=fabric.global_rank,
+            world=fabric.world_size,
+        )
+        config = {
+            "model": job.model,
+            "preset": job.preset,
+            "changes": job.changes,
+            "data": network.spec.to_dict(),
+            "representation": representation.config(),
+            "objective": objective.config(),
+            "codec": store.header.codec,
+            "layout": store.header.layout,
+            "colours": store.header.colours,
+            "labels": list(rows.class_labels.numbers),
+            "label_names": list(store.header.source.label_names),
+            "store": {
+                "path": str(store.path),
+                "digest": rows.digest,
+                "identity": store.header.identity(),
+                "source": store.header.source.model_dump(mode="json"),
+                "images": len(rows),
+                "unfinished": rows.unfinished.count,
+                "unfinished_named": list(rows.unfinished.named),
+                "held_out": len(rows.split.held_out),
+                "repeats": len(rows.split.repeats),
+                "repeats_named": list(rows.repeats_named),
+                "order": _order_words(rows),
+            },
+            "job": job.model_dump(mode="json"),
+            "parameters": parameters,
+            "gflop": gflop,
+            "plans": plans_of(state, job.steps),
+            "loss": state.get("loss"),
+            "precision": _precision(job, fabric.device),
+            "device": _device_name(fabric.device),
+            "versions": {"splatspace": _version(), "torch": torch.__version__},
+        }
+        loop = TrainLoop(
+            fabric,
+            job,
+            model,
+            network,
+            ema,
+            wrapped,
+            optimiser,
+            objective,
+            representation,
+            loader,
+            store.header,
+            config,
+            collected=state.get("collected", ()),
+        )
+        try:
+            told = progress if fabric.is_global_zero else None
+            loop.run(start, told, should_stop or (lambda: False), trackers=trackers)
+        finally:
+            loop.close()
+            loader.close()
+    taken = job.steps - start
+    seconds = time.perf_counter() - began
+    return TrainSummary(
+        run=job.out,
+        checkpoint=job.out / MODEL_FILE,
+        model=job.model,
+        preset=job.preset,
+        parameters=parameters,
+        gflop=gflop,
+        images=len(rows),
+        unfinished=rows.unfinished.count,
+        unfinished_named=rows.unfinished.named,
+        held_out=len(rows.split.held_out),
+        repeats=len(rows.split.repeats),
+        repeats_named=rows.repeats_named,
+        steps=job.steps,
+        steps_taken=taken,
+        loss=loop.loss,
+        seconds=seconds,
+        images_per_second=taken * job.batch / seconds if taken else None,
+        device=config["device"],
+        precision=config["precision"],
+        resident=loader.resident,
+        rank=fabric.global_rank,
+    )
+
+
+def _require_free(job: TrainJob, *, resume: bool) -> None:
+    require_outside_stores(job.out)
+    if resume:
+        return
+    for name in (STATE_FILE, MODEL_FILE):
+        if (job.out / name).exists():
+            raise JobError(
+                f"{job.out} holds a training already ({name})",
+                allowed="a new folder, or --resume",
+                next_step=f"continue it with --resume, or give another --out than {job.out}",
+            )
+
+
+def _fabric(job: TrainJob) -> Fabric:
+    """Devices and precision, and the other processes where there are some.
+
+    Raises:
+        JobError: a device that is not there, or a precision that it does not know.
+    """
+    accelerator = _accelerator(job.device)
+    several = job.devices * job.nodes > 1
+    precision = "bf16-mixed" if _precision(job, torch.device(accelerator)) == "bf16" else "32-true"
+    try:
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=job.devices,
+            num_nodes=job.nodes,
+            precision=precision,
+            strategy="ddp" if several else "auto",
+        )
+        fabric.launch()
+    except SplatSpaceError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise JobError(
+            f"{job.devices} devices of {accelerator}: {error}", next_step="give --device cpu or fewer --devices"
+        ) from error
+    return fabric
+
+
+def _accelerator(name: str) -> str:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if there[device])
+    if name not in there:
+        raise JobError(f"Device {name!r}", allowed="auto, " + ", ".join(there))
+    if not there[name]:
+        raise JobError(
+            f"Device {name} is not there", allowed=", ".join(device for device, found in there.items() if found)
+        )
+    return name
+
+
+def _precision(job: TrainJob, device: torch.device) -> str:
+    """``32`` or ``bf16``; automatic is bf16 on CUDA devices that compute in it."""
+    if job.precision != "auto":
+        return job.precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "32"
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _order_words(rows: TrainingRows) -> str:
+    if rows.entry.draws:
+        return "slots of the store" if rows.header.anchors is not None else "slots of a regular grid"
+    if rows.job.kind == "pixels":
+        return "none (pixels)"
+    if not rows.entry.needs_slots:
+        return "none (the model knows no slots)"
+    if rows.slots.reorder:
+        return "assigned to anchors after the fit (second best to a store with slot identity)"
+    return "as stored, with anchors" if rows.slots.anchors is not None else "as stored, without anchors"
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("splatspace")
+    except importlib.metadata.PackageNotFoundError:
+        return "of a checkout that is not installed"
