@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -47,14 +47,16 @@ def _lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+def _statements(body: list[ast.stmt], *, type_checking: bool = True) -> Iterator[ast.stmt]:
     """These and all inside them; an import is in no expression."""
     for statement in body:
         yield statement
+        if not type_checking and isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
+            continue
         for part in ("body", "orelse", "finalbody"):
-            yield from _statements(getattr(statement, part, []))
+            yield from _statements(getattr(statement, part, []), type_checking=type_checking)
         for branch in (*getattr(statement, "handlers", ()), *getattr(statement, "cases", ())):
-            yield from _statements(branch.body)
+            yield from _statements(branch.body, type_checking=type_checking)
 
 
 @pytest.mark.slow
@@ -184,6 +186,63 @@ def test_source_files_stay_small(repository: Path) -> None:
 def test_no_room_is_a_lumber_room(repository: Path) -> None:
     names = {path.stem for package in PACKAGES for path in (repository / package).rglob("*.py")}
     assert not names & {"utils", "util", "helpers", "helper", "common", "misc", "core", "tools"}
+
+
+MOST_FILES = 14
+
+
+def test_no_folder_holds_more_than_is_seen_at_a_glance(repository: Path) -> None:
+    folders = {
+        folder.relative_to(repository).as_posix(): len([file for file in folder.glob("*.py") if file.stem[0] != "_"])
+        for package in (*PACKAGES, "benchmarks")
+        for folder in (repository / package, *(repository / package).rglob("*/"))
+    }
+    assert {name: files for name, files in folders.items() if files > MOST_FILES} == {}
+
+
+def _modules(repository: Path) -> dict[str, Path]:
+    found = {}
+    for package in (*PACKAGES, "benchmarks"):
+        for path in (repository / package).rglob("*.py"):
+            parts = path.relative_to(repository).with_suffix("").parts
+            found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+def _imports(path: Path, modules: Container[str]) -> set[str]:
+    """Modules that a file imports anywhere, but for what only type checkers read."""
+    found = set()
+    for statement in _statements(ast.parse(path.read_text()).body, type_checking=False):
+        if isinstance(statement, ast.Import):
+            found |= {alias.name for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom):
+            names = {f"{statement.module}.{alias.name}" for alias in statement.names}
+            found |= {name if name in modules else str(statement.module) for name in names}
+    return found
+
+
+def _circle(arrows: Mapping[str, Iterable[str]]) -> list[str]:
+    """The first circle that is found, or nothing."""
+    left = {module: set(imported) & set(arrows) - {module} for module, imported in arrows.items()}
+    while free := [module for module, imported in left.items() if not imported & left.keys()]:
+        for module in free:
+            del left[module]
+    if not left:
+        return []
+    path = [min(left)]
+    while path[-1] not in path[:-1]:
+        path.append(min(left[path[-1]] & left.keys()))
+    return path[path.index(path[-1]) :]
+
+
+def test_no_module_imports_itself_by_way_of_others(repository: Path) -> None:
+    modules = _modules(repository)
+    assert _circle({name: _imports(path, modules) for name, path in modules.items()}) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert _circle({"a": {"b"}, "b": {"c", "d"}, "c": {"b"}, "d": ()}) == ["b", "c", "b"]
+    assert _circle({"a": {"b"}, "b": {"c"}, "c": ()}) == []
 
 
 def test_docker_is_no_package(repository: Path) -> None:

@@ -29,15 +29,9 @@ from data_schemas.stores.open import open_store
 from models.base import DataSpec, Denoiser
 from pipeline.evaluate.features import FeatureExtractor, build_extractor
 from pipeline.evaluate.metrics import kernel_distance
-from pipeline.export.onnx import (
-    State,
-    graph_answers,
-    onnx_graph,
-    onnx_module,
-    prediction_psnr,
-    sampler_states,
-)
+from pipeline.export.onnx import onnx_graph
 from pipeline.export.onnx_quantise import quantised_graph
+from pipeline.export.sampler_states import State, graph_answers, onnx_module, prediction_psnr, sampler_states
 from pipeline.sample.draws import Settings, draw
 from pipeline.sample.run import Run, load_run
 from pipeline.store_images import finished_rows, originals

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cats.edge import COMPARED_IMAGES, COMPARED_SEED, COMPARED_STEPS, TIMED, milliseconds, session_of
-from pipeline.export.onnx import onnx_graph, onnx_module, prediction_psnr, sampler_states
+from pipeline.export.onnx import onnx_graph
 from pipeline.export.onnx_quantise import quantised_graph
+from pipeline.export.sampler_states import onnx_module, prediction_psnr, sampler_states
 from pipeline.sample.run import Run, load_run
 
 

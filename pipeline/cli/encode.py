@@ -207,8 +207,8 @@ def encode(
 
 def _planned(job: EncodeJob) -> dict[str, Any]:
     """The resolved job and its plan; nothing is fetched or written."""
+    from pipeline.encode.plan import plan_encode
     from pipeline.encode.refine import with_regression
-    from pipeline.encode.run import plan_encode
 
     plan = plan_encode(with_regression(job.model_copy(update={"download": False}), learn=False), write=False)
     content = plan.model_dump(mode="json", exclude={"job": True, "blocks": True, "header": {"anchors", "runs"}})

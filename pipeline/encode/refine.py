@@ -10,10 +10,6 @@
 The regression is learnt once: images that come later are foretold with it, and the header of the store holds its
 digest, so rows of two regressions never mix. The folder may be deleted; continuing the store then makes it again, and
 refuses to go on where its numbers differ.
-
-How many images it takes to foretell starts from, and what is said of fewer.
-
-Learns the regression of ``--refine regressed`` from a first fit (``pipeline.encode.refine`` says what it is for).
 """
 
 from __future__ import annotations
@@ -36,11 +32,11 @@ from data_schemas.stores.open import open_store
 from encoders.frame import from_splats
 from encoders.start.regression import FOLDS, StartRegression, fold_of, inputs_of
 from encoders.vector import LANES
+from pipeline.encode.fit import RunShards, fit_store
 from pipeline.encode.inputs import read_regression, source_of
 from pipeline.encode.job import LOCAL, EncodeJob
 from pipeline.encode.plan import survey
 from pipeline.encode.records import EncodeProgress
-from pipeline.encode.run import encode
 from pipeline.finite_splats import require_finite
 from pipeline.sources.base import DrawnSource, ImageSource
 from pipeline.sources.download import Progress
@@ -72,6 +68,7 @@ def with_regression(
     should_stop: Callable[[], bool] | None = None,
     source: ImageSource | None = None,
     downloading: Progress | None = None,
+    run_shards: RunShards | None = None,
     learn: bool = True,
 ) -> EncodeJob:
     """Makes the regression of a refined job, or finds the one that is there.
@@ -82,6 +79,7 @@ def with_regression(
         should_stop: polled in the first fit.
         source: read from it instead of opening ``job.dataset``.
         downloading: told of downloads.
+        run_shards: carries out the first fit instead of this process.
         learn: False for a look only: a regression that is not there is not made.
 
     Returns:
@@ -90,7 +88,7 @@ def with_regression(
     Raises:
         StoppedError: ``should_stop`` answered True; run again to continue.
         SourceError: too few images to learn from.
-        SplatSpaceError: as ``pipeline.encode.run.encode``.
+        SplatSpaceError: as ``pipeline.encode.fit.fit_store``.
     """
     if job.refine == "none" or job.regression is not None:
         return job
@@ -123,9 +121,7 @@ def with_regression(
             folder.mkdir(parents=True, exist_ok=True)
         logger.info("first fit: %d images, for the starts of the second", len(sample))
         first = first.model_copy(update={"out": planned.store, "versions": False})
-        summary = encode(first, source=sample, progress=progress, should_stop=should_stop)
-        # Inside: what learns is linear algebra and compiled code, which a job without a second fit does not load.
-
+        summary = fit_store(first, source=sample, progress=progress, should_stop=should_stop, run_shards=run_shards)
         with open_store(summary.store, "r") as store:
             learnt = learn_regression(store, seed=job.seed)
         with explained("write", path):

@@ -135,13 +135,6 @@ class EncodeSession:
         with self._lock:
             self._unwritten.clear()
 
-    def encode_block(self, block: int) -> BlockSummary:
-        """Reads, fits and writes one block."""
-        rows, summary = self.fit(self.read(block))
-        if summary.written:
-            self.write(block, rows)
-        return summary
-
     def close(self) -> None:
         """Commits what was written and lets go of the store."""
         with self._lock:

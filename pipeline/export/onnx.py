@@ -17,17 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data_schemas.errors import JobError, SamplingError
 from data_schemas.files import explained, remove_abandoned, write_file
 from data_schemas.stores.open import require_outside_stores
 from models.diffusion.objectives import Objective
-from models.diffusion.samplers import generators_for
-from models.diffusion.samplers import sample as sample_batch
 from models.features.pixels import PixelRepresentation
-from pipeline.documents import extra_module
+from pipeline.export.sampler_states import graph_answers, onnx_module, pixels_of, prediction_psnr, sampler_states
 from pipeline.sample.run import Run
 
 ENTRY = "splatspace"
@@ -58,20 +55,6 @@ class OnnxExported:
     int8_psnr: float | None
 
 
-@dataclass(frozen=True)
-class State:
-    """A batch on its way from noise to images, as the graph is fed.
-
-    Attributes:
-        inputs: ``noisy`` float32 [image, channel, row, column], ``time`` float32 [image] and, of generators with
-            classes, ``label`` int64 [image] of classes.
-        clean: float32 as ``noisy``: the network's prediction.
-    """
-
-    inputs: dict[str, NDArray[Any]]
-    clean: NDArray[np.float32]
-
-
 class _Evaluation(nn.Module):
     """What the graph holds: the network, and the reading of its answer."""
 
@@ -81,15 +64,6 @@ class _Evaluation(nn.Module):
 
     def forward(self, noisy: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
         return self.objective.clean(self.model, noisy, time, label)
-
-
-def onnx_module(name: str) -> Any:
-    """A module of the extra ``onnx``.
-
-    Raises:
-        JobError: it is not installed.
-    """
-    return extra_module(name, extra="onnx", wanted_by="ONNX", without="sampling with splatspace sample, without it")
 
 
 def export_onnx(run: Run, out: Path, *, int8: bool = False) -> OnnxExported:
@@ -143,7 +117,7 @@ def onnx_graph(run: Run) -> bytes:
         JobError: a generator of splats, or a package that is missing.
         SamplingError: a network that cannot be exported.
     """
-    representation = _pixels(run)
+    representation = pixels_of(run)
     onnx = onnx_module("onnx")
     onnx_module("onnxscript")
     spec, classes = run.spec, run.objective.classes
@@ -177,16 +151,6 @@ def onnx_graph(run: Run) -> bytes:
     onnx.helper.set_model_props(model, {ENTRY: json.dumps(_metadata(run, representation), allow_nan=False)})
     onnx.checker.check_model(model)
     return model.SerializeToString()
-
-
-def _pixels(run: Run) -> PixelRepresentation:
-    if isinstance(run.representation, PixelRepresentation):
-        return run.representation
-    raise JobError(
-        f"--onnx of {run.path}, which generates splats",
-        allowed="generators of pixels: patch models, pixel-unet, pixel-dit",
-        next_step="splatspace sample renders splats; splatspace export STORE --out writes them for other programs",
-    )
 
 
 def _metadata(run: Run, representation: PixelRepresentation) -> dict[str, Any]:
@@ -243,63 +207,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def sampler_states(run: Run, *, images: int, steps: int, seed: int = 0) -> list[State]:
-    """What a graph meets while images are sampled, step by step.
-
-    Args:
-        run: a generator of pixels, on the CPU.
-        images: in each batch; their labels go through all classes.
-        steps: of Euler's method.
-        seed: of the noise.
-
-    Raises:
-        JobError: a generator of splats.
-    """
-    representation = _pixels(run)
-    classes = run.objective.classes
-    label = torch.arange(images) % classes if classes else None
-    found: list[State] = []
-
-    def watch(_number: int, time: float, noisy: Tensor, clean: Tensor) -> None:
-        inputs: dict[str, NDArray[Any]] = {"noisy": noisy.numpy(), "time": np.full(images, time, np.float32)}
-        if label is not None:
-            inputs["label"] = label.numpy()
-        found.append(State(inputs, clean.numpy()))
-
-    sample_batch(
-        run.objective,
-        run.model,
-        (images, *representation.shape),
-        generators=generators_for(seed, images),
-        evaluations=steps,
-        sampler="euler",
-        label=label,
-        trajectory=watch,
-    )
-    return found
-
-
-def graph_answers(data: bytes, states: list[State]) -> list[NDArray[np.float32]]:
-    """What onnxruntime makes of the states on the CPU, with as many threads as torch.
-
-    Raises:
-        JobError: onnxruntime is not installed.
-    """
-    runtime = onnx_module("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return [session.run(["clean"], state.inputs)[0] for state in states]
-
-
-def prediction_psnr(run: Run, answers: list[NDArray[np.float32]], states: list[State]) -> float:
-    """DB between predicted images, intensities held in [0, 1]."""
-    representation = _pixels(run)
-    made, wanted = (
-        representation.decode(torch.from_numpy(np.concatenate(parts)))
-        for parts in (answers, [state.clean for state in states])
-    )
-    error = float((made - wanted).square().mean())
-    return float("inf") if error == 0 else -10 * float(np.log10(error))

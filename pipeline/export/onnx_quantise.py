@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.export.onnx import State, onnx_module, sampler_states
+from pipeline.export.sampler_states import State, onnx_module, sampler_states
 from pipeline.sample.run import Run
 
 QUANTISED = ("MatMul", "Gemm", "Conv", "ConvTranspose")

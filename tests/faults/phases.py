@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import pipeline.encode.run as encode_module
+import pipeline.encode.fit as encode_module
 from data_schemas.records import RowBlock, RowState
 from pipeline.encode.block_decision import BlockInput
 from pipeline.encode.compute.local import LocalCompute

@@ -24,8 +24,15 @@ from prefect.client.schemas.filters import (
 )
 
 import flows.encode as flow_module
-import flows.encode as shard_module
-from data_schemas.errors import JobError, QualityError, SplatSpaceError, StoreLockedError, StoreMismatchError
+import flows.shard_runs as shard_module
+from data_schemas.errors import (
+    JobError,
+    QualityError,
+    SplatSpaceError,
+    StoppedError,
+    StoreLockedError,
+    StoreMismatchError,
+)
 from data_schemas.records import RowState
 from data_schemas.stores.base import RowBlock, RowStore
 from data_schemas.stores.locks import WriterLock
@@ -34,8 +41,7 @@ from flows.encode import encode as encode_flow
 from pipeline.encode import plan as planning
 from pipeline.encode.compute.local import LocalCompute
 from pipeline.encode.job import resolve_job
-from pipeline.encode.records import BlockSummary
-from pipeline.encode.run import EncodeSummary
+from pipeline.encode.records import BlockSummary, EncodePlan, EncodeSummary
 from pipeline.encode.run import encode as encode_plainly
 from pipeline.sources import open_source
 from tests.faults.stores_alike import assert_alike
@@ -136,6 +142,41 @@ class TestFlow:
             assert store.header.refine == "regressed"
         with open_store(tmp_path / "demo-refine" / "first.zarr") as store:
             assert store.header.refine is None
+
+    def test_the_first_fit_of_a_refined_run_shows_its_progress_and_stops_when_asked(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[str] = []
+
+        class Watched(shard_module.ProgressArtifact):
+            def __init__(self, plan: EncodePlan) -> None:
+                super().__init__(plan)
+                self.store = plan.store.name
+
+            def block_done(self, summary: BlockSummary) -> None:
+                super().block_done(summary)
+                seen.append(self.store)
+                runs[0].stop.set()
+
+        class Kept(flow_module.ShardRuns):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                runs.append(self)
+
+        runs: list[Any] = []
+        monkeypatch.setattr(shard_module, "ProgressArtifact", Watched)
+        monkeypatch.setattr(flow_module, "ShardRuns", Kept)
+        out = tmp_path / "demo.zarr"
+        before = len(progress_values())
+        with pytest.raises(StoppedError):
+            run_flow("demo", out, limit=60, gaussians=6, steps=4, workers=2, refine="regressed", images_per_task=8)
+        assert set(seen) == {"first.zarr"}
+        assert not out.exists()
+        with open_store(tmp_path / "demo-refine" / "first.zarr") as store:
+            done = int((store.read(["state"])["state"] == RowState.DONE).sum())
+            assert 0 < done < 60
+            assert [record.images for record in store.header.runs] == [done]
+        assert len(progress_values()) == before + 1
 
     def test_images_only_have_no_report_and_no_floor(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         out = tmp_path / "demo.zarr"

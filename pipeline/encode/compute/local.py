@@ -179,7 +179,11 @@ def balanced_shards(plan: EncodePlan) -> list[tuple[int, ...]]:
 
 
 def encode_shards(
-    compute: Compute, groups: Iterable[Sequence[int]], watcher: BlockWatcher | None = None
+    compute: Compute,
+    groups: Iterable[Sequence[int]],
+    watcher: BlockWatcher | None = None,
+    *,
+    keep: Callable[[BlockSummary], None] | None = None,
 ) -> list[BlockSummary]:
     """Encodes shards, ``compute.slots`` of them at a time; no more are looked at ahead.
 
@@ -187,6 +191,7 @@ def encode_shards(
         compute: open.
         groups: blocks of each shard.
         watcher: told of progress, from one thread.
+        keep: given each summary as soon as there is one, also of a run that fails later.
 
     Returns:
         The summary of each shard, in the order in which they ended; the last ones say so where the run was stopped.
@@ -195,9 +200,15 @@ def encode_shards(
         SplatSpaceError: a shard failed. Those under way are finished first, no other is begun.
     """
     summaries: list[BlockSummary] = []
+
+    def ended(summary: BlockSummary) -> None:
+        summaries.append(summary)
+        if keep is not None:
+            keep(summary)
+
     if compute.slots == 1:
         for shard in groups:
-            summaries.append(compute.encode(shard, watcher=watcher))
+            ended(compute.encode(shard, watcher=watcher))
             if summaries[-1].stopped:
                 break
         return summaries
@@ -214,7 +225,7 @@ def encode_shards(
             done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
             for future in done:
                 summary = future.result()
-                summaries.append(summary)
+                ended(summary)
                 more = more and not summary.stopped
                 if watcher is not None:
                     watcher.block_done(summary)

@@ -15,7 +15,7 @@ from flows.catalogue import BY_NAME, prefect_yaml
 from flows.encode import encode
 from flows.report import report
 from flows.server.once import checked, deployment_named, parsed, report_of
-from pipeline.encode.run import EncodeSummary
+from pipeline.encode.records import EncodeSummary
 
 GIVEN = {"dataset": "demo", "out": "demo.zarr"}
 

@@ -13,7 +13,8 @@ from data_schemas.records import SourceRecord
 from encoders.base import Encoder, FitResult, FitSettings
 from encoders.start.begin import anchors
 from pipeline.encode.job import EncodeJob, resolve_job
-from pipeline.encode.run import EncodeSummary, encode
+from pipeline.encode.records import EncodeSummary
+from pipeline.encode.run import encode
 from pipeline.sources.base import SourceImage
 
 GAUSSIANS = 6

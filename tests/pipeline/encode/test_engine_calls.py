@@ -16,7 +16,8 @@ from encoders.engines import create_encoder
 from pipeline.encode.block import BlockEncoder
 from pipeline.encode.compute.local import BLOCKS_ON_A_CARD, blocks_per_shard, shards
 from pipeline.encode.plan import BLOCK_BYTES, survey
-from pipeline.encode.run import EncodePlan, encode
+from pipeline.encode.records import EncodePlan
+from pipeline.encode.run import encode
 from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, job_for, pictures
 from tests.pipeline.encode.test_run import assert_same_rows
 

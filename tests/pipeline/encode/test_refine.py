@@ -18,8 +18,9 @@ from encoders.start.regression import FOLDS, fold_of, inputs_of
 from pipeline.encode import refine as regressed
 from pipeline.encode.inputs import read_regression
 from pipeline.encode.job import EncodeJob, resolve_job
+from pipeline.encode.plan import plan_encode
 from pipeline.encode.refine import RIDGES, learn_regression, with_regression
-from pipeline.encode.run import encode, plan_encode
+from pipeline.encode.run import encode
 from pipeline.report.figures import encode_command
 from pipeline.report.predictability import measure_predictability
 

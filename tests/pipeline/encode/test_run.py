@@ -16,7 +16,8 @@ from data_schemas.stores.contract import ARRAYS
 from data_schemas.stores.open import open_store
 from encoders.decode import decode, to_uint8
 from encoders.quality import psnr, ssim
-from pipeline.encode.run import EncodeProgress, encode
+from pipeline.encode.records import EncodeProgress
+from pipeline.encode.run import encode
 from tests.pipeline.encode.fakes import GAUSSIANS, ArrayImages, SamplingEncoder, job_for, pictures, run
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,10 @@ from data_schemas.errors import SourceError, StoreLockedError
 from data_schemas.stores.open import open_store
 from pipeline.encode import inputs as job_encoder
 from pipeline.encode import inputs as job_source
-from pipeline.encode.run import (
-    EncodePlan,
-    EncodeSession,
-    encode_block,
-    encode_blocks,
-    finish_encode,
-    plan_encode,
-)
+from pipeline.encode.compute import open_compute
+from pipeline.encode.plan import plan_encode
+from pipeline.encode.records import BlockSummary, EncodePlan
+from pipeline.encode.session import EncodeSession, encode_in_order
 from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, job_for, pictures, run
 
 
@@ -64,8 +61,9 @@ def test_plan_blocks_finish_equals_encode(source: ArrayImages, tmp_path: Path) -
     job = job_for(tmp_path / "pieces.zarr")
     plan: EncodePlan = pickle.loads(pickle.dumps(plan_encode(job)))
     assert EncodePlan.model_validate_json(plan.model_dump_json()) == plan
-    summaries = [pickle.loads(pickle.dumps(encode_block(plan, block))) for block in reversed(plan.blocks)]
-    summary = finish_encode(plan, summaries)
+    with open_compute(plan) as compute:
+        summaries = [pickle.loads(pickle.dumps(compute.encode([block]))) for block in reversed(plan.blocks)]
+        summary = compute.finish(summaries)
     assert (summary.fitted, summary.rows_done, summary.failed) == (10, 10, ())
     run(tmp_path / "whole.zarr", source, SamplingEncoder(job.fit_settings(8, 8)))
     assert_equal(tmp_path / "pieces.zarr", tmp_path / "whole.zarr")
@@ -76,8 +74,10 @@ def test_plan_blocks_finish_equals_encode(source: ArrayImages, tmp_path: Path) -
 @pytest.mark.slow
 def test_a_block_may_be_repeated(source: ArrayImages, tmp_path: Path) -> None:
     plan = plan_encode(job_for(tmp_path / "a.h5"))
-    assert encode_block(plan, 1).fitted == 4
-    again = encode_block(plan, 1)
+    with open_compute(plan) as compute:
+        assert compute.encode([1]).fitted == 4
+    with open_compute(plan) as compute:
+        again = compute.encode([1])
     assert (again.fitted, again.kept, again.written) == (0, 4, False)
     assert plan_encode(job_for(tmp_path / "a.h5")).done == 4
 
@@ -86,18 +86,24 @@ def test_a_block_may_be_repeated(source: ArrayImages, tmp_path: Path) -> None:
 def test_blocks_share_a_session(source: ArrayImages, tmp_path: Path) -> None:
     plan = plan_encode(job_for(tmp_path / "a.zarr"))
     with EncodeSession(plan) as session:
-        first = encode_block(plan, 0, session=session)
-        rest = encode_blocks(plan, plan.blocks[1:], session=session)
-    assert [part.fitted for part in (first, *rest)] == [4, 4, 2]
+        first = encode_in_order(session, [0])
+        rest = encode_in_order(session, plan.blocks[1:])
+    assert [part.fitted for part in (*first, *rest)] == [4, 4, 2]
 
 
 @pytest.mark.slow
 def test_parallel_writers_of_one_zarr_store(source: ArrayImages, tmp_path: Path) -> None:
     plan = plan_encode(job_for(tmp_path / "a.zarr", block_rows=2))
     groups = [plan.blocks[start::3] for start in range(3)]
+
+    def write(group: Sequence[int]) -> list[BlockSummary]:
+        with EncodeSession(plan, exclusive=False) as session:
+            return encode_in_order(session, group)
+
     with ThreadPoolExecutor(3) as pool:
-        parts = list(pool.map(lambda group: encode_blocks(plan, group, exclusive=False), groups))
-    summary = finish_encode(plan, [block for part in parts for block in part])
+        parts = list(pool.map(write, groups))
+    with open_compute(plan) as compute:
+        summary = compute.finish([block for part in parts for block in part])
     assert (summary.fitted, summary.rows_done) == (10, 10)
     run(tmp_path / "whole.zarr", source, SamplingEncoder(plan.job.fit_settings(8, 8)))
     assert_equal(tmp_path / "a.zarr", tmp_path / "whole.zarr")
@@ -112,7 +118,7 @@ def test_a_second_run_at_the_same_time_is_refused(source: ArrayImages, tmp_path:
 def test_a_source_that_shrinks_after_the_plan_is_an_error(source: ArrayImages, tmp_path: Path) -> None:
     plan = plan_encode(job_for(tmp_path / "a.zarr"))
     del source.pixels["image-0001"]
-    with pytest.raises(SourceError, match="9 of the 10 images"):
-        encode_block(plan, 0)
+    with pytest.raises(SourceError, match="9 of the 10 images"), open_compute(plan) as compute:
+        compute.encode([0])
     with open_store(tmp_path / "a.zarr", "a") as store:  # the lock was let go
         assert len(store) == 10

@@ -30,8 +30,9 @@ from models.patches.model import HEADS, RECIPES, HeadName, RecipeName, model_nam
 from models.registry import build_model
 from pipeline.cli import app
 from pipeline.export import onnx as onnx_export
-from pipeline.export.onnx import _without_places, graph_answers, onnx_graph, sampler_states
+from pipeline.export.onnx import _without_places, onnx_graph
 from pipeline.export.onnx_quantise import divided_nodes, quantised_graph
+from pipeline.export.sampler_states import graph_answers, sampler_states
 from pipeline.sample.run import Run
 from pipeline.train.cats_job import RECIPE_DEFAULTS
 from tests.models.small_networks import awakened

@@ -28,7 +28,8 @@ from encoders.base import FitResult, FitSettings
 from pipeline.encode.compute import EncoderFactory, SourceFactory
 from pipeline.encode.job import EncodeJob
 from pipeline.encode.plan import survey
-from pipeline.encode.run import EncodePlan, encode
+from pipeline.encode.records import EncodePlan
+from pipeline.encode.run import encode
 from tests.conftest import REPOSITORY
 from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, job_for, pictures
 

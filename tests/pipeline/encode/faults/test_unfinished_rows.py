@@ -10,9 +10,10 @@ import pytest
 
 from data_schemas.errors import StoreCorruptError
 from data_schemas.stores.open import open_store
+from pipeline.encode.compute import open_compute
 from pipeline.encode.job import resolve_job
+from pipeline.encode.plan import plan_encode
 from pipeline.encode.rows import UnfinishedRows, unfinished_rows
-from pipeline.encode.run import encode_blocks, plan_encode
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,8 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of 20 rows in blocks of 8, of which the middle one is done."""
     path = tmp_path_factory.mktemp("half") / "demo.zarr"
     job = resolve_job("demo", path, limit=20, gaussians=4, steps=1, workers=1, block_rows=8)
-    encode_blocks(plan_encode(job), [1])
+    with open_compute(plan_encode(job)) as compute:
+        compute.encode([1])
     return path
 
 
