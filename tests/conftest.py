@@ -10,12 +10,15 @@ import gc
 import os
 import shutil
 import signal
+import sqlite3
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 # An example that takes long on a busy machine is no fault.
@@ -107,6 +110,31 @@ def s3_bucket() -> Iterator[str]:
 
     with s3_server() as bucket:
         yield bucket
+
+
+@pytest.fixture(scope="session")
+def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of Prefect's server: a copy of it, as ``prefect.db`` in a home, spares a server its migrations.
+
+    They take longer than everything else of a first start; ``test_main`` begins with a home that has nothing. It is
+    made once for all the processes of tests.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    home = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "prefect-database"
+    home.mkdir(exist_ok=True)
+    made, database = home / "made", home / "prefect.db"
+    with FileLock(home / "lock"):
+        if not made.exists():
+            subprocess.run(
+                [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"],
+                env={**os.environ, "PREFECT_HOME": str(home)}, cwd=home, stdin=subprocess.DEVNULL, check=True,
+                capture_output=True,
+            )  # fmt: skip
+            connection = sqlite3.connect(database)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.close()
+            made.touch()
+    return database
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HEAVY = (
     "distributed", "h5py", "jinja2", "matplotlib", "numba", "numpy", "onnx", "pandas", "pooch", "prefect", "requests",
     "scipy.stats", "skimage", "sklearn", "torch", "torchmetrics", "triton", "zarr",
@@ -54,6 +56,7 @@ def _loaded(repository: Path, folder: Path, steps: str) -> dict[str, set[str]]:
     return {line["step"]: set(line["loaded"]) for line in lines}
 
 
+@pytest.mark.slow
 def test_a_command_loads_what_its_work_needs(repository: Path, tmp_path: Path) -> None:
     loaded = _loaded(
         repository,
@@ -85,6 +88,7 @@ step("report", splatspace("report", "fitted.zarr"))
     assert loaded["report"] == {*STORES, "numba", "matplotlib", "jinja2"}
 
 
+@pytest.mark.slow
 def test_the_list_of_models_loads_torch_and_no_more(repository: Path, tmp_path: Path) -> None:
     loaded = _loaded(
         repository,
@@ -99,6 +103,7 @@ step("models", splatspace("models"))
     assert loaded["models"] - {"triton"} == {"numpy", "torch"}
 
 
+@pytest.mark.slow
 def test_a_flow_of_encode_loads_prefect_and_what_reads_stores(repository: Path, tmp_path: Path) -> None:
     loaded = _loaded(
         repository,

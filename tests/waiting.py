@@ -28,7 +28,8 @@ PATIENCE = 5
 def wait_until(condition: Callable[[], object], seconds: float = 30, what: str = "what was waited for") -> None:
     """Returns as soon as the condition holds; a connection that fails meanwhile counts as "not yet".
 
-    A condition that is costly to look at is looked at less often: what is waited for needs the processor itself.
+    A condition that is costly to look at, here or in a server that is asked, is looked at less often, at most a tenth
+    of the time: what is waited for needs the processor itself.
 
     Args:
         condition: asked again and again.
@@ -45,5 +46,5 @@ def wait_until(condition: Callable[[], object], seconds: float = 30, what: str =
                 return
         except OSError:
             pass  # the server does not answer yet
-        time.sleep(max(0.02, min(3 * (time.monotonic() - asked), 0.5)))
+        time.sleep(max(0.05, min(10 * (time.monotonic() - asked), 0.5)))
     raise AssertionError(f"{what} did not happen within {PATIENCE * seconds:.0f} s")

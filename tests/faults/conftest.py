@@ -14,8 +14,8 @@ from tests.faults.servers import FLOW_IMAGES, FLOW_SETTINGS, Server
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("home"))
+def server(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("home"), prefect_database)
     try:
         server.start()
         yield server

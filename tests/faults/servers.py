@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,10 +64,12 @@ class Server:
 
     Args:
         home: an empty folder.
+        database: that it begins with a copy of.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, database: Path) -> None:
         self.home = home
+        shutil.copy(database, home / "prefect.db")
         self.port = free_port()
         self.api = f"http://127.0.0.1:{self.port}/api"
         self.log = home / "server.log"

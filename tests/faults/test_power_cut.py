@@ -61,12 +61,12 @@ def cut_power(process: psutil.Process) -> None:
     psutil.wait_procs(everything, timeout=120)
 
 
-def test_a_run_that_lost_its_power_is_marked_and_continued(tmp_path: Path) -> None:
+def test_a_run_that_lost_its_power_is_marked_and_continued(tmp_path: Path, prefect_database: Path) -> None:
     home, source, out, expected = (tmp_path / name for name in ("home", "images.npz", "a.zarr", "b.zarr"))
     home.mkdir()
     coarse = np.random.default_rng(0).integers(0, 256, (IMAGES, 4, 4, 3), np.uint8)
     np.savez(source, images=coarse.repeat(4, 1).repeat(4, 2))
-    server = Server(home)
+    server = Server(home, prefect_database)
     parameters = {"dataset": str(source), "out": str(out), "images_per_task": 256, **SETTINGS}
 
     def run_deployment() -> str:

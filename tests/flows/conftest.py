@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
+def prefect_server(prefect_database: Path) -> Iterator[None]:
     """A server with a database of its own; the user's server and profile are never touched."""
-    # Here, so that tests without a server, collected by every worker, do not wait for its ten seconds of imports.
-    from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=600):
-        yield
+    def folder_of_database() -> str:
+        folder = tempfile.mkdtemp()
+        shutil.copy(prefect_database, Path(folder, "prefect-test.db"))
+        return folder
+
+    # Here, so that tests without a server, collected by every worker, do not wait for its ten seconds of imports.
+    from prefect.testing import utilities
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utilities, "mkdtemp", folder_of_database)
+        with utilities.prefect_test_harness(server_startup_timeout=600):
+            yield

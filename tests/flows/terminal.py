@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,10 +26,20 @@ def _words(line: str) -> list[str]:
 
 
 class Terminal:
-    """Types commands and reads what they print."""
+    """Types commands and reads what they print.
 
-    def __init__(self, home: Path, folder: Path, **environment: str) -> None:
+    Args:
+        home: of Prefect.
+        folder: where commands are typed.
+        database: of Prefect's server, copied into the home; without one the first server makes it, which takes longer.
+        environment: further variables.
+    """
+
+    def __init__(self, home: Path, folder: Path, *, database: Path | None = None, **environment: str) -> None:
         self.home, self.folder = home, folder
+        if database is not None:
+            home.mkdir(parents=True, exist_ok=True)
+            shutil.copy(database, home / "prefect.db")
         self.port = free_port()
         self.api_url = f"http://127.0.0.1:{self.port}/api"
         self.environment = {

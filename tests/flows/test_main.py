@@ -254,8 +254,10 @@ def test_ctrl_c_stops_all_that_it_started_and_keeps_what_was_resumed(
 
 
 @needs_proc
-def test_one_run_to_its_end_needs_no_server_and_leaves_none(repository: Path, tmp_path: Path) -> None:
-    terminal = Terminal(tmp_path / "home", repository)
+def test_one_run_to_its_end_needs_no_server_and_leaves_none(
+    repository: Path, prefect_database: Path, tmp_path: Path
+) -> None:
+    terminal = Terminal(tmp_path / "home", repository, database=prefect_database)
     printed = terminal.type(f"python -m flows --once encode-demo -p out={tmp_path / 'alone.zarr'} {TINY}")
     assert printed.strip().splitlines()[-1].startswith("Completed: ")
     assert (tmp_path / "alone-report" / "report.html").is_file()

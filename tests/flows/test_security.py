@@ -60,11 +60,14 @@ def ask(
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Iterator[tuple[Terminal, Path]]:
+def guarded(
+    tmp_path_factory: pytest.TempPathFactory, repository: Path, prefect_database: Path
+) -> Iterator[tuple[Terminal, Path]]:
     """``python -m flows`` with a password, and the file with what it prints."""
     terminal = Terminal(
-        tmp_path_factory.mktemp("guarded") / "home", repository, PREFECT_SERVER_API_AUTH_STRING=f"admin:{PASSWORD}"
-    )
+        tmp_path_factory.mktemp("guarded") / "home", repository, database=prefect_database,
+        PREFECT_SERVER_API_AUTH_STRING=f"admin:{PASSWORD}",
+    )  # fmt: skip
     with terminal.running(f"python -m flows --port {terminal.port}", until="Ctrl-C") as (_, printed):
         yield terminal, printed
 

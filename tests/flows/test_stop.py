@@ -232,9 +232,12 @@ def done(path: Path) -> int:
 @pytest.mark.skipif(not PROC.is_dir(), reason="processes are counted in /proc")
 class TestCancelling:
     @pytest.fixture(scope="class")
-    def terminal(self, tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Iterator[Terminal]:
+    def terminal(
+        self, tmp_path_factory: pytest.TempPathFactory, repository: Path, prefect_database: Path
+    ) -> Iterator[Terminal]:
         """Beside a server."""
-        terminal = Terminal(tmp_path_factory.mktemp("cancelling") / "home", repository, OMP_NUM_THREADS="1")
+        home = tmp_path_factory.mktemp("cancelling") / "home"
+        terminal = Terminal(home, repository, database=prefect_database, OMP_NUM_THREADS="1")
         terminal.environment["PREFECT_API_URL"] = terminal.api_url
         server = f"prefect server start --host 127.0.0.1 --port {terminal.port}"
         with terminal.running(server, until="Check out the dashboard"):

@@ -104,8 +104,8 @@ def check_torn(path: Path) -> None:
                         vars(example_rows(header, count, block * 100, names)))  # fmt: skip
 
 
-def main(folder: Path, suffix: str) -> dict[str, Any]:
-    """Runs all trials and tells what went wrong."""
+def main(folder: Path, suffix: str, kills: int) -> dict[str, Any]:
+    """Runs all trials, with ``kills`` or a few more of each kind, and tells what went wrong."""
     faults: list[str] = []
     reference = folder / "reference" / f"s{suffix}"
     reference.parent.mkdir()
@@ -120,14 +120,14 @@ def main(folder: Path, suffix: str) -> dict[str, Any]:
     os.waitpid(fork(lambda: workload(timed)), 0)
     length = time.perf_counter() - started
     dice = random.Random(0)
-    numbers = sorted({1 + round(i * (calls - 1) / 13) for i in range(14)})
+    numbers = sorted({1 + round(i * (calls - 1) / (kills + 3)) for i in range(kills + 4)})
     planned: list[tuple[str, float]] = [("call", number) for number in numbers]
     planned += [("random", dice.uniform(0, 0.9 * length)) for _ in range(40)]
     trials: list[tuple[str, float]] = []
     killed = {"call": 0, "random": 0}
     survivors: list[Path] = []
     for kind, when in planned:
-        if kind == "random" and killed["random"] == 10:
+        if kind == "random" and killed["random"] == kills:
             break  # on a busy machine some end before their kill comes; those are tried again
         index = len(trials)
         trials.append((kind, when))
@@ -166,4 +166,4 @@ def main(folder: Path, suffix: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(main(Path(sys.argv[1]), sys.argv[2])))
+    sys.stdout.write(json.dumps(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))))

@@ -614,16 +614,17 @@ class StoreContract:
     # Kills -------------------------------------------------------------------------------------------------------
 
     @pytest.mark.slow
-    def test_kill_at_any_instant(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("kills", [5, pytest.param(10, marks=pytest.mark.soak)])
+    def test_kill_at_any_instant(self, tmp_path: Path, kills: int) -> None:
         """Runs a writer many times, killed by SIGKILL at chosen system calls and at random moments."""
         script = Path(__file__).with_name("killed_writer.py")
         root = Path(__file__).resolve().parents[3]
         done = subprocess.run(
-            [sys.executable, str(script), str(tmp_path), self.suffix],
+            [sys.executable, str(script), str(tmp_path), self.suffix, str(kills)],
             capture_output=True, text=True, check=False, cwd=root, env={**os.environ, "PYTHONPATH": str(root)},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         result = json.loads(done.stdout)
-        assert result["killed_at_call"] >= 10
-        assert result["killed_at_random"] >= 10
+        assert result["killed_at_call"] >= kills
+        assert result["killed_at_random"] >= kills
         assert result["faults"] == []

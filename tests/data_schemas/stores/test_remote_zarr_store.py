@@ -427,9 +427,14 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data_schemas.stores.locks.RemoteLock._renew", lambda _: None)
 
 
+EVERY = [pytest.param(1, marks=pytest.mark.soak), 3]
+"""A kill before each change, or before every third."""
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("apart", EVERY)
 @pytest.mark.usefixtures("no_waiting")
-def test_kill_before_every_change_of_an_object(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_before_every_change_of_an_object(monkeypatch: pytest.MonkeyPatch, apart: int) -> None:
     monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=next(_NUMBERS)))
     store_id = uuid.UUID(int=7).hex
     monkeypatch.setattr(
@@ -446,7 +451,7 @@ def test_kill_before_every_change_of_an_object(monkeypatch: pytest.MonkeyPatch) 
     assert store_id.encode() in wanted["zarr.json"]
     assert changes > 40
     emptied = 0
-    for last in range(1, changes + 1):
+    for last in range(1, changes + 1, apart):
         url = f"memory://kills-{next(_NUMBERS)}/a.zarr"
         for key, data in start.items():
             write_object(place(url) / key, data)
@@ -458,20 +463,21 @@ def test_kill_before_every_change_of_an_object(monkeypatch: pytest.MonkeyPatch) 
         work(url)
         assert objects_of(url) == wanted, last
         assert beside(url) == []
-    assert emptied > 10  # some kills fell between the withdrawal of rows and their return
+    assert emptied >= 11 // apart  # some kills fell between the withdrawal of rows and their return
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("apart", EVERY)
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.usefixtures("no_waiting")
-def test_kill_while_a_store_is_made(monkeypatch: pytest.MonkeyPatch, overwrite: bool) -> None:
+def test_kill_while_a_store_is_made(monkeypatch: pytest.MonkeyPatch, overwrite: bool, apart: int) -> None:
     """What is left is nothing, the old store or the new one."""
     source = f"memory://made-{next(_NUMBERS)}/a.zarr"
     wanted = fill(source)
     old = objects_of(source)
-    last, died = 0, True
+    last, died = 1 - apart, True
     while died:
-        last += 1
+        last += apart
         url = f"memory://made-{next(_NUMBERS)}/a.zarr"
         for key, data in old.items() if overwrite else ():
             write_object(place(url) / key, data)

@@ -17,9 +17,9 @@ pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Iterator[Terminal]:
+def deployed(tmp_path_factory: pytest.TempPathFactory, repository: Path, prefect_database: Path) -> Iterator[Terminal]:
     """A terminal beside a server that has the work pool and every deployment of ``prefect.yaml``."""
-    terminal = Terminal(tmp_path_factory.mktemp("workers") / "home", repository)
+    terminal = Terminal(tmp_path_factory.mktemp("workers") / "home", repository, database=prefect_database)
     # What the page asks for its data, and what the commands of this terminal use.
     terminal.environment["PREFECT_API_URL"] = terminal.api_url
     server = f"prefect server start --host 127.0.0.1 --port {terminal.port}"
