@@ -32,6 +32,7 @@ from benchmarks.generation.tables import FIT, scored, tables, timed_name, write_
 from benchmarks.generation.times import Timed, alternate_times
 from data_schemas.files import write_file
 from data_schemas.stores.open import open_store
+from models.patches.model import HEADS
 from pipeline.encode.job import resolve_job
 from pipeline.encode.run import encode
 from pipeline.evaluate.evaluate import evaluate
@@ -40,6 +41,7 @@ from pipeline.evaluate.figures import Evaluation
 from pipeline.evaluate.job import EvaluateJob
 from pipeline.evaluate.reading import JSON_FILE, read_evaluation
 from pipeline.store_images import finished_rows
+from pipeline.train.cats_job import resolve_cats_job
 from pipeline.train.job import TrainJob, resolve_train_job
 from pipeline.train.state import STATE_FILE
 from pipeline.train.train import train
@@ -56,8 +58,8 @@ class Contender:
     """A recipe.
 
     Attributes:
-        kind: what it learns.
-        options: of ``resolve_train_job``.
+        kind: what it learns: splats, pixels, or cats for a patch model.
+        options: of ``resolve_train_job``, or of ``resolve_cats_job``.
         evaluations: of the network per sample; None takes the objective's.
         same_time_as: contender whose processor time it is trained for; None trains for the set's steps.
         fewer: further numbers of evaluations to measure.
@@ -87,6 +89,8 @@ CONTENDERS: dict[str, Contender] = {
         fewer=(1, 2, 4, 8),
     ),
     FIT: Contender("pixels", {}, 20, fit_of="pixel-dit"),
+    # Patch models, each in its modern recipe and with as many evaluations as that says.
+    **{head: Contender("cats", {"head": head}, same_time_as="render-dit") for head in HEADS},
 }
 
 
@@ -123,7 +127,7 @@ PIXELS_IN = ("splatdit", "render-dit", "pixel-dit", FIT)
 """The generators of splats that are worth it, beside the pixels."""
 
 SETS: dict[str, BenchmarkSet] = {
-    "mnist": BenchmarkSet("classifier", 1200, contenders=(*CONTENDERS,)),
+    "mnist": BenchmarkSet("classifier", 1200, contenders=tuple(name for name in CONTENDERS if name not in HEADS)),
     "sprites": BenchmarkSet("selfsup", 600, samples=256),
     "mnist-unseen": BenchmarkSet(
         "classifier", 600, images=20_000, contenders=PIXELS_IN,
@@ -136,6 +140,9 @@ SETS: dict[str, BenchmarkSet] = {
     "cifar10-unseen": BenchmarkSet(
         "selfsup", 600, images=10_000, contenders=PIXELS_IN,
         source="cifar10", unseen="test", encoding={"split": "train"},
+    ),
+    "cats": BenchmarkSet(
+        "selfsup", 600, images=3000, batch=32, contenders=("render-dit", *HEADS), encoding={"gaussians": 500},
     ),
 }  # fmt: skip
 
@@ -196,7 +203,7 @@ def _encoded(source: str, path: Path, data_dir: Path | None, folder: str, option
         with open_store(path, "r") as store:
             if len(finished_rows(store)) == len(store):
                 return path
-    for place in (folder, source):
+    for place in (folder, source, "."):
         if data_dir is not None and (data_dir / place).exists():
             options = {**options, "data_dir": data_dir / place}
             break
@@ -262,18 +269,12 @@ def _evaluation_folder(name: str, contender: str, seed: int, out: Path) -> Path:
 
 
 def _job(recipe: Contender, settings: BenchmarkSet, store: Path, run: Path, steps: int, seed: int) -> TrainJob:
-    return resolve_train_job(
-        recipe.kind,
-        store,
-        run,
-        preset="tiny",
-        steps=steps,
-        batch=settings.batch,
-        every=steps,
-        seed=seed,
-        device="cpu",
-        **recipe.options,
-    )
+    shared: dict[str, Any] = {
+        "preset": "tiny", "steps": steps, "batch": settings.batch, "every": steps, "seed": seed, "device": "cpu",
+    }  # fmt: skip
+    if recipe.kind == "cats":
+        return resolve_cats_job(store, run, **recipe.options, **shared)
+    return resolve_train_job(recipe.kind, store, run, **recipe.options, **shared)
 
 
 def _steps_in_time(
