@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from benchmarks.encode import markdown
 from models.base import DataSpec
+from models.patches.model import HEADS
 from models.registry import ModelCost, PresetName, measure_model
 from pipeline.evaluate.figures import Scores
 from pipeline.images import grid_of, side_by_side
@@ -41,6 +42,7 @@ MOST_FID_RATIO, LEAST_RECALL, MOST_GFLOP, MOST_SMALL_GFLOP = 0.25, 0.6, 3.8, 0.6
 MOST_TFLOP, MOST_TIME_RATIO, MOST_UNET_RATIO = 0.08, 1 / 50, 1.0
 MOST_FIT_RATIO, MOST_FIT_TIME = 1.02, 0.25
 MOST_RENDER_RATIO, LEAST_PRECISION_RATIO, MOST_FEW, MOST_STEP_RATIO = 1.2, 0.95, 1.3, 1.1
+MOST_HEAD_RATIO = 1.0
 """The targets."""
 
 SCORES_HEAD = (
@@ -231,6 +233,12 @@ def _pixel_targets(name: str, runs: Sequence[Finished], times: Mapping[str, floa
             ),
             _figure(f"{name}: training time per step of {RENDER} over {DIT}", cost_ratio, most=MOST_STEP_RATIO),
         ]
+        if not _of(runs, DIT):
+            rows = rows[2:3]
+        heads = [kid for head in HEADS if (kid := _mean(runs, head, "kid")) is not None]
+        if heads:
+            best = _over(_mean(runs, RENDER, "kid"), min(heads))
+            rows.append(_figure(f"{name}: KID of {RENDER} over the best head", best, most=MOST_HEAD_RATIO))
     if _of(runs, FIT):
         taken = [_time(runs, times, one, _evaluations(runs, one)) for one in (FIT, DIT)]
         ratio = _over(*taken)
