@@ -29,28 +29,30 @@ def ablate(
             "its values; may be repeated. Default: all.",
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Of the base. Default: splatdit.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model of the base. Default: splatdit.")] = None,
     preset: Annotated[
-        Literal["tiny", "small", "medium", "full"] | None, typer.Option(help="Its size. Default: tiny.")
+        Literal["tiny", "small", "medium", "full"] | None, typer.Option(help="Size of the model. Default: tiny.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of each training. Default: 2000.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per step. Default: 64.")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Height of the learning rate. Default: as train has it.")
+        float | None, typer.Option(help="Peak of the learning rate. Default: as in train.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many finished images.")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of each point. Default: 1.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Learn from the first N finished images only.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of trainings of each point. Default: 1.")] = None,
     images: Annotated[
-        int | None, typer.Option("--images", "-n", min=1, help="Images of each set that is compared.")
+        int | None, typer.Option("--images", "-n", min=1, help="Number of images of each set that is compared.")
     ] = None,
     evaluations: Annotated[
-        int | None, typer.Option(min=1, help="Of the network per image. Default: the objective's.")
+        int | None,
+        typer.Option(min=1, help="Number of function evaluations (NFE) per image. Default: the objective's."),
     ] = None,
     features: Annotated[
-        Literal["auto", "classifier", "selfsup", "inception"] | None, typer.Option(help="In what to measure.")
+        Literal["auto", "classifier", "selfsup", "inception"] | None,
+        typer.Option(help="Features in which distances are measured."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps. Default: auto.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Of the encoder, where stores are made.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device: auto, cpu, cuda or mps. Default: auto.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads of the encoder, where stores are made.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print ablation.json instead of the table.")] = False,
 ) -> None:
     """Changes one choice at a time around a base configuration; each point is trained and evaluated.

@@ -27,7 +27,9 @@ def convert(
         LayoutName | None, typer.Option("--from", help="Layout of SRC. Default: by content.")
     ] = None,
     target_layout: Annotated[LayoutName | None, typer.Option("--to", help="Layout of DST. Default: by suffix.")] = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Image side in pixels where SRC does not say it.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Image size in pixels a side, where SRC does not say it.")
+    ] = None,
     gaussians: Annotated[
         int | None, typer.Option(min=1, help="K that every image must have. Default: as most images have.")
     ] = None,
@@ -54,8 +56,8 @@ def convert(
         str | None, typer.Option(help="The data set that SRC was fitted to, in its order: gives pixels and PSNR.")
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the files of --images.")] = None,
-    split: Annotated[Literal["train", "test", "all"] | None, typer.Option(help="Part of --images.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at DST.")] = False,
+    split: Annotated[Literal["train", "test", "all"] | None, typer.Option(help="Split of --images.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing DST.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Converts between zarr, HDF5 and the published layouts; axes, signs and conventions are converted too.

@@ -37,39 +37,48 @@ def encode(
     out: Annotated[str, typer.Option("--out", "-o", help="The store: NAME.zarr, NAME.h5 or s3://BUCKET/NAME.zarr.")],
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the data set's files; nothing is fetched.")] = None,
     split: Annotated[
-        Literal["train", "test", "all"] | None, typer.Option(help="Part of the set. Default: see splatspace presets.")
+        Literal["train", "test", "all"] | None, typer.Option(help="Split of the set. Default: see splatspace presets.")
     ] = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Resize to so many pixels a side.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Resize images to N pixels a side.")] = None,
     background: Annotated[
         str | None,
         typer.Option(
             metavar="COLOUR", help="What transparent images are laid over: black, white, #rrggbb. Default: black."
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Encode the first N images only.")] = None,
     gaussians: Annotated[
         int | None,
-        typer.Option("--gaussians", "-k", min=0, help="K per image, 0 for the images only. Default: by set or size."),
+        typer.Option(
+            "--gaussians",
+            "-k",
+            min=0,
+            help="Gaussians per image (K); 0 stores the images only. Default: by set or size.",
+        ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=0, help="Most optimiser steps per image, in the first round. Default: 400.")
+        int | None, typer.Option(min=0, help="Maximum of optimiser steps per image, in the first round. Default: 400.")
     ] = None,
-    target_psnr: Annotated[float | None, typer.Option(help="Stop an image that has reached so many dB.")] = None,
+    target_psnr: Annotated[float | None, typer.Option(help="Stop the fit of an image at this PSNR in dB.")] = None,
     rounds: Annotated[
         int | None,
-        typer.Option(min=1, help="An image that misses the target goes on, each round twice as long. Default: 1."),
+        typer.Option(
+            min=1,
+            help="Number of rounds: an image that misses the target continues, each round twice as long. Default: 1.",
+        ),
     ] = None,
     colours: Annotated[
-        Literal["bounded", "signed"] | None, typer.Option(help="Colours in [0, 1], or of any sign. Default: bounded.")
+        Literal["bounded", "signed"] | None,
+        typer.Option("--colours", "--colors", help="Range of colours: in [0, 1], or of any sign. Default: bounded."),
     ] = None,
     start: Annotated[
         Literal["transport", "grid", "adaptive"] | None,
-        typer.Option(help="Where Gaussians begin. Default: transport."),
+        typer.Option(help="Initialisation of the Gaussians. Default: transport."),
     ] = None,
     refine: Annotated[
         RefineName,
         typer.Option(
-            help="regressed: fit twice, the second time from starts that the pixels foretell; for generators."
+            help="regressed: fit twice, the second time from an initialisation predicted by the pixels; for generators."
         ),
     ] = "none",
     codec: Annotated[
@@ -83,15 +92,15 @@ def encode(
     ] = None,
     engine: Annotated[
         EngineName,
-        typer.Option(help="What fits. gsplat: codec over, on a graphics card; reference: every codec, slow."),
+        typer.Option(help="Engine that fits. gsplat: codec over, on a GPU; reference: every codec, slow."),
     ] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the adaptive start.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the adaptive initialisation.")] = 0,
     workers: Annotated[
         int | None,
         typer.Option(
             min=1,
             envvar="SPLATSPACE_WORKERS",
-            help="Threads, or processes with --compute dask. Default: one a processor.",
+            help="Number of threads, or of processes with --compute dask. Default: one per CPU.",
         ),
     ] = None,
     compute: Annotated[
@@ -103,9 +112,10 @@ def encode(
     ] = "local",
     images: Annotated[bool, typer.Option("--images/--no-images", help="Keep the source pixels in the store.")] = True,
     block_rows: Annotated[
-        int | None, typer.Option(min=1, help="Rows written together (one zarr shard). Default: by number of images.")
+        int | None,
+        typer.Option(min=1, help="Number of rows written together (one zarr shard). Default: by number of images."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing store.")] = False,
     versions: Annotated[
         bool,
         typer.Option(
@@ -115,7 +125,7 @@ def encode(
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write NAME-report/report.html beside the store.")
     ] = True,
-    strict: Annotated[bool, typer.Option("--strict", help="Leave with code 1 if any image failed.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if any image failed.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved job and what it would do as JSON; write nothing.")
     ] = False,

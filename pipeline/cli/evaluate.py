@@ -30,34 +30,42 @@ def evaluate(
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(help="A store of images that nothing learnt from, to compare with. Default: those of --store."),
+        typer.Option(help="Store of images that nothing learned from, to compare with. Default: those of --store."),
     ] = None,
     features: Annotated[
         Literal["auto", "classifier", "selfsup", "inception"],
-        typer.Option(help="In what to measure. auto: classifier where every image has a label, else selfsup."),
+        typer.Option(help="Features of the distances. auto: classifier where every image has a label, else selfsup."),
     ] = "auto",
     images: Annotated[
         int | None,
-        typer.Option("--images", "-n", min=1, help="Images of each set. Default: 1000, at most half of the store."),
+        typer.Option(
+            "--images", "-n", min=1, help="Number of images of each set. Default: 1000, at most half of the store."
+        ),
     ] = None,
     evaluations: Annotated[
-        int | None, typer.Option(min=1, help="Of the network per image. Default: the objective's.")
+        int | None,
+        typer.Option(min=1, help="Number of function evaluations (NFE) per image. Default: the objective's."),
     ] = None,
     sweep: Annotated[
-        str | None, typer.Option(help="Further numbers of evaluations, as 5,10,50. Default: a quarter and half.")
+        str | None, typer.Option(help="Further NFE to measure, as 5,10,50. Default: a quarter and a half of the first.")
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="dpmpp-2m, heun, euler, ddim or ancestral. Default: the objective's.")
+        str | None, typer.Option(help="Sampler: dpmpp-2m, heun, euler, ddim or ancestral. Default: the objective's.")
     ] = None,
-    guidance: Annotated[float, typer.Option(help="Towards the label; 1 for none.")] = 1.0,
+    guidance: Annotated[float, typer.Option(help="Strength of classifier-free guidance; 1 for none.")] = 1.0,
     splats: Annotated[
         bool, typer.Option("--splats", help="Also fit Gaussians to what a generator of pixels draws and measure them.")
     ] = False,
     gaussians: Annotated[
-        int | None, typer.Option("--gaussians", "-k", help="With --splats: K. Default: of the store it learnt from.")
+        int | None,
+        typer.Option(
+            "--gaussians",
+            "-k",
+            help="With --splats: Gaussians per image. Default: as in the store that was learned from.",
+        ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="With --splats: of the fit's optimiser. Default: as that store had it.")
+        int | None, typer.Option(help="With --splats: optimiser steps of the fit. Default: as in that store.")
     ] = None,
     weights: Annotated[
         Path | None,
@@ -73,9 +81,9 @@ def evaluate(
     ablation: Annotated[
         Path | None, typer.Option(help="Folder of splatspace ablate: its table and picture go into the page.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Of the samples and of the choice of originals.")] = 0,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Number of images at once.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples and of the choice of originals.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json instead of the table.")] = False,
 ) -> None:
     """Measures FID, KID, precision, recall and more against the originals, with floors; writes JSON and one page."""

@@ -25,8 +25,10 @@ RENDER_EXAMPLES = (
 def render(
     store: Annotated[str, typer.Argument(help="A .zarr or .h5 store, or the URL of a .zarr.")],
     image: Annotated[str, typer.Option("--image", "-i", help="Row number, or the image's name in its source.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The picture: NAME.png.")],
-    size: Annotated[int | None, typer.Option(min=1, help="Pixels of the longer side. Default: as encoded.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Image to write: NAME.png.")],
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Size of the longer side in pixels. Default: as encoded.")
+    ] = None,
     ellipses: Annotated[bool, typer.Option("--ellipses", help="Draw the Gaussians as one-sigma ellipses.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -58,14 +60,18 @@ def edit(
     store: Annotated[str, typer.Argument(help="A .zarr or .h5 store, or the URL of a .zarr.")],
     image: Annotated[str, typer.Option("--image", "-i", help="Row number, or the image's name in its source.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="NAME.png, or a new store of this one image.")],
-    gaussians: Annotated[str | None, typer.Option(metavar="I,J,...", help="Which. Default: all.")] = None,
-    box: Annotated[
-        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Those whose centre is in it, in pixels.")
+    gaussians: Annotated[
+        str | None, typer.Option(metavar="I,J,...", help="Gaussians to change, by index. Default: all.")
     ] = None,
-    move: Annotated[str | None, typer.Option(metavar="DX,DY", help="Pixels to the right and down.")] = None,
+    box: Annotated[
+        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Box in pixels: the Gaussians whose centre is in it.")
+    ] = None,
+    move: Annotated[str | None, typer.Option(metavar="DX,DY", help="Shift in pixels, right and down.")] = None,
     recolour: Annotated[str | None, typer.Option(metavar="R,G,B", help="Colour in 0 to 255, or one grey.")] = None,
-    delete: Annotated[bool, typer.Option("--delete", help="Take them out; the new store has a smaller K.")] = False,
-    size: Annotated[int | None, typer.Option(min=1, help="Pixels of the PNG's longer side.")] = None,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove the Gaussians; the new store has a smaller K.")
+    ] = False,
+    size: Annotated[int | None, typer.Option(min=1, help="Size of the PNG's longer side in pixels.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Changes Gaussians of one image and writes it as a picture or as a store; the given store stays as it is."""
@@ -127,7 +133,9 @@ def export(
         Path | None, typer.Option("--out", "-o", help="NAME.svg, NAME.ply or NAME.splat; of a .ply a new store.")
     ] = None,
     image: Annotated[str | None, typer.Option("--image", "-i", help="Row number, or the image's name.")] = None,
-    onnx: Annotated[Path | None, typer.Option("--onnx", help="NAME.onnx: one evaluation of a run.")] = None,
+    onnx: Annotated[
+        Path | None, typer.Option("--onnx", help="Graph of one function evaluation of a run: NAME.onnx.")
+    ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Weights of the graph in eight bits.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -29,54 +29,68 @@ SAMPLE_EXAMPLES = (
 def sample(
     run: Annotated[Path, typer.Argument(help="Folder of a training, or its model.safetensors.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the PNGs, grid.png and samples.zarr.")],
-    number: Annotated[int, typer.Option("--number", "-n", min=1, help="Images.")] = 64,
+    number: Annotated[int, typer.Option("--number", "-n", min=1, help="Number of images.")] = 64,
     evaluations: Annotated[
-        int | None, typer.Option(min=1, help="Of the network per image. Default: the objective's.")
+        int | None,
+        typer.Option(min=1, help="Number of function evaluations (NFE) per image. Default: the objective's."),
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="dpmpp-2m, heun, euler, ddim or ancestral. Default: the objective's.")
+        str | None, typer.Option(help="Sampler: dpmpp-2m, heun, euler, ddim or ancestral. Default: the objective's.")
     ] = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Pixels of the longer side. Default: as trained.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Size of the longer side in pixels. Default: as trained.")
+    ] = None,
     label: Annotated[
         str | None, typer.Option(help="Class by name or number, all (each equally often, the default) or none.")
     ] = None,
-    guidance: Annotated[float, typer.Option(min=0, help="1 for none; more follows the label more closely.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Image i follows from it and from i.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
+    guidance: Annotated[float, typer.Option(min=0, help="Strength of classifier-free guidance; 1 for none.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed; image i follows from it and from i.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Number of images at once.")] = 64,
     interpolate: Annotated[
-        str | None, typer.Option(metavar="I,J", help="Pictures between two of the images: interpolation.png.")
+        str | None, typer.Option(metavar="I,J", help="Number of images between two samples, in interpolation.png.")
     ] = None,
     inpaint: Annotated[
-        str | None, typer.Option(metavar="STORE:IMAGE", help="Keep this image but for --box; by row or name.")
+        str | None,
+        typer.Option(metavar="STORE:IMAGE", help="Image to keep outside of --box, by row or name (inpainting)."),
     ] = None,
     box: Annotated[
-        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Left, top, right, bottom in pixels, drawn anew.")
+        str | None,
+        typer.Option(metavar="X0,Y0,X1,Y1", help="Box that is drawn again: left, top, right, bottom in pixels."),
     ] = None,
     recolour: Annotated[
-        str | None, typer.Option(metavar="STORE:IMAGE", help="Keep this image's geometry, draw its colours anew.")
+        str | None,
+        typer.Option(metavar="STORE:IMAGE", help="Image whose geometry is kept and whose colours are drawn again."),
     ] = None,
     sketch: Annotated[
-        Path | None, typer.Option(help="Begin with this picture instead of pure noise; generators of pixels.")
+        Path | None, typer.Option(help="Init image to begin with instead of pure noise; generators of pixels only.")
     ] = None,
-    signal: Annotated[float, typer.Option(help="Share of the sketch in what sampling begins with.")] = 0.25,
+    signal: Annotated[float, typer.Option(help="Fraction of the init image in what sampling begins with.")] = 0.25,
     anatomy: Annotated[
-        bool, typer.Option("--anatomy", help="Pictures of how a patch model makes images: roll-out, seams, parts.")
+        bool,
+        typer.Option(
+            "--anatomy", help="Write visualisations of how a patch model makes images: roll-out, seams, parts."
+        ),
     ] = False,
     splats: Annotated[
-        bool, typer.Option("--splats", help="Fit Gaussians to what a generator of pixels draws: samples.zarr.")
+        bool, typer.Option("--splats", help="Fit Gaussians to what a generator of pixels draws and write samples.zarr.")
     ] = False,
     gaussians: Annotated[
-        int | None, typer.Option("--gaussians", "-k", help="With --splats: K. Default: of the store it learnt from.")
+        int | None,
+        typer.Option(
+            "--gaussians",
+            "-k",
+            help="With --splats: Gaussians per image. Default: as in the store that was learned from.",
+        ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="With --splats: of the fit's optimiser. Default: as that store had it.")
+        int | None, typer.Option(help="With --splats: optimiser steps of the fit. Default: as in that store.")
     ] = None,
     gif: Annotated[bool, typer.Option("--gif", help="Write forward.gif and sampling.gif of the first image.")] = False,
     beside: Annotated[
         Path | None, typer.Option(help="With --gif: a run of train pixels, shown beside the splats.")
     ] = None,
     hdf5: Annotated[bool, typer.Option("--hdf5", help="Write samples.h5 instead of samples.zarr.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Generates images: a PNG each, all of them in a grid, and their splats as a store."""

@@ -77,7 +77,7 @@ VERIFY_EXAMPLES = ("splatspace verify demo.zarr", "splatspace verify demo.h5 --j
 def verify(
     store: Annotated[str, typer.Argument(help="A .zarr or .h5 store, or the URL of a .zarr.")],
     workers: Annotated[
-        int | None, typer.Option(min=1, envvar="SPLATSPACE_WORKERS", help="Threads. Default: every processor.")
+        int | None, typer.Option(min=1, envvar="SPLATSPACE_WORKERS", help="Number of threads. Default: one per CPU.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -39,16 +39,17 @@ def train(
     store: Annotated[str | None, typer.Option(help="The store to learn from; not needed with --resume.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="See splatspace models. Default: render-dit, or pixel-unet for pixels."),
+        typer.Option(help="Model; see splatspace models. Default: render-dit, or pixel-unet for pixels."),
     ] = None,
     head: Annotated[
-        Literal["kpn", "lut", "outer", "splats"] | None, typer.Option(help="Of a patch model (cats), needed there.")
+        Literal["kpn", "lut", "outer", "splats"] | None,
+        typer.Option(help="Head of a patch model; cats only, required there."),
     ] = None,
     recipe: Annotated[
-        Literal["published", "modern"] | None, typer.Option(help="Of a patch model. Default: modern.")
+        Literal["published", "modern"] | None, typer.Option(help="Recipe of a patch model. Default: modern.")
     ] = None,
     preset: Annotated[
-        Literal["tiny", "small", "medium", "full"] | None, typer.Option(help="Its size. Default: small.")
+        Literal["tiny", "small", "medium", "full"] | None, typer.Option(help="Size of the model. Default: small.")
     ] = None,
     pack: Annotated[
         int | None, typer.Option(min=1, help="Gaussians per token of splatdit. Default: about 50 tokens.")
@@ -62,11 +63,11 @@ def train(
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per step, over all devices. Default: 64.")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Height of the learning rate. Default: by model and preset.")
+        float | None, typer.Option(help="Peak of the learning rate. Default: by model and preset.")
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(help="flow-clean, flow-velocity, epsilon, ddpm-linear, ddpm-cosine or published."),
+        typer.Option(help="Objective: flow-clean, flow-velocity, epsilon, ddpm-linear, ddpm-cosine or published."),
     ] = None,
     render_loss: Annotated[
         float | None,
@@ -74,24 +75,26 @@ def train(
     ] = None,
     perceptual: Annotated[
         Literal["none", "gradient", "dct", "lpips"] | None,
-        typer.Option(help="A loss on how predicted pixels look. Default: none; of cats: by recipe."),
+        typer.Option(help="Perceptual loss on predicted pixels. Default: none; of cats: by recipe."),
     ] = None,
-    perceptual_weight: Annotated[float | None, typer.Option(min=0, help="Its weight.")] = None,
+    perceptual_weight: Annotated[float | None, typer.Option(min=0, help="Weight of the perceptual loss.")] = None,
     lpips_weights: Annotated[
-        Path | None, typer.Option(help="For lpips: vgg16-397923af.pth or its folder. Default: downloaded to the cache.")
+        Path | None,
+        typer.Option(help="Weights for lpips: vgg16-397923af.pth or its folder. Default: downloaded to the cache."),
     ] = None,
-    flip: Annotated[float | None, typer.Option(min=0, max=1, help="Share of images that are mirrored.")] = None,
+    flip: Annotated[float | None, typer.Option(min=0, max=1, help="Fraction of images that are mirrored.")] = None,
     distinct: Annotated[
-        bool | None, typer.Option("--distinct/--repeats", help="Learn each picture once. Default: cats only.")
+        bool | None, typer.Option("--distinct/--repeats", help="Learn each distinct image once. Default: cats only.")
     ] = None,
     held_out: Annotated[
-        float | None, typer.Option(min=0, max=0.9, help="Share kept apart for evaluation. Default: 0; of cats 0.1.")
+        float | None,
+        typer.Option(min=0, max=0.9, help="Fraction of images held out for evaluation. Default: 0; of cats 0.1."),
     ] = None,
     covariance: Annotated[
-        Literal["matrix_log", "log_cholesky", "raw"] | None, typer.Option(help="Numbers that stand for a covariance.")
+        Literal["matrix_log", "log_cholesky", "raw"] | None, typer.Option(help="Parametrisation of a covariance.")
     ] = None,
     normalisation: Annotated[
-        Literal["whitened", "minmax"] | None, typer.Option(help="How the numbers are scaled. Default: by model.")
+        Literal["whitened", "minmax"] | None, typer.Option(help="Normalisation of the features. Default: by model.")
     ] = None,
     classes: Annotated[
         bool | None, typer.Option("--classes/--no-classes", help="Condition on labels. Default: where there are some.")
@@ -100,28 +103,32 @@ def train(
         Literal["auto", "stored", "anchors"] | None,
         typer.Option(help="Order of the Gaussians: as stored, or each image assigned to anchors."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many finished images.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Learn from the first N finished images only.")] = None,
     ema: Annotated[
-        bool | None, typer.Option("--ema/--no-ema", help="Sample from the mean of the weights. Default: yes.")
+        bool | None,
+        typer.Option("--ema/--no-ema", help="Sample from the moving average of the weights (EMA). Default: yes."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything. Default: 0.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps. Default: auto.")] = None,
-    devices: Annotated[int | None, typer.Option(min=1, help="Processes of this machine. Default: 1.")] = None,
-    nodes: Annotated[int | None, typer.Option(min=1, help="Machines, each given this command. Default: 1.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device: auto, cpu, cuda or mps. Default: auto.")] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="Number of processes on this machine. Default: 1.")] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Number of machines, each given this command. Default: 1.")
+    ] = None,
     precision: Annotated[
-        Literal["auto", "32", "bf16"] | None, typer.Option(help="auto: bf16 on CUDA, else 32.")
+        Literal["auto", "32", "bf16"] | None, typer.Option(help="Precision; auto: bf16 on CUDA, else 32.")
     ] = None,
     compile: Annotated[bool | None, typer.Option("--compile", help="Compile the network.")] = None,
     every: Annotated[
-        int | None, typer.Option(min=1, help="Steps between checkpoints and sample grids. Default: a tenth of all.")
+        int | None,
+        typer.Option(min=1, help="Number of steps between checkpoints and sample grids. Default: a tenth of all."),
     ] = None,
     latents: Annotated[
-        int | None, typer.Option(min=1, help="MiB of latents in memory; larger sets are streamed. Default: 4096.")
+        int | None, typer.Option(min=1, help="Memory for features in MiB; larger sets are streamed. Default: 4096.")
     ] = None,
     track: Annotated[
-        list[str] | None, typer.Option(help="Log to wandb or mlflow, too (extras); may be repeated.")
+        list[str] | None, typer.Option(help="Tracker to log to as well: wandb or mlflow (extras); may be repeated.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Trains a generator on a store: model.safetensors, card.md, log.jsonl and sample grids in the run's folder.
@@ -194,10 +201,12 @@ MODELS_EXAMPLES = (
 
 
 def models(
-    gaussians: Annotated[int, typer.Option("--gaussians", "-k", min=1, max=100_000, help="K.")] = 150,
-    size: Annotated[int, typer.Option(min=8, max=16_384, help="Pixels of a side.")] = 32,
-    channels: Annotated[Literal["1", "3"], typer.Option(help="Colours.")] = "3",
-    classes: Annotated[int, typer.Option(min=0, max=1_000_000, help="Labels.")] = 0,
+    gaussians: Annotated[
+        int, typer.Option("--gaussians", "-k", min=1, max=100_000, help="Gaussians per image (K).")
+    ] = 150,
+    size: Annotated[int, typer.Option(min=8, max=16_384, help="Image size in pixels a side.")] = 32,
+    channels: Annotated[Literal["1", "3"], typer.Option(help="Channels of the images.")] = "3",
+    classes: Annotated[int, typer.Option(min=0, max=1_000_000, help="Number of classes; 0 for none.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
     """Lists the generators with their parameters and GFLOP per evaluation, counted without computing anything."""
