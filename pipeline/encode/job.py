@@ -7,6 +7,7 @@ Where a run's fits happen: which answers there are, and which fit which store.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -21,6 +22,8 @@ from data_schemas.splats import ADDITIVE, NORMALISED, OVER, CodecName, ColourRan
 from encoders.base import MAX_GAUSSIANS, MAX_ROUNDS, MAX_STEPS, FitSettings
 from pipeline.encode.presets import PRESETS, EngineName, RefineName, Split, gaussians_for, preset_for
 from pipeline.sources.decoding.background import BACKGROUND_PATTERN, BLACK, background_name
+
+logger = logging.getLogger("splatspace.encode")
 
 
 def job_error(error: ValidationError, command: str) -> JobError:
@@ -183,6 +186,10 @@ def resolve_job(dataset: str, out: str | os.PathLike[str] | UPath, **options: An
             f"--data-dir together with the path {dataset!r}",
             allowed="--data-dir for a named data set (" + ", ".join(PRESETS) + ")",
             next_step="give the path alone",
+        )
+    if dataset in PRESETS and "data_dir" not in given and Path(dataset).is_dir():
+        logger.warning(
+            "%s is taken for the named data set; for the folder of that name that is here give ./%s", dataset, dataset
         )
     check_compute(str(given.get("compute", LOCAL)), path)
     if given.get("versions") and given.get("overwrite"):

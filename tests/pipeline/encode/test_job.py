@@ -85,3 +85,17 @@ def test_a_wrong_option_is_named(options: dict[str, Any], named: str) -> None:
 def test_options_that_exclude_each_other() -> None:
     with pytest.raises(JobError, match="--data-dir together with the path"):
         resolve_job("photos", "a.zarr", data_dir=Path("data"))
+
+
+def test_a_word_that_is_a_data_set_and_a_folder_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cats").mkdir()
+    assert resolve_job("cats", "a.zarr").gaussians == PRESETS["cats"].gaussians
+    assert "for the folder of that name that is here give ./cats" in caplog.text
+    caplog.clear()
+    resolve_job("./cats", "a.zarr")
+    resolve_job("cats", "a.zarr", data_dir="cats")
+    resolve_job("demo", "a.zarr")
+    assert not caplog.records
