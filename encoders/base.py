@@ -109,6 +109,24 @@ class FitResult:
     core_seconds: float
 
 
+class FitStoppedError(InterruptedError):
+    """A fit that was asked to stop, with the images that were finished by then, so that none is fitted twice.
+
+    Args:
+        result: of the batch; what it says of images that are not finished means nothing.
+        finished: bool [image].
+
+    Attributes:
+        result: as given.
+        finished: as given.
+    """
+
+    def __init__(self, result: FitResult, finished: NDArray[np.bool_]) -> None:
+        super().__init__("the fit was asked to stop")
+        self.result = result
+        self.finished = finished
+
+
 def images_for_processor(gaussians: int, height: int, width: int) -> int:
     """How many images an engine on the processor is best given at once, so that progress shows every second or so.
 
@@ -138,7 +156,8 @@ class Encoder(Protocol):
     def images_per_call(self, height: int, width: int, channels: int) -> int:
         """How many images ``fit`` is best given at once: enough to keep the device busy, some seconds of work.
 
-        What an image becomes does not depend on it. A stopped run loses a call at most, and progress shows after each.
+        What an image becomes does not depend on it. A stopped run loses a call at most (an engine that raises
+        ``FitStoppedError`` loses less), and progress shows after each.
 
         Args:
             height: rows of the images.
@@ -161,7 +180,8 @@ class Encoder(Protocol):
             should_stop: polled between images; when it answers True the fit raises InterruptedError.
 
         Raises:
-            InterruptedError: ``should_stop`` answered True.
+            FitStoppedError: ``should_stop`` answered True after some of the images were finished.
+            InterruptedError: ``should_stop`` answered True; nothing of the batch is kept.
         """
         ...
 

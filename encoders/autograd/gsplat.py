@@ -21,7 +21,7 @@ from data_schemas.splats import OVER, layout_of
 from encoders.autograd.descent import descend
 from encoders.autograd.gsplat_available import load_gsplat, missing_for_gsplat
 from encoders.autograd.gsplat_tiles import LEAST_OPACITY, Rasteriser, TiledRender, bytes_per_image, most_images
-from encoders.base import FitResult, FitSettings
+from encoders.base import FitResult, FitSettings, FitStoppedError
 from encoders.frame import to_splats
 from encoders.recipe import OverRecipe
 
@@ -115,7 +115,7 @@ class GsplatEncoder:
             should_stop: polled before every optimiser step.
 
         Raises:
-            InterruptedError: ``should_stop`` answered True.
+            FitStoppedError: ``should_stop`` answered True.
             JobError: gsplat's kernels cannot be compiled, or one image alone takes more memory than there is.
         """
         if self._rasteriser is None:
@@ -123,13 +123,17 @@ class GsplatEncoder:
             self._rasteriser = load_gsplat()
         count, height, width, channels = images.shape
         before = time.process_time()
-        splats = np.empty((count, self.settings.gaussians, layout_of(OVER, channels).width), np.float32)
+        splats = np.zeros((count, self.settings.gaussians, layout_of(OVER, channels).width), np.float32)
         steps = np.zeros(count, np.int32)
         first = 0
         while first < count:
             size = self.images_per_call(height, width, channels)
             rows = slice(first, first + size)
-            fitted = self._fit_batch(self._rasteriser, images[rows], should_stop)
+            try:
+                fitted = self._fit_batch(self._rasteriser, images[rows], should_stop)
+            except InterruptedError:
+                result = FitResult(splats=splats, steps=steps, core_seconds=time.process_time() - before)
+                raise FitStoppedError(result, np.arange(count) < first) from None
             if fitted is None:
                 # Out of the handler of the error, which holds on to the tensors of the failed attempt.
                 self._halve(min(size, count - first), images.shape)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from data_schemas.splats import NORMALISED, NORMALISED_EPSILON, OVER, layout_of
 from encoders.autograd.descent import descend, recipe_for
-from encoders.base import FitResult, FitSettings, images_for_processor
+from encoders.base import FitResult, FitSettings, FitStoppedError, images_for_processor
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y, to_splats
 from encoders.recipe import Recipe
 from encoders.render import composite
@@ -113,19 +113,23 @@ class ReferenceEncoder:
             should_stop: polled before every optimiser step.
 
         Raises:
-            InterruptedError: ``should_stop`` answered True.
+            FitStoppedError: ``should_stop`` answered True.
         """
         count, height, width, channels = images.shape
         before = time.process_time()
         codec = self.settings.codec
-        splats = np.empty((count, self.settings.gaussians, layout_of(codec, channels).width), np.float32)
+        splats = np.zeros((count, self.settings.gaussians, layout_of(codec, channels).width), np.float32)
         steps = np.zeros(count, np.int32)
         size = max(1, _NUMBERS_PER_BATCH // (self.settings.gaussians * height * width))
         for first in range(0, count, size):
             rows = slice(first, first + size)
-            frames, steps[rows] = descend(
-                images[rows], self.settings, self._recipe, self._render(height, width), self._device, should_stop
-            )
+            try:
+                frames, steps[rows] = descend(
+                    images[rows], self.settings, self._recipe, self._render(height, width), self._device, should_stop
+                )
+            except InterruptedError:
+                result = FitResult(splats=splats, steps=steps, core_seconds=time.process_time() - before)
+                raise FitStoppedError(result, np.arange(count) < first) from None
             splats[rows] = to_splats(frames, height, width, alpha=codec == OVER)
         return FitResult(splats=splats, steps=steps, core_seconds=time.process_time() - before)
 

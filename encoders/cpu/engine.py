@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.splats import NORMALISED, NORMALISED_EPSILON
-from encoders.base import FitResult, FitSettings, images_for_processor
+from encoders.base import FitResult, FitSettings, FitStoppedError, images_for_processor
 from encoders.frame import to_splats
 from encoders.recipe import CUT, NORMALISED_CUT, Recipe
 from encoders.start.begin import Starts, begin
 
 _IMAGES_PER_CALL = 8
-"""Images fitted between two looks at ``should_stop``: well under a second of work at 64x64."""
+"""Images fitted at most between two looks at ``should_stop``: well under a second of work at 64x64."""
+
+_LOOKS_PER_CALL = 8
+"""Looks at ``should_stop`` in a second or so, where images are costly."""
 
 
 class CpuEncoder:
@@ -67,10 +70,10 @@ class CpuEncoder:
 
         Args:
             images: uint8 [image, height, width, channel], channel 1 or 3.
-            should_stop: polled between handfuls of images.
+            should_stop: polled between handfuls of images; those that are under way are finished.
 
         Raises:
-            InterruptedError: ``should_stop`` answered True.
+            FitStoppedError: ``should_stop`` answered True.
         """
         # Inside, as in ``begin``: a run that finds every image done makes an engine, and needs no Numba.
         from encoders.cpu.fit import fit_images
@@ -99,21 +102,30 @@ class CpuEncoder:
             np.float32(recipe.reach(settings, height, width)),
         )
 
+        finished = np.zeros(count, np.bool_)
+
         def part(rows: slice) -> float:
             if should_stop is not None and should_stop():
-                raise InterruptedError("the fit was asked to stop")
+                return 0.0
             before = time.thread_time()
             batch = np.ascontiguousarray(images[rows])
             starts = begin(batch, settings, recipe.start) if self._starts is None else self._starts(batch)
             fit_images(batch, starts, frames[rows], steps_taken[rows], errors[rows], *fixed)
+            finished[rows] = True
             return time.thread_time() - before
 
         # No images: compiles, or loads what was compiled, before any time is taken and on one thread.
         part(slice(0, 0))
-        parts = [slice(first, first + _IMAGES_PER_CALL) for first in range(0, count, _IMAGES_PER_CALL)]
+        handful = max(1, min(_IMAGES_PER_CALL, self.images_per_call(height, width, channels) // _LOOKS_PER_CALL))
+        parts = [slice(first, first + handful) for first in range(0, count, handful)]
         if self.workers == 1 or len(parts) <= 1:
             core_seconds = sum(map(part, parts))
         else:
             with ThreadPoolExecutor(self.workers) as pool:
                 core_seconds = sum(pool.map(part, parts))
-        return FitResult(splats=to_splats(frames, height, width), steps=steps_taken, core_seconds=core_seconds)
+        if not finished.all():
+            frames[~finished] = 0
+        result = FitResult(splats=to_splats(frames, height, width), steps=steps_taken, core_seconds=core_seconds)
+        if not finished.all():
+            raise FitStoppedError(result, finished)
+        return result

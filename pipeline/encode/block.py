@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.records import RowBlock, RowState, StoreHeader
-from encoders.base import Encoder
+from encoders.base import Encoder, FitResult, FitStoppedError
 from encoders.decode import decode_with_dead, to_uint8
 from encoders.quality import psnr, ssim
 from pipeline.encode.block_decision import BlockInput, Decision, decide, quantise, why_unreadable
@@ -127,7 +127,7 @@ class BlockEncoder:
                 pixels = np.stack([_pixels(block, position) for position in part])
                 began = time.perf_counter()
                 try:
-                    result = self.encoder.fit(pixels, should_stop=should_stop)
+                    result, finished = self._fit_some(pixels, should_stop)
                 except InterruptedError:
                     tally.stopped = True
                     break
@@ -135,9 +135,25 @@ class BlockEncoder:
                 tally.core_seconds += result.core_seconds
                 if measuring is not None:
                     settle(measuring[0], measuring[1].result())
-                measuring = part, measurer.submit(self._store, rows, part, pixels, result.splats, result.steps)
+                # What is finished is kept: however often a run is stopped, it comes to its end.
+                kept = np.flatnonzero(finished)
+                part = [part[at] for at in kept.tolist()]
+                splats, steps = result.splats[kept], result.steps[kept]
+                measuring = part, measurer.submit(self._store, rows, part, pixels[kept], splats, steps)
+                if not finished.all():
+                    tally.stopped = True
+                    break
             if measuring is not None:
                 settle(measuring[0], measuring[1].result())
+
+    def _fit_some(
+        self, pixels: NDArray[np.uint8], should_stop: Callable[[], bool] | None
+    ) -> tuple[FitResult, NDArray[np.bool_]]:
+        """Fits a batch; which of its images are finished, where it was stopped."""
+        try:
+            return self.encoder.fit(pixels, should_stop=should_stop), np.ones(len(pixels), np.bool_)
+        except FitStoppedError as stopped:
+            return stopped.result, stopped.finished
 
     def _store(
         self,

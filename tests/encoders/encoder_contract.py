@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_schemas.splats import ADDITIVE, NORMALISED, CodecName, layout_of
-from encoders.base import FitSettings
+from encoders.base import FitSettings, FitStoppedError
 from encoders.decode import decode, to_uint8
 from encoders.engines import create_encoder
 from encoders.quality import psnr, psnr_of_mean_error
@@ -137,6 +137,20 @@ class EncoderContract:
         encoder = self.create()
         with pytest.raises(InterruptedError):
             encoder.fit(smooth_images(), should_stop=lambda: True)
+
+    def test_a_fit_that_is_stopped_gives_what_is_finished_or_nothing(self):
+        images = smooth_images(24)
+        whole = self.fit(images, steps=2)
+        looks = iter([False, False, *[True] * 1000])
+        encoder = self.create(steps=2)
+        with pytest.raises(InterruptedError) as stopped:
+            encoder.fit(images, should_stop=lambda: next(looks))
+        if isinstance(stopped.value, FitStoppedError):
+            finished = stopped.value.finished
+            assert finished.shape == (24,)
+            assert not finished.all()
+            np.testing.assert_array_equal(stopped.value.result.splats[finished], whole.splats[finished])
+            np.testing.assert_array_equal(stopped.value.result.steps[finished], whole.steps[finished])
 
     def test_recipe_is_plain_json(self):
         import json

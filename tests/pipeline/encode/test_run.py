@@ -386,3 +386,30 @@ def test_attribution_is_kept_beside_the_store(tmp_path: Path) -> None:
     assert "Art by somebody" in text
     assert "CC0" in text
     assert run(tmp_path / "b.zarr", ArrayImages(pictures(2))).attribution is None
+
+
+@pytest.mark.slow
+def test_however_often_it_is_stopped_no_finished_image_is_fitted_again(out: Path, tmp_path: Path) -> None:
+    source = ArrayImages(pictures(60, side=16))
+    chance = np.random.default_rng(7)
+    done = stops = 0
+    while True:
+        looks = int(chance.integers(1, 6))
+        asked = iter([False] * looks)
+        try:
+            summary = encode(
+                job_for(out, block_rows=64, steps=20), source=source, should_stop=lambda asked=asked: next(asked, True)
+            )
+            break
+        except StoppedError:
+            stops += 1
+        before, done = done, int((rows_of(out)["state"] == RowState.DONE).sum())
+        assert done >= before
+    assert stops >= 3
+    assert summary.kept == done
+    with open_store(out) as store:
+        # Every image was fitted once, whatever run it was in.
+        assert sum(record.images for record in store.header.runs) == 60
+    whole = tmp_path / f"whole{out.suffix}"
+    encode(job_for(whole, block_rows=64, steps=20), source=source)
+    assert_same_rows(out, whole)
