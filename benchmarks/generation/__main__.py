@@ -90,7 +90,7 @@ CONTENDERS: dict[str, Contender] = {
     ),
     FIT: Contender("pixels", {}, 20, fit_of="pixel-dit"),
     # Patch models, each in its modern recipe and with as many evaluations as that says.
-    **{head: Contender("cats", {"head": head}, same_time_as="render-dit") for head in HEADS},
+    **{head: Contender("cats", {"head": head, "held_out": 0.0}, same_time_as="render-dit") for head in HEADS},
 }
 
 
