@@ -1,7 +1,4 @@
-"""The contract of an engine that fits Gaussians, and the settings that decide its result.
-
-The engine of stores that hold images only: it fits nothing.
-"""
+"""The contract of an engine that fits Gaussians, its settings, and the engine that fits nothing (images only)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""The decorator of compiled functions, with a cache that follows the sources.
+"""The decorator of compiled functions, with a cache that follows the sources, and their calls on several threads.
 
 Numba caches a function by its own file alone: a function that calls one of another file keeps the old code of that
 file after it has changed, or worse, another layout of its arguments. So the cache folder carries a digest of all
-sources of this package, and lies where installed packages need not be writable.
-
-Compiled calls on several threads; they hold no interpreter lock.
+sources of this package, and lies where installed packages need not be writable. Compiled calls hold no interpreter
+lock.
 """
 
 from __future__ import annotations

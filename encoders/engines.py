@@ -1,7 +1,4 @@
-"""The table of engines.
-
-``--engine auto``: which engine fits, by what this machine has and how much there is to do, and why.
-"""
+"""The table of engines, and ``--engine auto``: which one fits, by this machine and the work to do, and why."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Constants of the optimiser that every engine shares, and the schedule that follows from them.
-
-Constants of the optimiser for codec ``over/1``, where a Gaussian has an opacity and hides what lies behind it.
-"""
+"""Constants of the optimiser that every engine shares, those of codec ``over/1``, and the schedule that follows."""
 
 from __future__ import annotations
 

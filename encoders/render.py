@@ -1,11 +1,11 @@
-"""The plain-torch renderer of the codecs: slow, clear, differentiable, and the oracle of every engine.
+"""The plain-torch renderers of the codecs: slow, clear, differentiable, and the oracle of every engine.
 
-The plain-torch renderer of codec ``over/1``: alpha compositing, front to back in index order, without any cut-off.
+Codec ``over/1`` is alpha compositing, front to back in index order, without any cut-off, over black:
 
     a_n(p) = alpha_n w_n(p),    I(p) = sum_n c_n a_n(p) prod_{m<n} (1 - a_m(p))
 
-The background is black. What a rasteriser leaves out (gsplat: opacities below 1/255, pixels nearly covered) is its
-own approximation, never part of the codec.
+What a rasteriser leaves out (gsplat: opacities below 1/255, pixels nearly covered) is its own approximation, never part
+of the codec.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""The PSNR report as a Prefect artifact, and the parts of which artifacts are made.
+"""The PSNR report as a Prefect artifact, the progress of an encode as another, and the parts of which they are made.
 
 An artifact is a view: ``report.json`` and ``report.html`` beside the store are the record. So nothing here can fail
 a run: what goes wrong while an artifact is made or sent is logged as a warning.
-
-How far a run is, as a progress artifact: a bar on the page of the run.
 """
 
 from __future__ import annotations

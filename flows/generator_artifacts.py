@@ -1,8 +1,6 @@
-"""A training as a Prefect artifact: figures, the loss over the steps, samples, the card.
+"""A training and an evaluation as Prefect artifacts: figures, losses, samples, scores with floors, places.
 
-A view of the run's folder, which is the record; it is made from that folder alone.
-
-An evaluation as a Prefect artifact: the scores with their floors, costs, samples, and where the page is.
+Views of the folders that are the record, made from those alone.
 """
 
 from __future__ import annotations

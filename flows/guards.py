@@ -1,10 +1,7 @@
-"""Where flows may read and write: inside the folders of ``SPLATSPACE_ROOTS``, where that is set.
+"""What a run may do and what it must reach: folders, quality gates, and the kinds of parameters that flows share.
 
-Whoever may start a run chooses its parameters, so on a shared server the paths among them need a fence.
-
-The quality gates: a run whose PSNR, FID or recall falls short fails, after everything is written.
-
-Kinds of parameters that the flows share.
+Whoever may start a run chooses its parameters, so on a shared server the paths among them need a fence: the folders of
+``SPLATSPACE_ROOTS``. A run whose PSNR, FID or recall falls short fails, after everything is written.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""JSON documents that carry the version of their form: reports, evaluations, ablations.
+"""JSON documents with the version of their form, the default folder of a report, and packages of extras.
 
-Where the report of a store goes when nothing else is said: cheap to import, the report itself is not.
-
-Packages that come with an extra of this one.
+Cheap to import.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Many pictures in one.
-
-How many pictures are in memory at once: a bound in bytes, for their number and their size are the user's choice.
-"""
+"""Many images in one, and how many are in memory at once: a bound in bytes, since number and size are the user's."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Hands compiled renderers to the networks that draw Gaussians: ``models`` and ``encoders`` do not know each other.
-
-Hands the compiled renderer of patch splats to networks: ``models`` and ``encoders`` do not know each other.
-"""
+"""Hands compiled renderers to the networks that draw Gaussians: ``models`` and ``encoders`` do not know each other."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The images that generated ones are compared with: originals and renderings of a store's finished rows.
-
-Which images of a store are the same, also where rows have no content hash.
+"""Images of a store's finished rows: originals, renderings, and which of them are the same.
 
 Published layouts that are converted without their images give rows whose ``content_hash`` is zeros. Zeros are equal,
 the images are not: there the splats are hashed instead.

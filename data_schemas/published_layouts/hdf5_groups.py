@@ -1,8 +1,7 @@
-"""Reading HDF5 files of unknown origin: nothing outside the file, nothing of unbounded size.
+"""HDF5 files of published layouts: read whatever their origin, and written as one group of tables per image.
 
-Writing HDF5 files that hold one group of tables per image: ``/W/{prefix}_{row}/{table}``.
-
-Writing HDF5 files on disks that may be full: the library itself cannot survive a failed write.
+Reading looks at nothing outside the file and at nothing of unbounded size. Groups are ``/W/{prefix}_{row}/{table}``.
+They are written into memory first: the HDF5 library itself cannot survive a failed write on a full disk.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """What SplatSpace writes beside a published layout so that it can read its own files back exactly.
 
 Other programs do not look at it. In a folder it is the file ``splatspace.json``, in HDF5 the scalar string data set
-``splatspace`` of the root.
-
-Layouts that keep one entry per image under a name.
+``splatspace`` of the root. With it come the layouts that keep one entry per image under a name.
 """
 
 from __future__ import annotations

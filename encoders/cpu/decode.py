@@ -1,11 +1,7 @@
-"""The compiled decoder of the codecs that add, ``additive/1`` and ``normalised/1``.
+"""The compiled decoders: ``additive/1`` and ``normalised/1``, which add, and ``over/1``, from front to back.
 
-The compiled decoder of codec ``over/1``: one pass over the Gaussians from front to back.
-
-Each pixel keeps its colours and what still passes through. A Gaussian whose weight is below 1e-13 (outside the box of
-``encoders.cpu.decode``) is left out: no 8-bit value can change. ``encoders.render`` is its oracle.
-
-What the compiled decoders share: the pixel frame of a stored Gaussian, and the box of pixels that it reaches.
+They share the pixel frame of a stored Gaussian and the box of pixels that it reaches; outside of it a weight is below
+1e-13 and no 8-bit value can change. ``encoders.render`` is their oracle.
 """
 
 from __future__ import annotations

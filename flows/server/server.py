@@ -1,12 +1,9 @@
 """Prefect's server for ``python -m flows``: the one that answers, or one that is started for as long as it is needed.
 
 A server that is started here listens on the loopback address only, answers no web page but its own (CORS), wants a
-token for every change (CSRF), reports nothing to anybody, and ends with the process that started it.
-
-``python -m flows.server.server --port N``: Prefect's server, which ends with the process that started it.
-
-The starter holds the other end of this process' standard input. When it ends, however it ends, the pipe closes and
-the server stops: a kill leaves no server behind that nobody knows of.
+token for every change (CSRF), reports nothing to anybody, and ends with the process that started it: this module run as
+``python -m flows.server.server --port N`` watches its standard input, whose other end the starter holds. However the
+starter ends, the pipe closes and the server stops.
 """
 
 from __future__ import annotations

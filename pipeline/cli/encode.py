@@ -1,7 +1,4 @@
-"""``splatspace encode``: images to a store and its report.
-
-``splatspace presets``: the table of named data sets.
-"""
+"""``splatspace encode`` and ``splatspace presets``: images to a store and its report; the named data sets."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""``splatspace render``: one image of a store at any size.
-
-``splatspace edit``: move, recolour or delete Gaussians of one image.
-
-``splatspace export``: one image's splats for other programs, and back; a generator of pixels as an ONNX graph.
-"""
+"""``splatspace render``, ``edit``, ``export``: one image of a store drawn, changed, or written for other programs."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""``splatspace info``: what a store is.
-
-``splatspace verify``: is a store still what was written?
-
-``splatspace compare``: two stores of the same images side by side.
-
-``splatspace report``: what people read about a store.
-"""
+"""``splatspace info``, ``verify``, ``compare`` and ``report``: what a store is, whether it is whole, how good it is."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the commands share: where text goes, how errors leave, JSON, signals.
-
-Numbers with commas between them, as options of the command line.
-"""
+"""What the commands share: where text goes, how errors leave, JSON, signals, lists of numbers as options."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``splatspace train``: a store to a generator.
-
-``splatspace models``: every generator, its sizes and what a step costs.
-"""
+"""``splatspace train`` and ``splatspace models``: a store to a generator; the generators and what a step costs."""
 
 from __future__ import annotations
 

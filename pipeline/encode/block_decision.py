@@ -1,7 +1,4 @@
-"""Which rows of a block need a fit: the images are compared with what the store holds, by content.
-
-From an engine's numbers to the numbers that a store keeps, always a valid Gaussian.
-"""
+"""Which rows of a block need a fit, by content; and from an engine's numbers to the numbers that a store keeps."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""The engine of a job, with the starts that it asks for.
+"""What a job is carried out with: its images, and its engine with the initialisation that it asks for.
 
-The images that a job asks for.
-
-The engine of a run: the one that was named, or with ``auto`` that of the store that is there, or the best one.
+The engine is the one that was named; with ``auto`` that of the store that is there, or the best one.
 """
 
 from __future__ import annotations

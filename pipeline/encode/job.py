@@ -1,8 +1,6 @@
 """What one run of the encoder is asked to do, resolved from the presets and the user's options.
 
-What pydantic finds wrong with a job, in the words of the command line.
-
-Where a run's fits happen: which answers there are, and which fit which store.
+What pydantic finds wrong is said in the words of the command line.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""THE table: what is assumed for each named data set when the user says nothing else.
+"""THE table: what is assumed for each named data set when the user says nothing else; the words that options know.
 
-The words that the options of an encode know; apart from the job, so that the command line reads them at no cost.
+Apart from the job, so that the command line reads them at no cost.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a run of the encoder says while it works and when it is done: plain data, picklable and JSON-ready.
-
-How far a run is: counts, running PSNR, rate and time left.
-"""
+"""What a run of the encoder says while it works and when it is done: plain data, picklable and JSON-ready."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Which row of a store belongs to which image of a source, by name, in memory that ten million images do not fill.
+"""Which row of a store belongs to which image: by name, by content, and the rows that a failed run left without splats.
 
-Which row of a store holds an image of given content: bounded in memory, since an image not found is fitted again.
-
-Which images of some blocks have no splats: what a run that failed in part has to say.
+All in memory that ten million images do not fill: an image that is not found by content is fitted again.
 """
 
 from __future__ import annotations

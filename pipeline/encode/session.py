@@ -1,6 +1,6 @@
-"""What a process holds while it encodes blocks of one store: the store, the source, the engine, the content index.
+"""What a process holds while it encodes: store, source, engine, index of contents; and blocks one after the other.
 
-Blocks one after the other: the next is read and the last is written while this one is fitted.
+The next block is read and the last is written while this one is fitted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The figures of an evaluation as typed records: what ``evaluation.json`` holds. docs/evaluate.md explains them.
+"""The figures of an evaluation as typed records, with its training and store: what ``evaluation.json`` holds.
 
-What an evaluation says of the training and of the store.
+docs/evaluate.md explains them.
 """
 
 from __future__ import annotations

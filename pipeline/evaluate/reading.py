@@ -1,7 +1,4 @@
-"""Evaluations that were written before, to be set beside a new one.
-
-The scores of an evaluation as a table for the terminal.
-"""
+"""Evaluations that were written before, to be set beside a new one; scores as a table for the terminal."""
 
 from __future__ import annotations
 

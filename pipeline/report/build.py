@@ -1,8 +1,6 @@
-"""From a store to ``report.json``, ``report.html`` and ``panel.png``.
+"""From a store to ``report.json``, ``report.html`` and ``panel.png``, in a folder or on object storage.
 
-The report that is there, where it still says what the store would.
-
-The files of a report, in a folder or on object storage: written whole or not at all.
+Files are written whole or not at all; a report that still says what the store would is kept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Two stores of the same images, side by side: which is better, by how much, and where.
-
-The comparison of two stores as a table for the terminal.
-"""
+"""Two stores of the same images, side by side: which is better, by how much, and where; as a table, too."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""The figures of a report as typed records: what ``report.json`` holds.
+"""The figures of a report as typed records: what ``report.json`` holds, with how the store was made.
 
 Every number is finite; what could not be measured is ``None``. docs/report.md explains each field.
-
-What a store is and how it was made, for the report.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Pictures of the worst, the median and the best images: source, decoded, error, splats.
-
-``panel.png``: one small picture of the panels, for places that show an image but no page.
-"""
+"""Panels of the worst, the median and the best images: source, decoded, error, splats; and ``panel.png``, one sheet."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The figures as a table for the terminal. Texts from the data are plain: no markup is read from them.
-
-Figures as people read them: the same words on the page and on the terminal.
-"""
+"""The figures as a table for the terminal, in the words of the page. Texts from the data are plain, never markup."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Samples of a generator for its evaluation: images, splats, how long they took, and the way that they went.
+"""Samples of a generator: images, splats, how long they took, the way that they went; from noise or an init image.
 
-A picture to begin sampling with.
-
-Pictures between two samples.
+Interpolated images lie between two samples.
 """
 
 from __future__ import annotations

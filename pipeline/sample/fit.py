@@ -1,6 +1,6 @@
 """Exactly K Gaussians for each image that a generator of pixels draws: the engine that fits them, as encode has it.
 
-Where a fit begins: with the Gaussians that a trained network answers with when it is shown the image.
+A fit may begin with the Gaussians that a trained network answers with when it is shown the image.
 """
 
 from __future__ import annotations

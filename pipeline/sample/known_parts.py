@@ -1,7 +1,4 @@
-"""What a sampling keeps of a stored image: all outside a box, or the geometry.
-
-Boxes in an image, and which Gaussians lie in one.
-"""
+"""What a sampling keeps of a stored image (inpainting): all outside a box, or the geometry."""
 
 from __future__ import annotations
 

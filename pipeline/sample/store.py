@@ -1,7 +1,4 @@
-"""Generated splats as a store, which every command reads that reads encoded ones.
-
-One image of a store with all that is needed to draw, change and write it again.
-"""
+"""Generated splats as a store, which every command reads that reads encoded ones; and one image of a store."""
 
 from __future__ import annotations
 

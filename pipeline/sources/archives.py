@@ -1,8 +1,7 @@
-"""The members of a zip that may be read: no path escapes, no links, no bombs. Nothing is ever unpacked to disk.
+"""The members of zips and tars that may be read, and digests of source files.
 
-Chosen members of a tar, read into memory; an archive with a name that leaves its folder is refused whole.
-
-Digests of source files, so that a store says from exactly what it was made.
+No path escapes, no links, no bombs; nothing is ever unpacked to disk. A tar with a name that leaves its folder is
+refused whole. Digests say from exactly what a store was made.
 """
 
 from __future__ import annotations

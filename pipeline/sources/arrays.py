@@ -1,7 +1,4 @@
-"""Images that a user has as one numpy array: .npy (memory-mapped) or .npz.
-
-Images that lie in memory (or in a memory map) as one array.
-"""
+"""Images in one numpy array: .npy (memory-mapped), .npz, or in memory."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""The contract of a data source: a fixed list of identifiers, and pixels on demand.
+"""The contract of a data source: a fixed list of identifiers, and pixels on demand; and a seeded part of a source.
 
-Some images of another source, drawn by a seed.
-
-Files of a place that are no images of its data set: counted and named, so that none is lost without a word.
+Files of a place that are no images of its data set are counted and named, so that none is lost without a word.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """CIFAR-10, python or binary version, packed or unpacked: 32x32 RGB photographs, ten classes.
 
-Loads the pickles in which CIFAR-10 is published, and nothing that a pickle could do besides.
+The pickles in which it is published are loaded by an unpickler that makes arrays and nothing else.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The built-in images: little pixel-art characters, drawn when they are read. No files, no network.
 
-Little pixel-art characters, each a pure function of its number: six callings, three views, four poses.
+Each is a pure function of its number: six callings, three views, four poses.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sprites (Li & Mandt 2018): 1,296 characters in 63 poses, 81,648 images, composed when they are read.
 
-Where the pixels of Sprites come from: layer sheets, the ready array, or files of composed frames.
+Pixels come from layer sheets, the ready array, or files of composed frames.
 """
 
 from __future__ import annotations

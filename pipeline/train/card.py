@@ -1,7 +1,4 @@
-"""``card.md``: what a trained model is, for people.
-
-A grid of samples of a network in training.
-"""
+"""``card.md``: what a trained model is, for people; and the grid of samples of a network in training."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a training writes down as it goes: ``log.jsonl`` and TensorBoard's files.
-
-The loss of a training over its steps, as a picture.
-"""
+"""What a training writes down as it goes: ``log.jsonl``, TensorBoard's files, and its loss as a plot."""
 
 from __future__ import annotations
 

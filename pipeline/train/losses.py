@@ -1,7 +1,4 @@
-"""The loss of pixel models that says how different predictions look.
-
-The loss in image space: predicted splats, rendered differentiably, against the source image.
-"""
+"""Losses beside the objective's: how different predicted pixels look, and renderings of predicted splats."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What runs inside a Dask worker: one session of one plan is kept open, and shards go through it one at a time.
 
-Who holds the writer lock of a store, for those who write on the holder's behalf.
+The run holds the writer lock of the store; its workers write on the holder's behalf and ask who that is.
 """
 
 from __future__ import annotations

@@ -1,10 +1,6 @@
-"""A plan carried out in this process: one session, the engine on its threads.
+"""The contract of what carries out a plan, its shards, and the one that computes in this process.
 
-The contract of what carries out a plan.
-
-All shards of a run, as many at once as the compute bears.
-
-Blocks in groups: what one task of a scheduler does.
+A shard is some blocks: what one task of a scheduler does. As many are under way as the compute allows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What an ablation has found: typed records, a table in markdown, and a picture.
-
-The table of an ablation for the terminal.
-"""
+"""What an ablation has found: typed records, a table in markdown and for the terminal, and a plot."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The pixels of a decoded image as 8-bit grey, RGB or RGBA, whatever the file held.
 
-The low bytes of colours of 16 bits, of which Pillow keeps the high ones only.
+Of colours of 16 bits Pillow keeps the high bytes only; the low ones are read here.
 """
 
 from __future__ import annotations
