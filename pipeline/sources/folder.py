@@ -1,8 +1,8 @@
 """A folder of images, or a .zip of such a folder. Nested folders become labels.
 
 What SplatSpace itself wrote there (stores, reports, samples, trainings) is never a source. Each is known by what it is
-called and by what is in it, so that a folder of the user's that merely has such a name stays one. A folder that is given
-itself is a source, whatever it holds: samples can be encoded.
+called and by what is in it, so that a folder of the user's that merely has such a name stays one. A folder that is
+given itself is a source, whatever it holds: samples can be encoded.
 """
 
 from __future__ import annotations
