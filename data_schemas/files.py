@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
+
 from data_schemas.errors import StoreError
 from data_schemas.locations import Location
 from data_schemas.objects import write_object
@@ -120,6 +122,15 @@ def _claim(partial: Path) -> int | None:
             os.close(descriptor)
         return None
     return descriptor
+
+
+CACHE_VARIABLE = "SPLATSPACE_CACHE"
+
+
+def cache_folder() -> Path:
+    """Where downloads, compiled code and learned features are kept: ``$SPLATSPACE_CACHE``, else the user's cache."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named).expanduser() if named else user_cache_path("splatspace")
 
 
 def write_file(path: Location, data: bytes) -> None:

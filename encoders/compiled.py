@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 from numba import njit
 from numba.core import config
-from platformdirs import user_cache_path
+
+from data_schemas.files import cache_folder as user_cache_folder
 
 SETTING = "CACHE_DIR"
 
@@ -34,9 +35,8 @@ def cache_folder() -> Path:
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.name.encode())
         digest.update(source.read_bytes())
-    given = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("SPLATSPACE_CACHE")
-    base = Path(given) if given else user_cache_path("splatspace")
-    return base / "compiled" / digest.hexdigest()
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    return (Path(given) if given else user_cache_folder()) / "compiled" / digest.hexdigest()
 
 
 def compiled(function: Callable[..., Any]) -> Any:

@@ -15,7 +15,7 @@ from flows.generator_artifacts import publish_evaluation
 from flows.guards import PathText, require_generator_quality, require_inside_roots
 from models.diffusion.samplers import SamplerName
 from pipeline.evaluate.evaluate import evaluate as measure
-from pipeline.evaluate.feature_training import cache_folder
+from pipeline.evaluate.feature_training import features_folder
 from pipeline.evaluate.features import FeatureName
 from pipeline.evaluate.job import EvaluateJob
 from pipeline.evaluate.reading import PAGE_FILE
@@ -98,7 +98,7 @@ def evaluate(
         batch=batch,
         seed=seed,
     )
-    kept_features = cache_folder(location(store))
+    kept_features = features_folder(location(store))
     require_inside_roots(
         run=run,
         store=store,

@@ -13,18 +13,20 @@ from data_schemas.errors import CheckpointError
 
 LARGEST_DECAY = 0.9999
 
+HALF_LIFE = 0.05
+"""As a fraction of the training."""
 
-def decay_for(steps: int, *, half_life: float = 0.05) -> float:
-    """The decay whose memory halves in a share of the training.
+
+def decay_for(steps: int) -> float:
+    """The decay whose memory halves in ``HALF_LIFE`` of the training.
 
     Args:
         steps: of the whole training.
-        half_life: as a share of it.
 
     Returns:
         Decay per step, at most ``LARGEST_DECAY``.
     """
-    return min(LARGEST_DECAY, 0.5 ** (1 / max(1.0, half_life * steps)))
+    return min(LARGEST_DECAY, 0.5 ** (1 / max(1.0, HALF_LIFE * steps)))
 
 
 class Ema:

@@ -86,13 +86,12 @@ class _Run:
         model: nn.Module,
         label: Tensor | None,
         guidance: float,
-        interval: tuple[float, float],
         start: Tensor,
         known: Tensor | None,
         keep: Tensor | None,
     ) -> None:
         self.objective, self.model, self.label = objective, model, label
-        self.guidance, self.interval = guidance, interval
+        self.guidance = guidance
         self.start = start
         self.known, self.keep = known, keep
         self.conditioned = keep is not None and keep.ndim == 3 and objective.group_times
@@ -120,7 +119,7 @@ class _Run:
         time = torch.full((noisy.shape[0],), at.time, device=noisy.device)
         if self.conditioned and self.keep is not None:
             time = torch.where(self.keep, 1.0, time[:, None, None])
-        guidance = self.guidance if self.interval[0] <= at.time <= self.interval[1] else 1.0
+        guidance = self.guidance
         prediction = self.objective.predict(self.model, noisy, time, self.label, guidance)
         if self.mask is None or self.known is None:
             return prediction
@@ -139,7 +138,6 @@ def sample(
     sampler: str | None = None,
     label: Tensor | None = None,
     guidance: float = 1.0,
-    guidance_interval: tuple[float, float] = (0.0, 1.0),
     known: Tensor | None = None,
     keep: Tensor | None = None,
     start: Tensor | None = None,
@@ -162,7 +160,6 @@ def sample(
         sampler: one of ``SAMPLERS``; None takes the objective's.
         label: int64 [image], negative or None for no label.
         guidance: 1 samples the plain conditional model, more follows the label more closely.
-        guidance_interval: times between which guidance is applied.
         known: features of the shape of the batch, of which ``keep`` is kept exactly.
         keep: bool [image, gaussian, group], or for pixels [image, 1, row, column].
         start: noise to start from, of the shape of the batch, instead of the generators' first numbers.
@@ -193,7 +190,6 @@ def sample(
         model,
         None if label is None else label.to(device),
         guidance,
-        guidance_interval,
         noise,
         None if known is None else known.float().to(device),
         None if keep is None else keep.to(device),

@@ -215,9 +215,14 @@ def encode(
 def _planned(job: EncodeJob) -> dict[str, Any]:
     """The resolved job and its plan; nothing is fetched or written."""
     from pipeline.encode.plan import plan_encode
-    from pipeline.encode.refine import with_regression
 
-    plan = plan_encode(with_regression(job.model_copy(update={"download": False}), learn=False), write=False)
+    looked = job.model_copy(update={"download": False})
+    if job.refine != "none":
+        # It brings much linear algebra, which a job without a second fit does not load.
+        from pipeline.encode.refine import with_regression
+
+        looked = with_regression(looked, learn=False)
+    plan = plan_encode(looked, write=False)
     content = plan.model_dump(mode="json", exclude={"job": True, "blocks": True, "header": {"anchors", "runs"}})
     resolved = plan.job.model_copy(update={"download": job.download})
     return {"job": resolved.model_dump(mode="json"), "plan": {**content, "blocks": len(plan.blocks)}}

@@ -18,11 +18,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 from torch import Tensor, nn
 from torch.nn import functional
 
 from data_schemas.errors import CheckpointError, EvaluationError
+from data_schemas.files import cache_folder
 from data_schemas.locations import Location
 from data_schemas.stores.contract import SplatStore
 from models.checkpoint import load_checkpoint, save_checkpoint
@@ -89,11 +89,11 @@ class TrainedFeatures:
     facts: dict[str, Any]
 
 
-def cache_folder(store: Location) -> Path:
+def features_folder(store: Location) -> Path:
     """``NAME-features`` beside the store ``NAME.zarr``; for stores on object storage, in the user's cache."""
     if isinstance(store, Path):
         return store.with_name(store.stem + "-features")
-    return user_cache_path("splatspace") / "features" / store.stem
+    return cache_folder() / "features" / store.stem
 
 
 def trained_features(name: TrainedName, store: SplatStore, *, folder: Path | None = None) -> TrainedFeatures:
@@ -102,7 +102,7 @@ def trained_features(name: TrainedName, store: SplatStore, *, folder: Path | Non
     Args:
         name: what it learns.
         store: with source images.
-        folder: of the cache; None takes :func:`cache_folder`.
+        folder: of the cache; None takes :func:`features_folder`.
 
     Raises:
         EvaluationError: no source images, too few of them, or no labels for a ``classifier``.
@@ -122,7 +122,7 @@ def trained_features(name: TrainedName, store: SplatStore, *, folder: Path | Non
     }
     if name == "classifier" and not ClassLabels.occurring(labels(store, rows)).plain:
         identity["answers"] = "labels that occur"  # networks were kept that answer every number up to the largest
-    path = (folder or cache_folder(store.path)) / f"{name}-{_digest_text(identity)}.safetensors"
+    path = (folder or features_folder(store.path)) / f"{name}-{_digest_text(identity)}.safetensors"
     cached = _from_cache(path, identity)
     if cached is not None:
         return cached

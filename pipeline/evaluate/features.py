@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.hub import get_dir
 
 from data_schemas.errors import EvaluationError
+from data_schemas.files import cache_folder
 from data_schemas.stores.contract import SplatStore
 from pipeline.evaluate.feature_training import DIMENSION, TrainedFeatures, trained_features
-from pipeline.sources.download import RemoteFile, cache_folder, fetch
+from pipeline.sources.download import RemoteFile, fetch
 from pipeline.store_images import finished_rows, labels
 
 logger = logging.getLogger("splatspace.evaluate")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict, deque
 from typing import Any
 
@@ -12,13 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich import box
 from rich.table import Table
 from rich.text import Text
-from upath import UPath
 
 from data_schemas.errors import StoreMismatchError
-from data_schemas.locations import Location, location
 from data_schemas.records import RowState, StoreHeader
 from data_schemas.stores.contract import SplatStore
-from pipeline.report.build import write_whole
 from pipeline.report.figures import LOSSLESS_PSNR, CostFigures, QualityFigures, SizeFigures, finite
 from pipeline.report.statistics import (
     RowFigures,
@@ -156,15 +152,6 @@ def compare_stores(a: SplatStore, b: SplatStore) -> Comparison:
         unmatched_b=_unmatched(b, rows_b, keys_b, in_b, set(keys_a), a.path.name),
         settings=_settings(a.header, b.header),
     )
-
-
-def write_comparison(comparison: Comparison, path: str | os.PathLike[str] | UPath) -> Location:
-    """Writes a comparison as JSON, whole or not at all.
-
-    Raises:
-        ReportError: the file cannot be written.
-    """
-    return write_whole(location(path), (comparison.model_dump_json(indent=2) + "\n").encode())
 
 
 def _keys(store: SplatStore) -> list[bytes]:

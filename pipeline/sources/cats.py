@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from data_schemas.errors import ImageError, SourceError
+from data_schemas.files import cache_folder
 from data_schemas.records import SourceRecord
 from pipeline.sources.archives import digest_of_files, digest_of_listing
 from pipeline.sources.base import ImageSource, LeftOut, warn_of_left_out
 from pipeline.sources.decoding.formats import HEAD_BYTES, format_of_file
-from pipeline.sources.download import Progress, RemoteFile, cache_folder, fetch
+from pipeline.sources.download import Progress, RemoteFile, fetch
 from pipeline.sources.folder import list_folder, list_zip
 from pipeline.sources.image_files import ImageFile, ImageFileSource, natural_key, without_common_folder
 

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import SourceError
+from data_schemas.files import cache_folder
 from data_schemas.records import SourceRecord
 from pipeline.sources.archives import digest_of_files, read_tar_members
 from pipeline.sources.arrays import ArraySource
 from pipeline.sources.base import ImageSource
-from pipeline.sources.download import Progress, RemoteFile, cache_folder, fetch
+from pipeline.sources.download import Progress, RemoteFile, fetch
 
 
 def load_restricted(data: bytes, name: str) -> dict[str, Any]:

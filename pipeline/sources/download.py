@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from platformdirs import user_cache_path
 
 from data_schemas.errors import DownloadError
+from data_schemas.files import CACHE_VARIABLE, cache_folder
 
 logger = logging.getLogger("splatspace.download")
 
-CACHE_VARIABLE = "SPLATSPACE_CACHE"
 
 Progress = Callable[[str, int, int | None], None]
 """Called with (file name, bytes that are there, bytes in all or None) while a file arrives."""
@@ -38,12 +36,6 @@ class RemoteFile:
     checksum: str | None
     most_bytes: int = 2 << 30
     option: str = "--data-dir"
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: ``$SPLATSPACE_CACHE``, else the platform's cache folder."""
-    named = os.environ.get(CACHE_VARIABLE)
-    return Path(named).expanduser() if named else user_cache_path("splatspace")
 
 
 def fetch(

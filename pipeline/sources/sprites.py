@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import ArchiveError, ImageError, SourceError
+from data_schemas.files import cache_folder
 from data_schemas.records import SourceRecord
 from pipeline.sources.archives import digest_of_files, digest_of_listing
 from pipeline.sources.base import ImageSource, SourceImage
 from pipeline.sources.decoding.decode_image import decode_image
-from pipeline.sources.download import Progress, RemoteFile, cache_folder, fetch
+from pipeline.sources.download import Progress, RemoteFile, fetch
 from pipeline.sources.folder import list_folder, list_zip
 from pipeline.sources.image_files import ImageFile
 from pipeline.sources.sprite_sheets import (

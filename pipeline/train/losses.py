@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from data_schemas.errors import JobError
+from data_schemas.files import cache_folder
 from data_schemas.records import StoreHeader
 from encoders.differentiable.splats import render_differentiable
 from models.diffusion.objectives import RenderLoss
 from models.features.pixels import PixelRepresentation
 from models.features.splats import SplatRepresentation
 from models.image_losses import BACKBONE_FILE, SMALLEST_SIDE, Lpips, gradient_loss, wave_loss
-from pipeline.sources.download import RemoteFile, cache_folder, fetch
+from pipeline.sources.download import RemoteFile, fetch
 
 logger = logging.getLogger("splatspace.train")
 

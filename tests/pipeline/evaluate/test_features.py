@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from data_schemas.errors import DownloadError, EvaluationError
+from data_schemas.files import CACHE_VARIABLE
 from data_schemas.stores.open import open_store
 from models.checkpoint import read_config
 from pipeline.evaluate import feature_training, features
@@ -24,7 +25,7 @@ from pipeline.evaluate.features import (
     build_extractor,
     inception_weights,
 )
-from pipeline.sources.download import CACHE_VARIABLE, fetch
+from pipeline.sources.download import fetch
 from tests.pipeline.encode.fakes import ArrayImages, run
 from tests.pipeline.mirrors import Mirror
 

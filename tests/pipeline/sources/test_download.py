@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from data_schemas.errors import DownloadError
-from pipeline.sources.download import CACHE_VARIABLE, RemoteFile, cache_folder, fetch
+from data_schemas.files import CACHE_VARIABLE, cache_folder
+from pipeline.sources.download import RemoteFile, fetch
 from tests.pipeline.mirrors import Mirror
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 700_000, dtype=np.uint8).tobytes()

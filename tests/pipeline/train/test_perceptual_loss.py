@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from data_schemas.errors import CheckpointError, DownloadError, JobError
+from data_schemas.files import CACHE_VARIABLE
 from models.image_losses import BACKBONE_FILE, Lpips
-from pipeline.sources.download import CACHE_VARIABLE, fetch
+from pipeline.sources.download import fetch
 from pipeline.train import losses as perceptual
 from pipeline.train.losses import VGG16, distance_named, linear_weights
 from tests.models.small_networks import noise
