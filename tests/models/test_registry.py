@@ -200,7 +200,7 @@ def test_the_table_of_the_patch_models_is_what_is_counted(repository: Path, cost
 def test_the_table_of_the_documentation_is_what_is_counted(repository: Path, costs: Costs) -> None:
     rows = re.findall(
         r"^\| `([\w-]+)` \| (\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$",
-        (repository / "docs" / "models.md").read_text(),
+        (repository / "docs" / "generators.md").read_text(),
         re.MULTILINE,
     )
     # The patch models have a table of their own (docs/cats.md).
