@@ -117,7 +117,7 @@ def _remote(scheme: str, rest: str, options: dict[str, Any]) -> UPath:
         raise StoreError(
             f"{shown(url)} carries a password, a key or a query",
             allowed="a URL without credentials",
-            next_step="give them in the environment or the configuration of the provider (docs/remote-stores.md)",
+            next_step="give them in the environment or the configuration of the provider (docs/scaling.md)",
         )
     if "::" in rest or set(rest) & set("*[]") or any(part in ("", ".", "..") for part in rest.split("/")):
         raise StoreError(

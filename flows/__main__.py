@@ -263,7 +263,7 @@ def _serve(port: int | None) -> None:
         stack.enter_context(served(ended.set))
         _welcome(server, short=get_current_settings().plugins.enabled)
         if lets_others_in(api_url):
-            console.print("This server answers every web page: docs/security.md.", style="yellow")
+            console.print("This server answers every web page: docs/operations.md.", style="yellow")
         ended.wait()
         console.print("Stopping ...")
     console.print("Stopped.")

@@ -157,7 +157,7 @@ BY_NAME: dict[str, Deployment] = {deployment.name: deployment for deployment in 
 
 _HEADER = f"""\
 # Deployments for Prefect workers. Written by `python -m flows --write-prefect-yaml` from flows/catalogue.py, which is
-# the place for changes; docs/prefect.md says how to run them.
+# the place for changes; docs/operations.md says how to run them.
 #
 #   prefect work-pool create {WORK_POOL} --type process
 #   prefect deploy --all

@@ -60,7 +60,7 @@ def main(
     steps: Annotated[int, typer.Option(min=2)] = 100,
     batch: Annotated[int, typer.Option(min=1)] = 32,
 ) -> None:
-    """Prints the table of docs/train.md."""
+    """Prints the losses and gradients that docs/train.md speaks of."""
     rows: list[list[str]] = [HEADER]
     take = TrainLoop._step
     watch = {round(steps * share) for share in (0.25, 0.6)} | {steps - 1}

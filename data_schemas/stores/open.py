@@ -89,7 +89,7 @@ def open_store(path: str | os.PathLike[str] | UPath, mode: Literal["r", "a"] = "
     """Opens a store that exists.
 
     Args:
-        path: ends in ``.zarr``, ``.h5`` or ``.hdf5``; or a URL that ends in ``.zarr`` (docs/remote-stores.md).
+        path: ends in ``.zarr``, ``.h5`` or ``.hdf5``; or a URL that ends in ``.zarr`` (docs/scaling.md).
         mode: ``r`` to read, ``a`` to write too; ``a`` also finishes what a killed run left.
         lock: hold the exclusive writer lock (mode ``a``). ``False`` is for parallel shard writers of one zarr store:
             each writes blocks that no other writes, with ``write_block`` only, while the process that holds the lock

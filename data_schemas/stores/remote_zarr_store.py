@@ -58,7 +58,7 @@ _READS = 3
 
 
 class RemoteZarrStore(RowStore):
-    """One row per image in a zarr v3 group on an object store (docs/remote-stores.md)."""
+    """One row per image in a zarr v3 group on an object store (docs/scaling.md)."""
 
     path: UPath
 

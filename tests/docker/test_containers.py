@@ -217,7 +217,7 @@ def test_settings_with_secrets_are_never_committed_or_sent(repository: Path) -> 
 
 
 def test_the_documentation_names_every_setting(repository: Path) -> None:
-    page = (repository / "docs" / "containers.md").read_text()
+    page = (repository / "docs" / "operations.md").read_text()
     names = re.findall(r"^(\w+)=", (DOCKER / ".env.example").read_text(), re.MULTILINE)
     assert [name for name in names if name not in page] == []
 

@@ -201,7 +201,7 @@ def test_dead_runs_are_looked_for_and_somebody_is_told_of_failed_ones(
     with http.server.HTTPServer(("127.0.0.1", 0), Inbox) as inbox:
         threading.Thread(target=inbox.serve_forever, daemon=True).start()
         script = tmp_path / "block.py"
-        # What docs/prefect.md shows, with an address of this machine.
+        # What docs/operations.md shows, with an address of this machine.
         script.write_text(
             "from prefect.blocks.notifications import CustomWebhookNotificationBlock as Block\n"
             f"block = Block(name='failures', url='http://127.0.0.1:{inbox.server_port}/',\n"

@@ -293,7 +293,7 @@ def test_the_objective_says_how_it_is_sampled_by_default() -> None:
 
 @pytest.mark.slow
 def test_the_errors_on_the_page_are_what_is_measured(repository: Path) -> None:
-    page = (repository / "docs" / "diffusion.md").read_text()
+    page = (repository / "docs" / "generators.md").read_text()
     objective = build_objective("flow-clean")
     network = Mixture(objective, 1.0, 0.2)
 
