@@ -30,15 +30,16 @@ HEADER = ["weight", "step", "loss of the numbers", "rendered loss", "rendered gr
 
 def watched(loop: Any, step: int) -> list[str]:
     """Losses and the ratio of gradient norms at one step of a training."""
-    batch = loop._loader.batch(step)
-    target = loop._header, batch.target, 1.0
+    parts = loop.parts
+    batch = parts.loader.batch(step)
+    target = parts.header, batch.target, 1.0
 
     def losses(**options: Any) -> Tensor:
-        generator = torch.Generator(loop._fabric.device).manual_seed(mixed_seed(loop._job.seed, "step", step, 0))
-        return loop._objective.loss(loop._model, batch.clean, batch.label, generator, **options).mean()
+        generator = torch.Generator(parts.fabric.device).manual_seed(mixed_seed(parts.job.seed, "step", step, 0))
+        return parts.objective.loss(parts.model, batch.clean, batch.label, generator, **options).mean()
 
     def norm(loss: Tensor) -> float:
-        weights = [weight for weight in loop._network.parameters() if weight.requires_grad]
+        weights = [weight for weight in parts.network.parameters() if weight.requires_grad]
         found = torch.autograd.grad(loss, weights, allow_unused=True)
         return float(torch.cat([part.flatten() for part in found if part is not None]).norm())
 
@@ -46,7 +47,7 @@ def watched(loop: Any, step: int) -> list[str]:
     rendered = losses(render_loss=render_loss(loop._on_device, *target)) - losses()
     ratio = norm(rendered) / norm(losses())
     return [
-        f"{loop._job.render_loss:g}",
+        f"{parts.job.render_loss:g}",
         str(step),
         f"{float(numbers.detach()):.3f}",
         f"{float(rendered.detach()):.4f}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import shlex
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,19 +24,26 @@ from pipeline.images import grid_of
 from pipeline.render import save_png
 from pipeline.train.class_labels import ClassLabels
 from pipeline.train.job import TrainJob
+from pipeline.train.run_record import RunRecord
 from pipeline.train.state import CARD_FILE, SAMPLES_FOLDER
 
+IMAGES = 36
+"""Of a preview."""
 
-def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str:
+MOST_EVALUATIONS = 50
+"""A preview of the published recipe would otherwise cost 200 evaluations each time."""
+
+
+def card_text(job: TrainJob, header: StoreHeader, record: RunRecord) -> str:
     """The card.
 
     Args:
         job: what was trained.
         header: of the store.
-        config: of the checkpoint.
+        record: of the run.
     """
-    source, rows = header.source, config["store"]
-    objective = config["objective"]
+    source, rows = header.source, record.store
+    objective = record.objective
     lines = [
         f"# {job.model} ({job.preset}) on {markdown_text(source.name)}",
         "",
@@ -46,22 +52,22 @@ def card_text(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> str
         "",
         "| | |",
         "|---|---|",
-        f"| images learnt from | {rows['images']:,} |",
-        f"| unfinished rows, not used | {rows['unfinished']:,} |",
-        f"| images kept apart | {rows.get('held_out', 0):,} |",
-        f"| rows that repeat others, not used | {rows.get('repeats', 0):,} |",
-        f"| labels | {_labels(config)} |",
-        f"| order of Gaussians | {rows['order']} |",
-        f"| parameters | {config['parameters']:,} |",
-        f"| GFLOP per evaluation | {config['gflop']:.3f} |",
+        f"| images learnt from | {rows.images:,} |",
+        f"| unfinished rows, not used | {rows.unfinished:,} |",
+        f"| images kept apart | {rows.held_out:,} |",
+        f"| rows that repeat others, not used | {rows.repeats:,} |",
+        f"| labels | {_labels(record)} |",
+        f"| order of Gaussians | {rows.order} |",
+        f"| parameters | {record.parameters:,} |",
+        f"| GFLOP per evaluation | {record.gflop:.3f} |",
         f"| objective | {objective['name']} (predicts {objective['target']}) |",
         f"| sampler by default | {objective['sampler']}, {objective['evaluations']} evaluations |",
-        f"| steps | {config['step']:,} of {job.steps:,}{_plans(config['plans'])}, batch {job.batch} |",
-        f"| loss, mean since the last entry | {config['loss']:.4f} |",
+        f"| steps | {record.step:,} of {job.steps:,}{_plans(record.plans)}, batch {job.batch} |",
+        f"| loss, mean since the last entry | {record.loss:.4f} |",
         f"| weights | {'running mean' if job.ema else 'as trained'} |",
         f"| loss in image space | {_image_loss(job)} |",
         f"| seed | {job.seed} |",
-        f"| precision | {config['precision']} on {config['device']} |",
+        f"| precision | {record.precision} on {record.device} |",
         "",
         "## Data",
         "",
@@ -92,10 +98,10 @@ def _plans(plans: list[list[int]]) -> str:
     )
 
 
-def _labels(config: dict[str, Any]) -> str:
+def _labels(record: RunRecord) -> str:
     """How many; and which, where they do not count from 0."""
-    classes = config["data"]["classes"]
-    labels = ClassLabels(tuple(config.get("labels", range(classes))))
+    classes = record.data["classes"]
+    labels = ClassLabels(tuple(record.labels))
     return f"{classes or 'none'}" if labels.plain else f"{classes}: {labels.words(labels.numbers)}"
 
 
@@ -105,7 +111,7 @@ def _image_loss(job: TrainJob) -> str:
     return f"rendered, weight {job.render_loss:g}" if job.render_loss else "none"
 
 
-def write_card(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> Path:
+def write_card(job: TrainJob, header: StoreHeader, record: RunRecord) -> Path:
     """Writes the card into the run's folder.
 
     Raises:
@@ -113,13 +119,8 @@ def write_card(job: TrainJob, header: StoreHeader, config: dict[str, Any]) -> Pa
     """
     path = job.out / CARD_FILE
     with explained("write", path):
-        write_file(path, card_text(job, header, config).encode())
+        write_file(path, card_text(job, header, record).encode())
     return path
-
-
-IMAGES = 36
-MOST_EVALUATIONS = 50
-"""A preview of the published recipe would otherwise cost 200 evaluations each time."""
 
 
 def sampled_images(
@@ -127,19 +128,14 @@ def sampled_images(
     objective: Objective,
     representation: SplatRepresentation | PixelRepresentation,
     header: StoreHeader,
-    *,
-    count: int = IMAGES,
-    seed: int = 0,
 ) -> NDArray[np.uint8]:
-    """Samples and decodes; with labels, the classes follow one another.
+    """Samples and decodes from the same noise in each preview; with labels, the classes follow one another.
 
     Args:
         model: on any device.
         objective: that it is trained with.
         representation: on the CPU.
         header: of the store, for the codec and the size.
-        count: images.
-        seed: of the noise, the same in each preview.
 
     Returns:
         uint8 [image, y, x, channel].
@@ -151,11 +147,11 @@ def sampled_images(
     features = sample(
         objective,
         model,
-        (count, *representation.shape),
-        generators=generators_for(seed, count),
+        (IMAGES, *representation.shape),
+        generators=generators_for(0, IMAGES),
         evaluations=min(MOST_EVALUATIONS, objective.settings.evaluations),
         sampler=objective.settings.sampler,
-        label=torch.arange(count) % classes if classes else None,
+        label=torch.arange(IMAGES) % classes if classes else None,
     )
     stored = representation.decode(features.cpu()).numpy()
     if isinstance(representation, SplatRepresentation):

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from pipeline.train.job import TrainJob
 from pipeline.train.loader import Batch, Loader, mixed_seed
 from pipeline.train.log import TrainLog
 from pipeline.train.losses import ImageDistance, distance_named, image_loss, on_device, render_loss
+from pipeline.train.run_record import RunRecord
 from pipeline.train.state import MODEL_FILE, TrainProgress, save_model, save_state
 from pipeline.train.trackers import TrackerName
 
@@ -57,10 +59,11 @@ def learning_rate(job: TrainJob, step: int) -> float:
     return job.learning_rate * (LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * done)) / 2)
 
 
-class TrainLoop:
-    """Takes the steps of one process.
+@dataclass(frozen=True)
+class TrainParts:
+    """What the steps of one process work with.
 
-    Args:
+    Attributes:
         fabric: launched.
         job: what to train.
         model: the network as Fabric wrapped it.
@@ -72,33 +75,38 @@ class TrainLoop:
         representation: on the CPU.
         loader: of batches.
         header: of the store.
-        config: of the checkpoint, without step and loss.
+        record: of the run, as it stands at the step from which the training goes on.
+    """
+
+    fabric: Fabric
+    job: TrainJob
+    model: nn.Module
+    network: Denoiser
+    ema: Ema | None
+    wrapped: Any
+    optimiser: torch.optim.Optimizer
+    objective: Objective
+    representation: SplatRepresentation | PixelRepresentation
+    loader: Loader
+    header: StoreHeader
+    record: RunRecord
+
+
+class TrainLoop:
+    """Takes the steps of one process.
+
+    Args:
+        parts: what it works with.
         collected: losses of the steps since the last entry, of a training that was stopped between two entries.
 
     Attributes:
+        parts: the same.
         loss: mean of the last entry; None before the first.
     """
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        job: TrainJob,
-        model: nn.Module,
-        network: Denoiser,
-        ema: Ema | None,
-        wrapped: Any,
-        optimiser: torch.optim.Optimizer,
-        objective: Objective,
-        representation: SplatRepresentation | PixelRepresentation,
-        loader: Loader,
-        header: StoreHeader,
-        config: dict[str, Any],
-        *,
-        collected: Sequence[float] = (),
-    ) -> None:
-        self._fabric, self._job, self._model, self._network, self._ema = fabric, job, model, network, ema
-        self._wrapped, self._optimiser, self._objective = wrapped, optimiser, objective
-        self._representation, self._loader, self._header, self._config = representation, loader, header, config
+    def __init__(self, parts: TrainParts, *, collected: Sequence[float] = ()) -> None:
+        self.parts = parts
+        fabric, job, representation = parts.fabric, parts.job, parts.representation
         moved = representation_from(representation.config(), representation.tensors())
         self._on_device = moved.to(fabric.device)
         self._distance: ImageDistance | None = None
@@ -112,20 +120,18 @@ class TrainLoop:
         self._steps_timed = 0
         self._norm: Tensor | float = 0.0
         self._entry_began = time.perf_counter()
-        self.loss: float | None = config["loss"]
+        self.loss: float | None = parts.record.loss
 
     def run(
         self,
-        start: int,
         progress: Callable[[TrainProgress], None] | None,
         should_stop: Callable[[], bool],
         *,
         trackers: Sequence[TrackerName] = (),
     ) -> None:
-        """Trains from a step to the end.
+        """Trains from the record's step to the end.
 
         Args:
-            start: steps that are behind.
             progress: called with how far it is.
             should_stop: asked after each step.
             trackers: that get what the log gets.
@@ -134,19 +140,20 @@ class TrainLoop:
             TrainingError: a loss that is not finite.
             StoppedError: ``should_stop`` said so.
         """
-        job = self._job
-        if self._fabric.is_global_zero:
+        job, record = self.parts.job, self.parts.record
+        start = record.step
+        if self.parts.fabric.is_global_zero:
             self._log = TrainLog(
-                job.out, after=start, trackers=trackers, config={**job.deciding(), "device": self._config["device"]}
+                job.out, after=start, trackers=trackers, config={**job.deciding(), "device": record.device}
             )
-        if start < job.steps and (start == 0 or self._config["plans"][-1][0] == start):
+        if start < job.steps and (start == 0 or record.plans[-1][0] == start):
             # So that a training that is killed before its first checkpoint, or the first one of its new length, can be
             # continued with that length.
             self._save_state(start)
         elif start >= job.steps:
             self._publish(start)
         began = self._entry_began = time.perf_counter()
-        self._model.train()
+        self.parts.model.train()
         for step in range(start, job.steps):
             self._step(step)
             done = step + 1
@@ -174,28 +181,30 @@ class TrainLoop:
                 )
 
     def _step(self, step: int) -> None:
-        job, device = self._job, self._fabric.device
-        batch = self._loader.batch(step)
-        generator = torch.Generator(device).manual_seed(mixed_seed(job.seed, "step", step, self._fabric.global_rank))
-        losses = self._objective.loss(
-            self._model,
+        job, device = self.parts.job, self.parts.fabric.device
+        batch = self.parts.loader.batch(step)
+        generator = torch.Generator(device).manual_seed(
+            mixed_seed(job.seed, "step", step, self.parts.fabric.global_rank)
+        )
+        losses = self.parts.objective.loss(
+            self.parts.model,
             batch.clean,
             batch.label,
             generator,
             render_loss=self._image_loss(batch),
         )
-        penalty = self._network.penalty()
-        self._fabric.backward(losses.mean() if penalty is None else losses.mean() + penalty)
-        norm = self._fabric.clip_gradients(
-            self._model, self._wrapped, max_norm=job.clip or math.inf, error_if_nonfinite=False
+        penalty = self.parts.network.penalty()
+        self.parts.fabric.backward(losses.mean() if penalty is None else losses.mean() + penalty)
+        norm = self.parts.fabric.clip_gradients(
+            self.parts.model, self.parts.wrapped, max_norm=job.clip or math.inf, error_if_nonfinite=False
         )
         self._norm = norm if norm is not None else 0.0
-        for group in self._optimiser.param_groups:
+        for group in self.parts.optimiser.param_groups:
             group["lr"] = learning_rate(job, step)
-        self._wrapped.step()
-        self._wrapped.zero_grad()
-        if self._ema is not None:
-            self._ema.update(self._network)
+        self.parts.wrapped.step()
+        self.parts.wrapped.zero_grad()
+        if self.parts.ema is not None:
+            self.parts.ema.update(self.parts.network)
         self._unchecked.append((step, losses.detach()))
 
     def _image_loss(self, batch: Batch) -> RenderLoss | None:
@@ -203,17 +212,17 @@ class TrainLoop:
         if isinstance(self._on_device, PixelRepresentation):
             if self._distance is None:
                 return None
-            return image_loss(self._on_device, batch.clean, self._distance, self._job.perceptual_weight)
+            return image_loss(self._on_device, batch.clean, self._distance, self.parts.job.perceptual_weight)
         if batch.target is None:
             return None
-        return render_loss(self._on_device, self._header, batch.target, self._job.render_loss)
+        return render_loss(self._on_device, self.parts.header, batch.target, self.parts.job.render_loss)
 
     def _anywhere(self, here: bool) -> bool:
         """Whether any process says so; all answer alike, so that none waits for another."""
-        if self._fabric.world_size == 1:
+        if self.parts.fabric.world_size == 1:
             return here
-        flag = torch.tensor(float(here), device=self._fabric.device)
-        total = self._fabric.all_reduce(flag, reduce_op="sum")
+        flag = torch.tensor(float(here), device=self.parts.fabric.device)
+        total = self.parts.fabric.all_reduce(flag, reduce_op="sum")
         return float(torch.as_tensor(total)) > 0
 
     def _check(self) -> None:
@@ -236,9 +245,9 @@ class TrainLoop:
 
     def _named(self, step: int, values: Tensor) -> str:
         """The rows whose loss is not finite and their images, for people."""
-        rows = self._loader.rows(step)[(~torch.isfinite(values)).numpy()].tolist()
+        rows = self.parts.loader.rows(step)[(~torch.isfinite(values)).numpy()].tolist()
         shown = rows[:MOST_ROWS_NAMED]
-        words = ", ".join(f"{row} ({name})" for row, name in zip(shown, self._loader.names(shown), strict=True))
+        words = ", ".join(f"{row} ({name})" for row, name in zip(shown, self.parts.loader.names(shown), strict=True))
         more = len(rows) - MOST_ROWS_NAMED
         whole = " (the whole batch: the weights have diverged)" if len(rows) == len(values) and len(rows) > 1 else ""
         return f"rows {words}" + (f" and {more} more" if more > 0 else "") + whole
@@ -253,45 +262,46 @@ class TrainLoop:
                 done,
                 {
                     "loss": self.loss,
-                    "learning_rate": learning_rate(self._job, done - 1),
+                    "learning_rate": learning_rate(self.parts.job, done - 1),
                     "gradient_norm": float(self._norm),
                 },
-                measured={"images_per_second": self._steps_timed * self._job.batch / max(seconds, 1e-9)},
+                measured={"images_per_second": self._steps_timed * self.parts.job.batch / max(seconds, 1e-9)},
             )
         self._collected, self._steps_timed = [], 0
         self._entry_began = time.perf_counter()
 
     def _save_state(self, done: int) -> None:
-        if self._fabric.is_global_zero:
+        if self.parts.fabric.is_global_zero:
+            record = self.parts.record
             content = {
-                "job": self._config["job"],
+                "job": record.job,
                 "step": done,
-                "digest": self._config["store"]["digest"],
-                "plans": self._config["plans"],
+                "digest": record.store.digest,
+                "plans": record.plans,
                 "loss": self.loss,
-                "labels": self._config["labels"],
+                "labels": record.labels,
                 "collected": self._collected,
             }
-            save_state(self._job.out, self._network, self._ema, self._optimiser, content)
-        self._fabric.barrier()
+            save_state(self.parts.job.out, self.parts.network, self.parts.ema, self.parts.optimiser, content)
+        self.parts.fabric.barrier()
 
     def _publish(self, done: int) -> None:
         """The model to sample from, its card and a grid of samples."""
-        if self._fabric.is_global_zero:
-            weights: Any = self._network if self._ema is None else self._ema.model
-            config = {**self._config, "step": done, "loss": self.loss}
-            save_model(self._job.out, weights, config, self._representation.tensors())
-            write_card(self._job, self._header, config)
+        if self.parts.fabric.is_global_zero:
+            weights: Any = self.parts.network if self.parts.ema is None else self.parts.ema.model
+            record = replace(self.parts.record, step=done, loss=self.loss)
+            save_model(self.parts.job.out, weights, record.config(), self.parts.representation.tensors())
+            write_card(self.parts.job, self.parts.header, record)
             try:
-                images = sampled_images(weights, self._objective, self._representation, self._header)
-                picture = save_preview(self._job.out, done, images)
+                images = sampled_images(weights, self.parts.objective, self.parts.representation, self.parts.header)
+                picture = save_preview(self.parts.job.out, done, images)
                 if self._log is not None:
                     self._log.picture(done, picture)
             except SamplingError as error:
                 logger.warning("No samples of step %d: %s", done, error)
-            self._network.train()
-            logger.info("Step %d: %s", done, self._job.out / MODEL_FILE)
-        self._fabric.barrier()
+            self.parts.network.train()
+            logger.info("Step %d: %s", done, self.parts.job.out / MODEL_FILE)
+        self.parts.fabric.barrier()
         self._entry_began = time.perf_counter()
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 
 from data_schemas.errors import JobError, SplatSpaceError
 from data_schemas.files import explained
+from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.open import open_store, require_outside_stores
 from models.checkpoint import read_config
 from models.diffusion.objectives import build_objective
@@ -25,8 +26,9 @@ from pipeline.folder_lock import sole_writer
 from pipeline.renderers import with_renderers
 from pipeline.train.job import TrainJob
 from pipeline.train.loader import Loader, latent_bytes, mixed_seed
-from pipeline.train.loop import TrainLoop
+from pipeline.train.loop import TrainLoop, TrainParts
 from pipeline.train.rows import TrainingRows
+from pipeline.train.run_record import RunRecord, TrainedStore
 from pipeline.train.state import MODEL_FILE, STATE_FILE, TrainProgress, TrainSummary, load_state, plans_of
 from pipeline.train.trackers import TrackerName, require_trackers
 
@@ -144,58 +146,47 @@ def _trained(
             rank=fabric.global_rank,
             world=fabric.world_size,
         )
-        config = {
-            "model": job.model,
-            "preset": job.preset,
-            "changes": job.changes,
-            "data": network.spec.to_dict(),
-            "representation": representation.config(),
-            "objective": objective.config(),
-            "codec": store.header.codec,
-            "layout": store.header.layout,
-            "colours": store.header.colours,
-            "labels": list(rows.class_labels.numbers),
-            "label_names": list(store.header.source.label_names),
-            "store": {
-                "path": str(store.path),
-                "digest": rows.digest,
-                "identity": store.header.identity(),
-                "source": store.header.source.model_dump(mode="json"),
-                "images": len(rows),
-                "unfinished": rows.unfinished.count,
-                "unfinished_named": list(rows.unfinished.named),
-                "held_out": len(rows.split.held_out),
-                "repeats": len(rows.split.repeats),
-                "repeats_named": list(rows.repeats_named),
-                "order": _order_words(rows),
-            },
-            "job": job.model_dump(mode="json"),
-            "parameters": parameters,
-            "gflop": gflop,
-            "plans": plans_of(state, job.steps),
-            "loss": state.get("loss"),
-            "precision": _precision(job, fabric.device),
-            "device": _device_name(fabric.device),
-            "versions": {"splatspace": _version(), "torch": torch.__version__},
-        }
-        loop = TrainLoop(
-            fabric,
-            job,
-            model,
-            network,
-            ema,
-            wrapped,
-            optimiser,
-            objective,
-            representation,
-            loader,
-            store.header,
-            config,
-            collected=state.get("collected", ()),
+        record = RunRecord(
+            model=job.model,
+            preset=job.preset,
+            changes=job.changes,
+            data=network.spec.to_dict(),
+            representation=representation.config(),
+            objective=objective.config(),
+            codec=store.header.codec,
+            layout=store.header.layout,
+            colours=store.header.colours,
+            labels=list(rows.class_labels.numbers),
+            label_names=list(store.header.source.label_names),
+            store=_trained_store(rows, store),
+            job=job.model_dump(mode="json"),
+            parameters=parameters,
+            gflop=gflop,
+            plans=plans_of(state, job.steps),
+            loss=state.get("loss"),
+            precision=_precision(job, fabric.device),
+            device=_device_name(fabric.device),
+            versions={"splatspace": _version(), "torch": torch.__version__},
+            step=start,
         )
+        parts = TrainParts(
+            fabric=fabric,
+            job=job,
+            model=model,
+            network=network,
+            ema=ema,
+            wrapped=wrapped,
+            optimiser=optimiser,
+            objective=objective,
+            representation=representation,
+            loader=loader,
+            header=store.header,
+            record=record,
+        )
+        loop = TrainLoop(parts, collected=state.get("collected", ()))
         try:
             told = progress if fabric.is_global_zero else None
-            loop.run(start, told, should_stop or (lambda: False), trackers=trackers)
+            loop.run(told, should_stop or (lambda: False), trackers=trackers)
         finally:
             loop.close()
             loader.close()
@@ -219,10 +210,26 @@ def _trained(
         loss=loop.loss,
         seconds=seconds,
         images_per_second=taken * job.batch / seconds if taken else None,
-        device=config["device"],
-        precision=config["precision"],
+        device=record.device,
+        precision=record.precision,
         resident=loader.resident,
         rank=fabric.global_rank,
+    )
+
+
+def _trained_store(rows: TrainingRows, store: SplatStore) -> TrainedStore:
+    return TrainedStore(
+        path=str(store.path),
+        digest=rows.digest,
+        identity=store.header.identity(),
+        source=store.header.source.model_dump(mode="json"),
+        images=len(rows),
+        unfinished=rows.unfinished.count,
+        unfinished_named=list(rows.unfinished.named),
+        held_out=len(rows.split.held_out),
+        repeats=len(rows.split.repeats),
+        repeats_named=list(rows.repeats_named),
+        order=_order_words(rows),
     )
 
 

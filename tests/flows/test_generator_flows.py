@@ -140,7 +140,7 @@ class TestTraining:
         def diverging(loop: TrainLoop, step: int) -> None:
             if step == 3:
                 with torch.no_grad():
-                    for parameter in loop._network.parameters():
+                    for parameter in loop.parts.network.parameters():
                         parameter.fill_(float("nan"))
             original(loop, step)
 
