@@ -50,7 +50,7 @@ from pipeline.store_images import (
     originals,
     renderings,
 )
-from pipeline.train.data_split import DataSplit, split_rows
+from pipeline.train.rows import DataSplit, split_rows
 
 logger = logging.getLogger("splatspace.evaluate")
 

@@ -1,4 +1,4 @@
-"""The rows of a store that are learnt from, in the order and the representation of the model."""
+"""The rows of a store that are learned from: each image once, some held out, in the order and the features of the model."""
 
 from __future__ import annotations
 
@@ -31,8 +31,43 @@ from pipeline.encode.rows import UnfinishedRows, unfinished_rows
 from pipeline.finite_splats import require_finite
 from pipeline.store_images import content_identities
 from pipeline.train.class_labels import ClassLabels
-from pipeline.train.data_split import MOST_NAMED, split_rows
 from pipeline.train.job import TrainJob
+
+MOST_NAMED = 20
+
+
+@dataclass(frozen=True)
+class DataSplit:
+    """Row numbers, ascending.
+
+    Attributes:
+        training: to learn from.
+        held_out: kept apart.
+        repeats: rows whose pixels an earlier row has; in neither of the others.
+    """
+
+    training: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    repeats: NDArray[np.int64]
+
+
+def split_rows(rows: NDArray[np.int64], hashes: NDArray[np.uint8], *, distinct: bool, held_out: float) -> DataSplit:
+    """Splits rows by the contents of their images, whatever their order: a picture is on the same side in any store.
+
+    Args:
+        rows: int64 [image], ascending.
+        hashes: uint8 [image, byte], of each what ``content_identities`` gives.
+        distinct: leave out rows that repeat an earlier one.
+        held_out: share to keep apart, below 1.
+    """
+    keys = np.ascontiguousarray(hashes).view(f"V{hashes.shape[1]}").ravel() if len(hashes) else np.empty(0, "V16")
+    first = np.zeros(len(rows), bool)
+    first[np.unique(keys, return_index=True)[1]] = True
+    kept = first if distinct else np.ones(len(rows), bool)
+    share = np.ascontiguousarray(hashes[:, :8]).view("<u8").ravel() / 2.0**64
+    apart = share < held_out
+    return DataSplit(rows[kept & ~apart], rows[kept & apart], rows[~kept])
+
 
 logger = logging.getLogger("splatspace.train")
 

@@ -16,9 +16,9 @@ from models.image_losses import BACKBONE_FILE, SMALLEST_SIDE
 from models.patches.model import HEADS, RECIPES, HeadName, RecipeName, model_name
 from pipeline.sample.run import load_run
 from pipeline.train.cats_job import RECIPE_DEFAULTS, head_of, resolve_cats_job
-from pipeline.train.data_split import split_rows
 from pipeline.train.job import TrainJob, resolve_train_job
 from pipeline.train.loop import learning_rate
+from pipeline.train.rows import split_rows
 from pipeline.train.state import continued_job
 from pipeline.train.train import train
 from tests.models.vgg_weights import save_vgg, vgg_features
