@@ -1,4 +1,4 @@
-"""The rows of a store that are learned from: each image once, some held out, in the order and the features of the model."""
+"""The rows of a store that are learned from: each image once, some held out, in the model's order and features."""
 
 from __future__ import annotations
 
