@@ -248,7 +248,7 @@ def _serve(port: int | None) -> None:
     from prefect.client.orchestration import get_client
     from prefect.settings import get_current_settings
 
-    from flows.server.init import make_automations
+    from flows.init import make_automations
     from flows.server.serving import served, serving_alone
 
     with ExitStack() as stack:

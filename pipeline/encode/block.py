@@ -139,7 +139,9 @@ class BlockEncoder:
                 kept = np.flatnonzero(finished)
                 part = [part[at] for at in kept.tolist()]
                 splats, steps = result.splats[kept], result.steps[kept]
-                measuring = part, measurer.submit(self._store, rows, part, pixels[kept], splats, steps)
+                measuring = None
+                if part:
+                    measuring = part, measurer.submit(self._store, rows, part, pixels[kept], splats, steps)
                 if not finished.all():
                     tally.stopped = True
                     break

@@ -93,11 +93,11 @@ def test_the_health_check_knows_a_dead_service_a_wrong_address_and_none(house: H
 
 
 def test_init_says_what_is_missing(house: House) -> None:
-    finished = house.run(["python", "-m", "flows.server.init"])
+    finished = house.run(["python", "-m", "flows.init"])
     assert finished.returncode == 1
     assert "PREFECT_API_URL is not set" in finished.stdout
     nobody = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
-    finished = house.run(["python", "-m", "flows.server.init", "--timeout", "1"], nobody)
+    finished = house.run(["python", "-m", "flows.init", "--timeout", "1"], nobody)
     assert finished.returncode == 1
     assert "No server of Prefect answered at http://127.0.0.1:9/api within 1 s" in finished.stdout
     assert "Traceback" not in finished.stdout

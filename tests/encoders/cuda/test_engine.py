@@ -28,7 +28,7 @@ def test_kernels_in_the_interpreter(repository, module, tmp_path):
     pytest.importorskip("triton", minversion="3.7", reason="Triton is too old, or there is none for this system")
     environment = {**os.environ, "TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/encoders/{module}"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/encoders/cuda/{module}"],
         env=environment,
         cwd=repository,
         capture_output=True,

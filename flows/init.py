@@ -1,4 +1,4 @@
-"""``python -m flows.server.init``: prepares a Prefect server for workers, once or as often as one likes.
+"""``python -m flows.init``: prepares a Prefect server for workers, once or as often as one likes.
 
 Waits for the server, makes the work pool, the deployments of the catalogue and the automations in
 ``flows/automations``, and says what it did. A second run finds everything as it should be and changes nothing, so a
@@ -37,7 +37,7 @@ from flows.server.serving import flow_of, planned_schedule
 
 logger = logging.getLogger("splatspace.flows.init")
 
-AUTOMATIONS = Path(__file__).parents[1] / "automations"
+AUTOMATIONS = Path(__file__).parent / "automations"
 SECONDS_TO_WAIT = 120.0
 SECONDS_BETWEEN_TRIES = 1.0
 _OF_THE_SERVER = {"id", "created", "updated", "owner_resource", "enabled"}
@@ -143,7 +143,7 @@ def deploy(client: SyncPrefectClient, file: dict[str, Any]) -> list[str]:
     if finished.returncode:
         raise SplatSpaceError(
             f"`prefect deploy` failed with exit code {finished.returncode}: {finished.stdout.strip()[-2000:]}",
-            next_step="mend what it names and run `python -m flows.server.init` again: what is done is kept",
+            next_step="mend what it names and run `python -m flows.init` again: what is done is kept",
         )
     for deployment in stale:
         _add_schedules(client, deployment["name"])
@@ -184,7 +184,7 @@ def make_automations(client: SyncPrefectClient, folder: Path = AUTOMATIONS) -> l
 
 
 def prepare(api_url: str, *, directory: Path, pool: str = WORK_POOL, seconds: float = SECONDS_TO_WAIT) -> None:
-    """Everything that ``python -m flows.server.init`` does; what was done is logged, line by line.
+    """Everything that ``python -m flows.init`` does; what was done is logged, line by line.
 
     Args:
         api_url: address of the API, ending in ``/api``.
@@ -208,9 +208,7 @@ def prepare(api_url: str, *, directory: Path, pool: str = WORK_POOL, seconds: fl
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.server.init", description="Prepares a Prefect server for workers."
-    )
+    parser = argparse.ArgumentParser(prog="python -m flows.init", description="Prepares a Prefect server for workers.")
     parser.add_argument("--pool", default=WORK_POOL, help="work pool of the workers (default: %(default)s)")
     parser.add_argument(
         "--directory", type=Path, default=Path.cwd(), help="folder in which flows run (default: the current one)"
