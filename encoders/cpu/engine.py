@@ -80,7 +80,7 @@ class CpuEncoder:
 
         count, height, width, channels = images.shape
         settings, recipe = self.settings, self._recipe
-        frames = np.empty((count, settings.gaussians, 5 + channels), np.float32)
+        frames = np.zeros((count, settings.gaussians, 5 + channels), np.float32)
         steps_taken = np.zeros(count, np.int32)
         errors = np.zeros(count, np.float32)
         normalised = settings.codec == NORMALISED
@@ -123,8 +123,6 @@ class CpuEncoder:
         else:
             with ThreadPoolExecutor(self.workers) as pool:
                 core_seconds = sum(pool.map(part, parts))
-        if not finished.all():
-            frames[~finished] = 0
         result = FitResult(splats=to_splats(frames, height, width), steps=steps_taken, core_seconds=core_seconds)
         if not finished.all():
             raise FitStoppedError(result, finished)
