@@ -18,11 +18,11 @@ from data_schemas.files import explained, remove_leftovers
 from data_schemas.headers import check_header, header_to_json, require_identity
 from data_schemas.locations import Location, location, resolved
 from data_schemas.records import StoreHeader
-from data_schemas.stores.base import RowStore
+from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.hdf5_store import Hdf5Store
 from data_schemas.stores.locks import RemoteLock, WriterLock
-from data_schemas.stores.remote_zarr_store import RemoteZarrStore, replace_store, store_place
 from data_schemas.stores.zarr_documents import write_order
+from data_schemas.stores.zarr_objects import replace_store, store_place
 from data_schemas.stores.zarr_store import ZarrStore
 
 __all__ = [
@@ -48,7 +48,7 @@ PORTION_BYTES, PORTION_FILES = 64 * 2**20, 256
 """How much of a store is read before it is uploaded."""
 
 
-def create_store(path: str | os.PathLike[str] | UPath, header: StoreHeader, *, overwrite: bool = False) -> RowStore:
+def create_store(path: str | os.PathLike[str] | UPath, header: StoreHeader, *, overwrite: bool = False) -> SplatStore:
     """Makes an empty store and opens it for writing.
 
     Args:
@@ -85,7 +85,7 @@ def create_store(path: str | os.PathLike[str] | UPath, header: StoreHeader, *, o
         raise
 
 
-def open_store(path: str | os.PathLike[str] | UPath, mode: Literal["r", "a"] = "r", *, lock: bool = True) -> RowStore:
+def open_store(path: str | os.PathLike[str] | UPath, mode: Literal["r", "a"] = "r", *, lock: bool = True) -> SplatStore:
     """Opens a store that exists.
 
     Args:
@@ -131,7 +131,7 @@ def open_store(path: str | os.PathLike[str] | UPath, mode: Literal["r", "a"] = "
         raise
 
 
-def verify_checksums(store: RowStore) -> list[int]:
+def verify_checksums(store: SplatStore) -> list[int]:
     """Reads every stored byte and collects the rows whose checksums differ.
 
     Returns:
@@ -220,10 +220,10 @@ def _portions(local: Path, names: list[str]) -> Iterator[dict[str, bytes]]:
     yield portion
 
 
-def _create_remote(path: UPath, header: StoreHeader, *, overwrite: bool) -> RowStore:
+def _create_remote(path: UPath, header: StoreHeader, *, overwrite: bool) -> SplatStore:
     lock = _take_place(path, overwrite=overwrite)
     try:
-        return RemoteZarrStore.create(path, header, lock)
+        return ZarrStore.create(path, header, lock)
     except BaseException:
         lock.release()
         raise
@@ -242,12 +242,12 @@ def _take_place(path: UPath, *, overwrite: bool) -> RemoteLock:
     return lock
 
 
-def _open_remote(path: UPath, *, writable: bool, lock: bool) -> RowStore:
+def _open_remote(path: UPath, *, writable: bool, lock: bool) -> SplatStore:
     if store_place(path) in ("nothing", "unfinished"):
         raise _absent(path)
     held = RemoteLock(path) if writable and lock else None
     try:
-        return RemoteZarrStore(path, writable=writable, lock=held)
+        return ZarrStore(path, writable=writable, lock=held)
     except BaseException:
         if held is not None:
             held.release()

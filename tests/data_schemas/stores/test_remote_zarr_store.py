@@ -437,9 +437,7 @@ EVERY = [pytest.param(1, marks=pytest.mark.soak), 3]
 def test_kill_before_every_change_of_an_object(monkeypatch: pytest.MonkeyPatch, apart: int) -> None:
     monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=next(_NUMBERS)))
     store_id = uuid.UUID(int=7).hex
-    monkeypatch.setattr(
-        "data_schemas.stores.remote_zarr_store.uuid", type("Fixed", (), {"uuid4": lambda: uuid.UUID(int=7)})
-    )
+    monkeypatch.setattr("data_schemas.stores.zarr_store.uuid", type("Fixed", (), {"uuid4": lambda: uuid.UUID(int=7)}))
     url = f"memory://kills-{next(_NUMBERS)}/a.zarr"
     begin(url)
     start = objects_of(url)
