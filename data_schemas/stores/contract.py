@@ -24,7 +24,7 @@ from data_schemas.errors import StoreCorruptError, StoreError
 from data_schemas.files import explained
 from data_schemas.headers import check_header, require_same_shapes
 from data_schemas.locations import Location
-from data_schemas.records import RowBlock, StoreHeader
+from data_schemas.records import RowBlock, RowState, StoreHeader
 from data_schemas.stores.arrays import ARRAYS, ArraySpec, array_specs, check_block, check_source_ids
 from data_schemas.stores.locks import HeldLock
 from data_schemas.stores.selection import block_range, block_span, blocks, chunk_groups, row_numbers, spans
@@ -32,6 +32,8 @@ from data_schemas.stores.selection import block_range, block_span, blocks, chunk
 __all__ = ["ARRAYS", "SplatStore", "block_range", "blocks"]
 
 logger = logging.getLogger("splatspace.store")
+
+_COUNTED_AT_ONCE = 2**20
 
 
 class SplatStore(ABC):
@@ -145,6 +147,28 @@ class SplatStore(ABC):
         if "splats" not in content:
             content["splats"] = RowBlock.empty(len(span), self._header).splats
         return RowBlock(**{name: content[name] for name in ARRAYS})
+
+    def finished_rows(self) -> NDArray[np.int64]:
+        """Numbers of the rows that are done, ascending: int64 [row].
+
+        Raises:
+            StoreCorruptError: a checksum of the states differs.
+        """
+        return np.flatnonzero(self.read(["state"])["state"] == RowState.DONE).astype(np.int64)
+
+    def count_rows(self) -> dict[RowState, int]:
+        """How many rows are in each state.
+
+        Raises:
+            StoreCorruptError: a checksum of the states differs.
+        """
+        counts = dict.fromkeys(RowState, 0)
+        # One byte a row is a gigabyte for the largest stores.
+        for first in range(0, len(self), _COUNTED_AT_ONCE):
+            states = self.read(["state"], slice(first, first + _COUNTED_AT_ONCE))["state"]
+            for state in RowState:
+                counts[state] += int(np.count_nonzero(states == state))
+        return counts
 
     def verify_checksums(self) -> list[int]:
         """Reads every stored byte and collects the rows whose checksums differ, instead of stopping at the first.

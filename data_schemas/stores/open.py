@@ -6,10 +6,11 @@ with open_store("sprites.zarr") as store:
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from upath import UPath
 
@@ -20,7 +21,7 @@ from data_schemas.locations import Location, location, resolved
 from data_schemas.records import StoreHeader
 from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.hdf5_store import Hdf5Store
-from data_schemas.stores.locks import RemoteLock, WriterLock
+from data_schemas.stores.locks import HeldLock, RemoteLock, WriterLock
 from data_schemas.stores.zarr_documents import write_order
 from data_schemas.stores.zarr_objects import replace_store, store_place
 from data_schemas.stores.zarr_store import ZarrStore
@@ -43,6 +44,8 @@ BACKENDS: dict[str, type[ZarrStore] | type[Hdf5Store]] = {
     ".hdf5": Hdf5Store,
 }
 """Suffix of the path to the class that reads and writes it."""
+
+Held = TypeVar("Held", bound=HeldLock | None)
 
 PORTION_BYTES, PORTION_FILES = 64 * 2**20, 256
 """How much of a store is read before it is uploaded."""
@@ -73,16 +76,12 @@ def create_store(path: str | os.PathLike[str] | UPath, header: StoreHeader, *, o
     require_outside_stores(path.parent)
     with explained("create", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    lock = WriterLock(path)
-    try:
+    with _held(WriterLock(path)) as lock:
         if path.exists() or path.is_symlink():
             _require_free(path, ours=backend.is_ours(path), overwrite=overwrite)
         with explained("create", path):
             remove_leftovers(path)
             return backend.create(path, header, lock)
-    except BaseException:
-        lock.release()
-        raise
 
 
 def open_store(path: str | os.PathLike[str] | UPath, mode: Literal["r", "a"] = "r", *, lock: bool = True) -> SplatStore:
@@ -119,16 +118,10 @@ def open_store(path: str | os.PathLike[str] | UPath, mode: Literal["r", "a"] = "
             allowed="lock=True, or a .zarr store",
             next_step="use a .zarr path for parallel writers",
         )
-    held = WriterLock(path) if mode == "a" and lock else None
-    try:
-        with explained("open", path):
-            if held is not None:
-                remove_leftovers(path)
-            return backend(path, writable=mode == "a", lock=held)
-    except BaseException:
+    with _held(WriterLock(path) if mode == "a" and lock else None) as held, explained("open", path):
         if held is not None:
-            held.release()
-        raise
+            remove_leftovers(path)
+        return backend(path, writable=mode == "a", lock=held)
 
 
 def verify_checksums(store: SplatStore) -> list[int]:
@@ -220,38 +213,36 @@ def _portions(local: Path, names: list[str]) -> Iterator[dict[str, bytes]]:
     yield portion
 
 
-def _create_remote(path: UPath, header: StoreHeader, *, overwrite: bool) -> SplatStore:
-    lock = _take_place(path, overwrite=overwrite)
+@contextlib.contextmanager
+def _held(lock: Held) -> Iterator[Held]:
+    """A lock (or none) that is released where what it was taken for fails."""
     try:
-        return ZarrStore.create(path, header, lock)
+        yield lock
     except BaseException:
-        lock.release()
+        if lock is not None:
+            lock.release()
         raise
+
+
+def _create_remote(path: UPath, header: StoreHeader, *, overwrite: bool) -> SplatStore:
+    with _held(_take_place(path, overwrite=overwrite)) as lock:
+        return ZarrStore.create(path, header, lock)
 
 
 def _take_place(path: UPath, *, overwrite: bool) -> RemoteLock:
     """The lock of a URL where a new store may be put."""
-    lock = RemoteLock(path)
-    try:
+    with _held(RemoteLock(path)) as lock:
         found = store_place(path)
         if found in ("store", "strange"):
             _require_free(path, ours=found == "store", overwrite=overwrite)
-    except BaseException:
-        lock.release()
-        raise
-    return lock
+        return lock
 
 
 def _open_remote(path: UPath, *, writable: bool, lock: bool) -> SplatStore:
     if store_place(path) in ("nothing", "unfinished"):
         raise _absent(path)
-    held = RemoteLock(path) if writable and lock else None
-    try:
+    with _held(RemoteLock(path) if writable and lock else None) as held:
         return ZarrStore(path, writable=writable, lock=held)
-    except BaseException:
-        if held is not None:
-            held.release()
-        raise
 
 
 def _absent(path: Location) -> StoreError:

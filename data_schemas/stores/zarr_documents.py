@@ -12,6 +12,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec, ZstdCodec
 from zarr.core.buffer import Buffer
+from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore, StorePath
 
 from data_schemas.errors import StoreError
@@ -65,11 +66,10 @@ def document_key(name: str) -> str:
     return f"{name}/{DOCUMENT}" if name else DOCUMENT
 
 
-def array_over(store: Store, name: str, document: dict[str, Any]) -> Any:
-    """A zarr array whose metadata is ``document`` and whose chunks are in ``store``; nothing is read yet."""
+def array_over(store: Store, name: str, metadata: ArrayV3Metadata) -> Any:
+    """A zarr array with this metadata, whose chunks are in ``store``; nothing is read yet."""
     # Every chunk is written, empty or not, so that an absent one is always a fault.
-    array = zarr.Array(zarr.AsyncArray.from_dict(StorePath(store, name), document))
-    return array.with_config({"write_empty_chunks": True})
+    return zarr.Array(zarr.AsyncArray(metadata, StorePath(store, name), {"write_empty_chunks": True}))
 
 
 def native(values: Any) -> Any:

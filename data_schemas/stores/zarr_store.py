@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore, WrapperStore
 
 from data_schemas.errors import StoreCorruptError, StoreError
@@ -111,12 +112,18 @@ class ZarrStore(SplatStore):
         found = checked_documents(
             path,
             self._place.read([document_key(name) for name in ("state", "", *ARRAYS, "parameter")]),
-            lambda document: array_over(_Layers(self._place.layers()), "parameter", document)[:],
+            lambda document: array_over(
+                _Layers(self._place.layers()), "parameter", ArrayV3Metadata.from_dict(document)
+            )[:],
         )
         self._store_id = found.store_id
         self._group = found.group
-        self._documents = found.arrays
+        self._take_documents(found.arrays)
         super().__init__(path, found.header, found.rows, writable=writable, lock=lock)
+
+    def _take_documents(self, documents: dict[str, dict[str, Any]]) -> None:
+        self._documents = documents
+        self._metadata = {name: ArrayV3Metadata.from_dict(document) for name, document in documents.items()}
 
     @classmethod
     def create(cls, path: Location, header: StoreHeader, lock: HeldLock) -> Self:
@@ -148,7 +155,7 @@ class ZarrStore(SplatStore):
     def _read_range(self, name: str, start: int, stop: int) -> NDArray[Any]:
         for _ in range(_READS):
             layers = _Layers(self._place.layers())
-            values = native(array_over(layers, name, self._documents[name])[start:stop])
+            values = native(array_over(layers, name, self._metadata[name])[start:stop])
             if not self._appeared(name, start, stop, layers.absent):
                 return values
         raise StoreError(
@@ -193,11 +200,11 @@ class ZarrStore(SplatStore):
         span = block_range(block, self._header.block_rows, self._rows)
         files: dict[str, bytes] = {}
         for name in self._specs:
-            files |= _encoded(name, self._documents[name], [(span, getattr(rows, name))])
+            files |= _encoded(name, self._metadata[name], [(span, getattr(rows, name))])
         self._require_right()
         withdrawn = None if self._place.replaces_as_one else self._without_replaced(span, rows)
         if withdrawn is not None:
-            self._replace(_encoded("state", self._documents["state"], [(span, withdrawn)]))
+            self._replace(_encoded("state", self._metadata["state"], [(span, withdrawn)]))
         self._replace(files)
 
     def _without_replaced(self, span: range, rows: RowBlock) -> NDArray[np.uint8] | None:
@@ -232,10 +239,11 @@ class ZarrStore(SplatStore):
         files = {document_key(name): sealed(document) for name, document in documents.items()}
         for name, values in (("source_id", names), ("state", states)):
             parts = [(span, values[span.start - start : span.stop - start]) for span in spans]
-            files |= _encoded(name, documents[name], parts)
+            files |= _encoded(name, ArrayV3Metadata.from_dict(documents[name]), parts)
 
         def accept() -> None:
-            self._documents, self._rows = documents, total
+            self._take_documents(documents)
+            self._rows = total
 
         self._require_right()
         self._replace(files, accept)
@@ -318,10 +326,10 @@ def _place(path: Location) -> ZarrPlace:
     return ZarrFolder(path) if isinstance(path, Path) else ZarrObjects(path)
 
 
-def _encoded(name: str, document: dict[str, Any], parts: Iterable[tuple[range, NDArray[Any]]]) -> dict[str, bytes]:
+def _encoded(name: str, metadata: ArrayV3Metadata, parts: Iterable[tuple[range, NDArray[Any]]]) -> dict[str, bytes]:
     """The files of some whole blocks of an array, given the rows and the values of each."""
     files: dict[str, Buffer] = {}
-    array = array_over(MemoryStore(files), name, document)
+    array = array_over(MemoryStore(files), name, metadata)
     for span, values in parts:
         array[span.start : span.stop] = values
     return {file: data.to_bytes() for file, data in files.items()}

@@ -22,7 +22,7 @@ from upath import UPath
 
 from data_schemas.errors import StoreCorruptError, StoreError
 from data_schemas.locations import location
-from data_schemas.objects import create_object, object_sizes, read_object, read_objects, write_object
+from data_schemas.objects import create_object, object_sizes, read_object, read_objects, remove_objects, write_object
 from data_schemas.records import RowBlock, RowState
 from data_schemas.stores.open import create_store, open_store, publish_store, store_exists, verify_checksums
 from data_schemas.stores.zarr_documents import sealed
@@ -332,6 +332,20 @@ def test_a_writer_that_outlived_its_store_is_refused(url: str) -> None:
         with pytest.raises(StoreError, match="was replaced"):
             stale.write_block(0, example_rows(stale.header, 16, 3))
     assert len(open_store(url)) == 0
+
+
+def test_a_writer_whose_store_was_deleted_leaves_no_wreck(url: str) -> None:
+    fill(url)
+    with open_store(url, "a") as store:
+        remove_objects(place(url), object_sizes(place(url)))
+        for change in (
+            lambda: store.write_block(0, example_rows(store.header, 16, 3)),
+            lambda: store.append(["x"]),
+            lambda: store.set_header(store.header),
+        ):
+            with pytest.raises(StoreError, match=r"was deleted while it was being written|bad bytes"):
+                change()
+    assert objects_of(url) == {}
 
 
 @pytest.mark.slow

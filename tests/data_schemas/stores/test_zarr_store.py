@@ -18,6 +18,7 @@ from data_schemas.records import RowState
 from data_schemas.stores.open import create_store, open_store, verify_checksums
 from data_schemas.stores.redo_log import RedoLog
 from data_schemas.stores.zarr_documents import sealed
+from data_schemas.stores.zarr_folder import ZarrFolder
 from tests.data_schemas.stores.store_contract import StoreContract
 from tests.data_schemas.stores.store_examples import assert_same, content_of, example_header, example_rows, joined
 
@@ -229,6 +230,26 @@ class TestZarrStore(StoreContract):
         file.write_bytes(sealed(document))
         with pytest.raises(StoreError, match=r"'psnr' has 39 rows.*at least 40"):
             open_store(filled[0])
+
+    def test_a_block_that_appears_while_it_is_read_is_not_damage(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rows = example_rows(example_header(), 16, 3)
+        with create_store(path, example_header()) as writer, open_store(path) as empty:
+            writer.append([str(i) for i in range(16)])
+            assert len(empty) == 0
+            layers, looks = ZarrFolder.layers, list[int]()
+
+            def written_after_the_first_look(place: ZarrFolder) -> Any:
+                looks.append(1)
+                if len(looks) == 2:  # the shard was not there; now its rows are looked at
+                    writer.write_block(0, rows)
+                return layers(place)
+
+            with open_store(path) as reader:
+                monkeypatch.setattr(ZarrFolder, "layers", written_after_the_first_look)
+                assert reader.read(["psnr"])["psnr"].tobytes() == rows.psnr.tobytes()
+            assert len(looks) > 2
 
     def test_empty_rows_need_no_shards(self, path: Path) -> None:
         with create_store(path, example_header()) as store:
