@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from distributed import Client, KilledWorker
 
@@ -41,6 +42,8 @@ WITHOUT_WORKERS_SECONDS = 120.0
 
 RECONNECT_SECONDS = 30.0
 """How long a shard waits for a scheduler that was lost while another was encoded."""
+
+Answer = TypeVar("Answer")
 
 _LOOK_SECONDS = 0.2
 _TELL_SECONDS = 1.0
@@ -200,20 +203,19 @@ class DaskCompute:
                 self._tell(stop_run)
             if now - counted >= _COUNT_SECONDS:
                 counted = now
-                self._count_workers(now)
-
-    def _count_workers(self, now: float) -> None:
-        try:
-            workers = count_workers(self._client) if self._client.status == "running" else 1
-        except (OSError, TimeoutError, RuntimeError):
-            return  # the scheduler does not answer: who waits for a shard will notice
-        self._no_worker_since = None if workers else self._no_worker_since or now
+                workers = self._ask(count_workers)
+                if workers is not None:
+                    self._no_worker_since = None if workers else self._no_worker_since or now
 
     def _tell(self, message: Callable[[str], None]) -> None:
-        if self._client.status != "running":
-            return
-        with suppress(OSError, TimeoutError, RuntimeError):
-            self._client.run(message, self._job.token, on_error="ignore")
+        self._ask(lambda client: client.run(message, self._job.token, on_error="ignore"))
+
+    def _ask(self, question: Callable[[Client], Answer]) -> Answer | None:
+        """The answer of the scheduler; None where there is none: who waits for a shard notices that too."""
+        if self._client.status == "running":
+            with suppress(OSError, TimeoutError, RuntimeError):
+                return question(self._client)
+        return None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import http.server
 import itertools
 import json
 import multiprocessing
+import sys
 import threading
 import uuid
 from datetime import UTC, datetime
@@ -131,6 +132,45 @@ def test_any_program_that_reads_zarr_reads_it(url: str) -> None:
     group: Any = zarr.open_group(url, mode="r")
     assert group["splats"][:].tobytes() == wanted["splats"].tobytes()
     assert list(group["source_id"][:]) == wanted["source_id"].tolist()
+
+
+class Hub(fsspec.AbstractFileSystem):
+    """A hub of data sets as fsspec shows it: synchronous, read-only, and of a scheme that nothing here knows."""
+
+    protocol = "hf"
+    root = Path()
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        place = self.root / str(self._strip_protocol(path))
+        status = place.stat()
+        return {"name": place.relative_to(self.root).as_posix(), "size": status.st_size,
+                "type": "directory" if place.is_dir() else "file"}  # fmt: skip
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        found = [self.info(str(place.relative_to(self.root))) for place in (self.root / path).iterdir()]
+        return found if detail else [entry["name"] for entry in found]
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+        if mode != "rb":
+            raise NotImplementedError("nothing can be written here")
+        return (self.root / path).open("rb")
+
+
+def test_any_file_system_of_fsspec_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "datasets" / "user" / "name"
+    folder.mkdir(parents=True)
+    wanted = fill(folder / "store.zarr")
+    monkeypatch.setattr(Hub, "root", tmp_path)
+    monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "hf", Hub)
+    url = "hf://datasets/user/name/store.zarr"
+    with open_store(url) as store, open_store(folder / "store.zarr") as local:
+        assert_same(content_of(store), wanted)
+        assert_same(store.read(["splats"], [39, 3]), {"splats": wanted["splats"][[39, 3]]})
+        assert store.nbytes_stored == local.nbytes_stored
+    with pytest.raises(StoreError, match="does not exist"):
+        open_store(url.replace("store", "absent"))
+    with pytest.raises(StoreError, match=r"store that can be written, such as s3://"):
+        open_store(url, "a")
 
 
 @pytest.mark.slow
