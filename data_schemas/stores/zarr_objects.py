@@ -51,7 +51,7 @@ class ZarrObjects:
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
         """Whole objects, all at once: one by one, opening would take a dozen times the way to the store."""
-        return read_objects(self._path, dict.fromkeys(names))
+        return read_objects(self._path, names)
 
     def layers(self) -> Sequence[Store]:
         """The objects."""

@@ -109,9 +109,10 @@ class ZarrStore(SplatStore):
         if lock is not None:
             self._place.recover()
         # The length of ``state`` is read first: the other arrays may only have become longer since.
+        documents = dict.fromkeys(document_key(name) for name in ("state", "", *ARRAYS, "parameter"))
         found = checked_documents(
             path,
-            self._place.read([document_key(name) for name in ("state", "", *ARRAYS, "parameter")]),
+            self._place.read(documents),
             lambda document: array_over(
                 _Layers(self._place.layers()), "parameter", ArrayV3Metadata.from_dict(document)
             )[:],

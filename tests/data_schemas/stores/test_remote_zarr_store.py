@@ -150,7 +150,7 @@ class Hub(fsspec.AbstractFileSystem):
         found = [self.info(str(place.relative_to(self.root))) for place in (self.root / path).iterdir()]
         return found if detail else [entry["name"] for entry in found]
 
-    def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+    def _open(self, path: str, mode: str = "rb", *_: Any, **__: Any) -> Any:
         if mode != "rb":
             raise NotImplementedError("nothing can be written here")
         return (self.root / path).open("rb")

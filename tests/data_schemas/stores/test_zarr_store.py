@@ -251,6 +251,26 @@ class TestZarrStore(StoreContract):
                 assert reader.read(["psnr"])["psnr"].tobytes() == rows.psnr.tobytes()
             assert len(looks) > 2
 
+    def test_a_store_that_grows_while_it_is_opened_is_whole(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        read_bytes, grown = Path.read_bytes, list[str]()
+
+        def grown_in_between(file: Path) -> bytes:
+            data = read_bytes(file)
+            if file == path / "splats" / "zarr.json" and not grown:
+                grown.append("once")
+                writer.append([str(i) for i in range(20)])
+            return data
+
+        with create_store(path, example_header()) as writer:
+            writer.append(["a"])
+            monkeypatch.setattr(Path, "read_bytes", grown_in_between)
+            with open_store(path) as reader:
+                assert reader.read(["source_id"])["source_id"].tolist() == ["a"]
+                assert not reader.read(["splats"])["splats"].any()
+            assert grown
+            with open_store(path) as reader:
+                assert len(reader) == 21
+
     def test_empty_rows_need_no_shards(self, path: Path) -> None:
         with create_store(path, example_header()) as store:
             store.append([str(i) for i in range(40)])
