@@ -71,17 +71,17 @@ def store_info(path: str | os.PathLike[str] | UPath) -> StoreInfo:
     with open_store(path, "r") as store:
         content = store.read(["state", "psnr", "source_id", "failure"])
         header = store.header
-        state = content["state"]
-        recorded = content["psnr"][state == RowState.DONE]
+        counts = store.count_rows()
+        recorded = content["psnr"][store.finished_rows()]
         psnr = psnr_of_mean_error(recorded)
-        failed = np.flatnonzero(state == RowState.FAILED)
+        failed = np.flatnonzero(content["state"] == RowState.FAILED)
         return StoreInfo(
             path=location(path),
             header=header.model_copy(update={"anchors": None}),
             rows=len(store),
-            done=int((state == RowState.DONE).sum()),
-            failed=len(failed),
-            empty=int((state == RowState.EMPTY).sum()),
+            done=counts[RowState.DONE],
+            failed=counts[RowState.FAILED],
+            empty=counts[RowState.EMPTY],
             psnr=psnr if np.isfinite(psnr) else None,
             lossless=int(np.isposinf(recorded).sum()),
             bytes_by_array=store.nbytes_stored,

@@ -16,17 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_schemas.errors import EvaluationError
-from data_schemas.records import CONTENT_HASH_BYTES, RowState, content_hash
+from data_schemas.records import CONTENT_HASH_BYTES, content_hash
 from data_schemas.stores.contract import SplatStore
 from encoders.decode import decode, to_uint8
 from pipeline.finite_splats import require_finite
 
 _ROWS_AT_ONCE = 2048
-
-
-def finished_rows(store: SplatStore) -> NDArray[np.int64]:
-    """Numbers of the rows that hold splats, in order."""
-    return np.flatnonzero(store.read(["state"])["state"] == RowState.DONE)
 
 
 def originals(store: SplatStore, rows: NDArray[np.int64]) -> Tensor:

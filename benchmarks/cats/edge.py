@@ -34,7 +34,7 @@ from pipeline.export.onnx_quantise import quantised_graph
 from pipeline.export.sampler_states import State, graph_answers, onnx_module, prediction_psnr, sampler_states
 from pipeline.sample.draws import Settings, draw
 from pipeline.sample.run import Run, load_run
-from pipeline.store_images import finished_rows, originals
+from pipeline.store_images import originals
 
 TIMED = 30
 COMPARED_IMAGES, COMPARED_STEPS, COMPARED_SEED = 8, 8, 2
@@ -191,7 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     with open_store(given.store, "r") as store:
         for run in runs:
             run.require_same_data(store.header, store.path)
-        rows = np.random.default_rng(0).permutation(finished_rows(store))[: given.images]
+        rows = np.random.default_rng(0).permutation(store.finished_rows())[: given.images]
         real, extractor = originals(store, rows), build_extractor("auto", store)
     print(table([compared(run, real, extractor, evaluations=given.evaluations) for run in runs]))
 

@@ -40,7 +40,6 @@ from pipeline.evaluate.evaluate import evaluate
 from pipeline.evaluate.features import FeatureName
 from pipeline.evaluate.job import EvaluateJob
 from pipeline.evaluate.reading import JSON_FILE, read_evaluation
-from pipeline.store_images import finished_rows
 from pipeline.train.cats_job import resolve_cats_job
 from pipeline.train.job import TrainJob
 from pipeline.train.state import STATE_FILE
@@ -119,7 +118,7 @@ def store_of(race: Race) -> Path:
     path = race.out / f"{race.source}{race.size}.zarr"
     if path.exists():
         with open_store(path, "r") as store:
-            if len(finished_rows(store)) == len(store):
+            if len(store.finished_rows()) == len(store):
                 if race.limit is not None and len(store) > race.limit:
                     raise SystemExit(f"{path} holds {len(store):,} images and not {race.limit:,}: take another --out")
                 return path

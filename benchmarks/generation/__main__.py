@@ -40,7 +40,6 @@ from pipeline.evaluate.features import FeatureName
 from pipeline.evaluate.figures import Evaluation
 from pipeline.evaluate.job import EvaluateJob
 from pipeline.evaluate.reading import JSON_FILE, read_evaluation
-from pipeline.store_images import finished_rows
 from pipeline.train.cats_job import resolve_cats_job
 from pipeline.train.job import TrainJob, resolve_train_job
 from pipeline.train.state import STATE_FILE
@@ -201,7 +200,7 @@ def unseen_of(name: str, settings: BenchmarkSet, data_dir: Path | None, out: Pat
 def _encoded(source: str, path: Path, data_dir: Path | None, folder: str, options: dict[str, Any]) -> Path:
     if path.exists():
         with open_store(path, "r") as store:
-            if len(finished_rows(store)) == len(store):
+            if len(store.finished_rows()) == len(store):
                 return path
     for place in (folder, source, "."):
         if data_dir is not None and (data_dir / place).exists():

@@ -36,7 +36,7 @@ from pipeline.evaluate.metrics import frechet_distance, support
 from pipeline.sample.draws import Settings, between, draw
 from pipeline.sample.fit import AnsweredStarts, SampleFit, sample_fit
 from pipeline.sample.run import Run, load_run
-from pipeline.store_images import as_channels_first, as_channels_last, finished_rows, originals
+from pipeline.store_images import as_channels_first, as_channels_last, originals
 
 DARK = 0.02
 """Intensity below which a Gaussian draws nothing that is seen."""
@@ -135,7 +135,7 @@ def enlarged(measured: Measured, splats: NDArray[np.float32], larger: Path, coun
     """Samples drawn at the size of ``larger``, beside the same samples enlarged as pixels."""
     with open_store(larger, "r") as store:
         size = max(store.header.height, store.header.width)
-        rows = np.random.default_rng(0).permutation(finished_rows(store))[: 2 * count]
+        rows = np.random.default_rng(0).permutation(store.finished_rows())[: 2 * count]
         extractor = build_extractor("selfsup", store)
         pictures = originals(store, rows)
     real, others = (extractor.forward(part) for part in (pictures[:count], pictures[count:]))
@@ -165,7 +165,7 @@ def main(
     generator = load_run(run, device="cpu")
     with open_store(store, "r") as learnt, open_store(unseen, "r") as other:
         extractor = build_extractor("selfsup", learnt)
-        rows = np.random.default_rng(0).permutation(finished_rows(other))[: 2 * images]
+        rows = np.random.default_rng(0).permutation(other.finished_rows())[: 2 * images]
         pictures = originals(other, rows)
     settings = Settings(generator.objective.settings.sampler, evaluations, 1.0, 0, 64)
     samples = as_channels_last(draw(generator, settings, None, images, lambda _done: None).images)

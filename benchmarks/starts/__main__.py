@@ -36,7 +36,7 @@ from pipeline.sample.draws import Settings, draw
 from pipeline.sample.run import load_run
 from pipeline.sources import open_source
 from pipeline.sources.base import DrawnSource
-from pipeline.store_images import finished_rows, originals, renderings
+from pipeline.store_images import originals, renderings
 from pipeline.train.job import resolve_train_job
 from pipeline.train.train import train
 
@@ -119,7 +119,7 @@ def measure_store(work: Path, name: str, way: str) -> dict[str, Any]:
     with open_store(store_path(work, name, way)) as store:
         values = store.read(["psnr"])["psnr"]
         found = measure_predictability(store).figures
-        rows = finished_rows(store)
+        rows = store.finished_rows()
         extractor = build_extractor("auto", store, cache=work / "features")
         floor = frechet_distance(extractor.forward(originals(store, rows)), extractor.forward(renderings(store, rows)))
     return {
@@ -150,7 +150,7 @@ def measure_generator(work: Path, name: str, way: str, seed: int, budget: Budget
     drawn = draw(run, settings, None, budget.samples, lambda _done: None)
     with open_store(path) as store:
         extractor = build_extractor("auto", store, cache=work / "features")
-        real = extractor.forward(originals(store, finished_rows(store)))
+        real = extractor.forward(originals(store, store.finished_rows()))
     generated = extractor.forward(drawn.images)
     cover = support(real, generated)
     return {
@@ -208,7 +208,7 @@ def slots_plot(work: Path, name: str, path: Path) -> None:
     for panel, way in zip(panels[0], ways, strict=True):
         with open_store(store_path(work, name, way)) as store:
             layout = store.header.splat_layout
-            rows = finished_rows(store)[:SHOWN_IMAGES]
+            rows = store.finished_rows()[:SHOWN_IMAGES]
             splats = store.read(["splats"], [int(row) for row in rows])["splats"].astype(np.float32)
         for number, slot in enumerate(chosen):
             points = splats[:, slot]

@@ -11,7 +11,9 @@ import numpy as np
 from data_schemas.errors import StoreError
 from data_schemas.records import CONTENT_HASH_BYTES, RowBlock, RowState, StoreHeader
 from data_schemas.splats import Layout
-from data_schemas.stores.contract import ARRAYS
+
+ARRAYS = ("splats", "image", "label", "psnr", "ssim", "steps", "dead", "source_id", "content_hash", "state", "failure")
+"""Names of the arrays of a store, in the order in which they are written: ``state`` makes a row visible."""
 
 MAX_TEXT_BYTES = 4096
 """Longest ``source_id`` or ``failure`` in UTF-8 bytes (the longest path of common file systems)."""

@@ -18,8 +18,7 @@ from data_schemas.errors import StoreError
 from data_schemas.files import partial_name, sync_folder, write_file
 from data_schemas.headers import SCHEMA_NAME, header_from_json, header_to_json
 from data_schemas.records import RowBlock, StoreHeader
-from data_schemas.stores.base import RowStore
-from data_schemas.stores.contract import block_range, blocks
+from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.hdf5_file import CheckedFile, open_unlocked
 from data_schemas.stores.hdf5_journal import Hdf5Journal
 from data_schemas.stores.hdf5_layout import (
@@ -34,11 +33,12 @@ from data_schemas.stores.hdf5_layout import (
     text_width,
 )
 from data_schemas.stores.locks import WriterLock
+from data_schemas.stores.selection import block_range, blocks
 
 logger = logging.getLogger("splatspace.store")
 
 
-class Hdf5Store(RowStore):
+class Hdf5Store(SplatStore):
     """One row per image in an HDF5 file with a journal folder beside it (docs/store-format.md)."""
 
     path: Path

@@ -6,10 +6,11 @@ with open_store("sprites.zarr") as store:
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from upath import UPath
 
@@ -18,11 +19,11 @@ from data_schemas.files import explained, remove_leftovers
 from data_schemas.headers import check_header, header_to_json, require_identity
 from data_schemas.locations import Location, location, resolved
 from data_schemas.records import StoreHeader
-from data_schemas.stores.base import RowStore
+from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.hdf5_store import Hdf5Store
-from data_schemas.stores.locks import RemoteLock, WriterLock
-from data_schemas.stores.remote_zarr_store import RemoteZarrStore, replace_store, store_place
+from data_schemas.stores.locks import HeldLock, RemoteLock, WriterLock
 from data_schemas.stores.zarr_documents import write_order
+from data_schemas.stores.zarr_objects import replace_store, store_place
 from data_schemas.stores.zarr_store import ZarrStore
 
 __all__ = [
@@ -44,11 +45,13 @@ BACKENDS: dict[str, type[ZarrStore] | type[Hdf5Store]] = {
 }
 """Suffix of the path to the class that reads and writes it."""
 
+Held = TypeVar("Held", bound=HeldLock | None)
+
 PORTION_BYTES, PORTION_FILES = 64 * 2**20, 256
 """How much of a store is read before it is uploaded."""
 
 
-def create_store(path: str | os.PathLike[str] | UPath, header: StoreHeader, *, overwrite: bool = False) -> RowStore:
+def create_store(path: str | os.PathLike[str] | UPath, header: StoreHeader, *, overwrite: bool = False) -> SplatStore:
     """Makes an empty store and opens it for writing.
 
     Args:
@@ -73,19 +76,15 @@ def create_store(path: str | os.PathLike[str] | UPath, header: StoreHeader, *, o
     require_outside_stores(path.parent)
     with explained("create", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    lock = WriterLock(path)
-    try:
+    with _held(WriterLock(path)) as lock:
         if path.exists() or path.is_symlink():
             _require_free(path, ours=backend.is_ours(path), overwrite=overwrite)
         with explained("create", path):
             remove_leftovers(path)
             return backend.create(path, header, lock)
-    except BaseException:
-        lock.release()
-        raise
 
 
-def open_store(path: str | os.PathLike[str] | UPath, mode: Literal["r", "a"] = "r", *, lock: bool = True) -> RowStore:
+def open_store(path: str | os.PathLike[str] | UPath, mode: Literal["r", "a"] = "r", *, lock: bool = True) -> SplatStore:
     """Opens a store that exists.
 
     Args:
@@ -119,19 +118,13 @@ def open_store(path: str | os.PathLike[str] | UPath, mode: Literal["r", "a"] = "
             allowed="lock=True, or a .zarr store",
             next_step="use a .zarr path for parallel writers",
         )
-    held = WriterLock(path) if mode == "a" and lock else None
-    try:
-        with explained("open", path):
-            if held is not None:
-                remove_leftovers(path)
-            return backend(path, writable=mode == "a", lock=held)
-    except BaseException:
+    with _held(WriterLock(path) if mode == "a" and lock else None) as held, explained("open", path):
         if held is not None:
-            held.release()
-        raise
+            remove_leftovers(path)
+        return backend(path, writable=mode == "a", lock=held)
 
 
-def verify_checksums(store: RowStore) -> list[int]:
+def verify_checksums(store: SplatStore) -> list[int]:
     """Reads every stored byte and collects the rows whose checksums differ.
 
     Returns:
@@ -220,38 +213,36 @@ def _portions(local: Path, names: list[str]) -> Iterator[dict[str, bytes]]:
     yield portion
 
 
-def _create_remote(path: UPath, header: StoreHeader, *, overwrite: bool) -> RowStore:
-    lock = _take_place(path, overwrite=overwrite)
+@contextlib.contextmanager
+def _held(lock: Held) -> Iterator[Held]:
+    """A lock (or none) that is released where what it was taken for fails."""
     try:
-        return RemoteZarrStore.create(path, header, lock)
+        yield lock
     except BaseException:
-        lock.release()
+        if lock is not None:
+            lock.release()
         raise
+
+
+def _create_remote(path: UPath, header: StoreHeader, *, overwrite: bool) -> SplatStore:
+    with _held(_take_place(path, overwrite=overwrite)) as lock:
+        return ZarrStore.create(path, header, lock)
 
 
 def _take_place(path: UPath, *, overwrite: bool) -> RemoteLock:
     """The lock of a URL where a new store may be put."""
-    lock = RemoteLock(path)
-    try:
+    with _held(RemoteLock(path)) as lock:
         found = store_place(path)
         if found in ("store", "strange"):
             _require_free(path, ours=found == "store", overwrite=overwrite)
-    except BaseException:
-        lock.release()
-        raise
-    return lock
+        return lock
 
 
-def _open_remote(path: UPath, *, writable: bool, lock: bool) -> RowStore:
+def _open_remote(path: UPath, *, writable: bool, lock: bool) -> SplatStore:
     if store_place(path) in ("nothing", "unfinished"):
         raise _absent(path)
-    held = RemoteLock(path) if writable and lock else None
-    try:
-        return RemoteZarrStore(path, writable=writable, lock=held)
-    except BaseException:
-        if held is not None:
-            held.release()
-        raise
+    with _held(RemoteLock(path) if writable and lock else None) as held:
+        return ZarrStore(path, writable=writable, lock=held)
 
 
 def _absent(path: Location) -> StoreError:

@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from data_schemas.errors import StoreError
 from data_schemas.locations import Location
-from data_schemas.stores.contract import block_range
+
+
+def block_range(block: int, block_rows: int, rows: int) -> range:
+    """Row numbers of one block."""
+    return range(block * block_rows, min((block + 1) * block_rows, rows))
+
+
+def blocks(rows: int, block_rows: int) -> Iterator[int]:
+    """Numbers of the blocks that hold ``rows`` rows."""
+    yield from range(-(-rows // block_rows))
 
 
 def row_numbers(rows: slice | Sequence[int], total: int, path: Location) -> range | NDArray[np.intp]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec, ZstdCodec
 from zarr.core.buffer import Buffer
+from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore, StorePath
 
 from data_schemas.errors import StoreError
@@ -61,11 +61,15 @@ def shard_path(spec: ArraySpec, block: int) -> str:
     return "/".join((spec.name, "c", str(block), *("0" for _ in spec.tail)))
 
 
-def array_over(store: Store, name: str, document: dict[str, Any]) -> Any:
-    """A zarr array whose metadata is ``document`` and whose chunks are in ``store``; nothing is read yet."""
+def document_key(name: str) -> str:
+    """Path below the store of the metadata of an array, or of the group, whose name is ""."""
+    return f"{name}/{DOCUMENT}" if name else DOCUMENT
+
+
+def array_over(store: Store, name: str, metadata: ArrayV3Metadata) -> Any:
+    """A zarr array with this metadata, whose chunks are in ``store``; nothing is read yet."""
     # Every chunk is written, empty or not, so that an absent one is always a fault.
-    array = zarr.Array(zarr.AsyncArray.from_dict(StorePath(store, name), document))
-    return array.with_config({"write_empty_chunks": True})
+    return zarr.Array(zarr.AsyncArray(metadata, StorePath(store, name), {"write_empty_chunks": True}))
 
 
 def native(values: Any) -> Any:
@@ -120,14 +124,6 @@ def group_files(header: StoreHeader, store_id: str) -> dict[str, bytes]:
     }
 
 
-def make_group(folder: Path, header: StoreHeader, store_id: str) -> None:
-    """Writes an empty store (no rows) into an existing, empty folder; see :func:`group_files`."""
-    for path, data in group_files(header, store_id).items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-
-
 def group_attributes(header: StoreHeader, store_id: str) -> dict[str, Any]:
     """Attributes of the group: the convenient ones, the whole header, and the store's random name."""
     # As text: programs that copy attributes to other formats (xarray to netCDF) cannot write an object.
@@ -164,21 +160,8 @@ def sealed(document: dict[str, Any]) -> bytes:
     return json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8")
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """A ``zarr.json`` as a dictionary; not checked beyond being a JSON object.
-
-    Raises:
-        StoreError: missing or not JSON.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        data = None
-    return parse_document(data, path)
-
-
 def parse_document(data: bytes | None, path: Location) -> dict[str, Any]:
-    """As :func:`read_document`, of bytes that were read already.
+    """A ``zarr.json`` as a dictionary; not checked beyond being a JSON object.
 
     Args:
         data: None where there is no such file.
@@ -218,18 +201,23 @@ class StoreDocuments:
 
 
 def checked_documents(
-    path: Location, read: Callable[[str], tuple[dict[str, Any], Location]], names: Callable[[dict[str, Any]], Any]
+    path: Location, files: Mapping[str, bytes], names: Callable[[dict[str, Any]], Any]
 ) -> StoreDocuments:
-    """Reads and checks the metadata of a store.
+    """Checks the metadata of a store.
 
     Args:
         path: of the store, for messages.
-        read: the document of an array ("" for the group) and where it stands.
+        files: the ``zarr.json`` of the group and of each array, by path below the store.
         names: reads the coordinate ``parameter``, given its document.
 
     Raises:
         StoreError: damaged, newer, or not a SplatSpace store.
     """
+
+    def read(name: str) -> tuple[dict[str, Any], Location]:
+        where = path / document_key(name)
+        return parse_document(files.get(document_key(name)), where), where
+
     group, where = read("")
     require_ours(group, where)
     require_known_version(group["attributes"].get("schema_version"), path)
@@ -260,6 +248,14 @@ def checked_documents(
     require_parameter_names(stored, header, path)
     store_id = str(group["attributes"].get("store_id", ""))
     return StoreDocuments(header, store_id, arrays, group, rows)
+
+
+def is_ours(data: bytes | None, path: Location) -> bool:
+    """Whether the bytes of a group's ``zarr.json`` (None: there is none) are of a SplatSpace store of any version."""
+    try:
+        return parse_document(data, path).get("attributes", {}).get("schema") == SCHEMA_NAME
+    except StoreError:
+        return False
 
 
 def require_ours(document: dict[str, Any], where: Location) -> None:

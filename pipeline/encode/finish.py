@@ -20,8 +20,6 @@ from pipeline.sources.base import NOTE_STEPS, NOTE_WORDS
 
 logger = logging.getLogger("splatspace.encode")
 
-ROWS_AT_ONCE = 2**20
-
 MOST_NAMED = 5
 """Names in one warning; the summary of the run has all."""
 
@@ -47,7 +45,7 @@ def finish_run(
     return EncodeSummary(
         store=plan.store,
         rows=len(store),
-        rows_done=_rows_done(store),
+        rows_done=store.count_rows()[RowState.DONE],
         images=plan.images,
         kept=total.kept,
         fitted=total.fitted,
@@ -68,14 +66,6 @@ def finish_run(
         engine=record.engine,
         engine_choice=record.engine_choice,
         attribution=attribution if plan.header.source.attribution else None,
-    )
-
-
-def _rows_done(store: SplatStore) -> int:
-    """Counted in portions: one byte a row is a gigabyte for the largest stores."""
-    return sum(
-        int(np.count_nonzero(store.read(["state"], slice(first, first + ROWS_AT_ONCE))["state"] == RowState.DONE))
-        for first in range(0, len(store), ROWS_AT_ONCE)
     )
 
 

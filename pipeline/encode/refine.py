@@ -26,7 +26,6 @@ from threadpoolctl import threadpool_limits
 from data_schemas.errors import SourceError, StoreCorruptError
 from data_schemas.files import explained, write_file
 from data_schemas.locations import Location
-from data_schemas.records import RowState
 from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.open import open_store
 from encoders.frame import from_splats
@@ -164,7 +163,7 @@ def learn_regression(store: SplatStore, *, seed: int = 0) -> StartRegression:
         SourceError: fewer than ``FEWEST_LEARNT`` finished images.
     """
     header = store.header
-    rows = np.flatnonzero(store.read(["state"])["state"] == RowState.DONE)
+    rows = store.finished_rows()
     if len(rows) < FEWEST_LEARNT:
         raise too_few_to_learn(len(rows), str(store.path))
     numbers = header.gaussians * header.splat_layout.width

@@ -45,7 +45,6 @@ from pipeline.sample.fit import SampleFit, sample_fit
 from pipeline.sample.run import Run, load_run
 from pipeline.store_images import (
     content_identities,
-    finished_rows,
     labels,
     originals,
     renderings,
@@ -124,10 +123,10 @@ def evaluate(
         store = stack.enter_context(open_store(job.store, "r"))
         run.require_same_data(store.header, store.path)
         run.require_guidable(job.guidance)
-        rows = finished_rows(store)[: job.rows]
+        rows = store.finished_rows()[: job.rows]
         run.require_known_labels(labels(store, rows), store.path, store.header.source.label_names)
         compared = store if job.reference is None else stack.enter_context(open_store(job.reference, "r"))
-        unseen = finished_rows(compared)
+        unseen = compared.finished_rows()
         if job.reference is not None:
             run.require_same_size(compared.header, compared.path)
             run.require_known_labels(labels(compared, unseen), compared.path, compared.header.source.label_names)

@@ -26,7 +26,7 @@ from data_schemas.files import cache_folder
 from data_schemas.locations import Location
 from data_schemas.stores.contract import SplatStore
 from models.checkpoint import load_checkpoint, save_checkpoint
-from pipeline.store_images import content_identities, finished_rows, labels, originals
+from pipeline.store_images import content_identities, labels, originals
 from pipeline.train.class_labels import ClassLabels
 
 logger = logging.getLogger("splatspace.evaluate")
@@ -107,7 +107,7 @@ def trained_features(name: TrainedName, store: SplatStore, *, folder: Path | Non
     Raises:
         EvaluationError: no source images, too few of them, or no labels for a ``classifier``.
     """
-    rows = _chosen(finished_rows(store))
+    rows = _chosen(store.finished_rows())
     if len(rows) < _FEWEST:
         raise EvaluationError(
             f"{len(rows)} finished images in {store.path} to learn features from", allowed=f"{_FEWEST} or more"

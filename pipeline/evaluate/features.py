@@ -22,7 +22,7 @@ from data_schemas.files import cache_folder
 from data_schemas.stores.contract import SplatStore
 from pipeline.evaluate.feature_training import DIMENSION, TrainedFeatures, trained_features
 from pipeline.sources.download import RemoteFile, fetch
-from pipeline.store_images import finished_rows, labels
+from pipeline.store_images import labels
 
 logger = logging.getLogger("splatspace.evaluate")
 
@@ -216,7 +216,7 @@ def build_extractor(
     if name == "inception":
         return InceptionExtractor(inception_weights(weights), scored=store.header.source.name in SCORED_SETS)
     if name == "auto":
-        numbers = labels(store, finished_rows(store))
+        numbers = labels(store, store.finished_rows())
         name = "classifier" if len(numbers) and (numbers >= 0).all() and len(set(numbers.tolist())) > 1 else "selfsup"
     if name not in ("classifier", "selfsup"):
         raise EvaluationError(f"Features {name!r}", allowed="auto, classifier, selfsup, inception")

@@ -35,7 +35,6 @@ from scipy.linalg import cho_factor, cho_solve
 from threadpoolctl import threadpool_limits
 
 from data_schemas.errors import StoreMismatchError
-from data_schemas.records import RowState
 from data_schemas.splats import Layout
 from data_schemas.stores.contract import SplatStore
 from encoders.decode import decode, to_uint8
@@ -213,7 +212,7 @@ def measure_predictability(
         StoreCorruptError: a row of the sample fails its checksum.
     """
     header = store.header
-    done = np.flatnonzero(store.read(["state"])["state"] == RowState.DONE)
+    done = store.finished_rows()
     if len(done) < MINIMUM_IMAGES:
         return _too_few(len(done))
     if len(done) > max_images:

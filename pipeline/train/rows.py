@@ -18,7 +18,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from data_schemas.errors import JobError, StoreMismatchError, TrainingError
-from data_schemas.records import RowState, StoreHeader
+from data_schemas.records import StoreHeader
 from data_schemas.splats import ADDITIVE, NORMALISED, OVER, Layout
 from data_schemas.stores.contract import SplatStore, blocks
 from encoders.start.begin import anchors as grid_anchors
@@ -210,8 +210,7 @@ class TrainingRows:
                 next_step="encode it again without --no-images"
                 + (", or give --model splatdit, which learns from splats alone" if self.entry.draws else ""),
             )
-        small = store.read(["state", "label"])
-        done = np.flatnonzero(small["state"] == RowState.DONE).astype(np.int64)
+        done = store.finished_rows()
         contents = content_identities(store, done)
         self.unfinished: UnfinishedRows = unfinished_rows(store, blocks(len(store), self.header.block_rows))
         self.split = split_rows(done, contents, distinct=job.distinct, held_out=job.held_out)
@@ -229,7 +228,7 @@ class TrainingRows:
             logger.warning("%d rows are not done and not used: %s", self.unfinished.count, self.unfinished)
         if repeats:
             logger.warning("%d rows repeat others and are not used: %s", len(self.split.repeats), self.repeats_named)
-        self.labels: NDArray[np.int64] = small["label"][self.rows].astype(np.int64)
+        self.labels: NDArray[np.int64] = store.read(["label"])["label"][self.rows].astype(np.int64)
         self.digest = self._digest(contents[np.searchsorted(done, self.rows)])
         if before is not None:
             self._require_same(before)

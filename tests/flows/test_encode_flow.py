@@ -33,8 +33,8 @@ from data_schemas.errors import (
     StoreLockedError,
     StoreMismatchError,
 )
-from data_schemas.records import RowState
-from data_schemas.stores.base import RowBlock, RowStore
+from data_schemas.records import RowBlock, RowState
+from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.locks import WriterLock
 from data_schemas.stores.open import open_store
 from flows.encode import encode as encode_flow
@@ -262,15 +262,15 @@ class TestFlow:
         self, tmp_path: Path, plain_store: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Blocks 0 and 1 are one shard; its first try writes one of them and fails.
-        write_block, failed = RowStore.write_block, list[int]()
+        write_block, failed = SplatStore.write_block, list[int]()
 
-        def broken(store: RowStore, block: int, rows: RowBlock) -> None:
+        def broken(store: SplatStore, block: int, rows: RowBlock) -> None:
             if block == 1 and not failed:
                 failed.append(block)
                 raise OSError(5, "Input/output error")
             write_block(store, block, rows)
 
-        monkeypatch.setattr(RowStore, "write_block", broken)
+        monkeypatch.setattr(SplatStore, "write_block", broken)
         out = tmp_path / "demo.zarr"
         summary = run_flow("demo", out, images_per_task=2 * BLOCK_ROWS, **FEW)
         assert failed == [1]

@@ -17,7 +17,7 @@ def change_rows(path: Path, change: Callable[[int, RowBlock], None]) -> Path:
         path: of the store.
         change: told the number of the first row and the rows; writes into them, also what no writer accepts.
     """
-    unchecked = mock.patch("data_schemas.stores.base.check_block", lambda rows, _header, _count: rows)
+    unchecked = mock.patch("data_schemas.stores.contract.check_block", lambda rows, _header, _count: rows)
     with unchecked, open_store(path, "a") as store:
         size = store.header.block_rows
         for block in range(-(-len(store) // size)):

@@ -56,7 +56,7 @@ def test_a_wrong_psnr_is_found(path: Path) -> None:
 @pytest.mark.slow
 def test_changed_pixels_splats_and_missing_psnr_are_found(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Another program may write what this one refuses to.
-    monkeypatch.setattr("data_schemas.stores.base.check_block", lambda rows, *_: rows)
+    monkeypatch.setattr("data_schemas.stores.contract.check_block", lambda rows, *_: rows)
     with open_store(path) as store:
         content = store.read(["image", "splats"])
     image, splats = content["image"][2].copy(), content["splats"].copy()

@@ -8,10 +8,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
-from distributed import Client, Future, KilledWorker
+from distributed import Client, KilledWorker
 
 from data_schemas.errors import ComputeError
 from data_schemas.locations import Location
@@ -42,6 +43,8 @@ WITHOUT_WORKERS_SECONDS = 120.0
 RECONNECT_SECONDS = 30.0
 """How long a shard waits for a scheduler that was lost while another was encoded."""
 
+Answer = TypeVar("Answer")
+
 _LOOK_SECONDS = 0.2
 _TELL_SECONDS = 1.0
 _COUNT_SECONDS = 5.0
@@ -55,7 +58,7 @@ class DaskCompute:
         store: open for writing, with its lock.
         job: what the workers are told.
         encoder: for its name and device.
-        client: makes the client, anew where the old one has lost its scheduler.
+        connect: makes the client, and another where that one has lost its scheduler.
         should_stop: polled.
     """
 
@@ -65,17 +68,18 @@ class DaskCompute:
         store: SplatStore,
         job: WorkerJob,
         encoder: Encoder,
-        client: Callable[[], Client],
+        connect: Callable[[], Client],
         should_stop: Callable[[], bool] | None,
     ) -> None:
         self._plan, self._store, self._job, self._encoder = plan, store, job, encoder
-        self._make_client = client
-        self._client = client()
+        self._connect = connect
+        self._client = connect()
         self.slots = SHARDS_PER_WORKER * max(1, count_workers(self._client))
         self._free = threading.BoundedSemaphore(self.slots)
         self._connecting = threading.Lock()
         self._should_stop = should_stop
         self._stopping = threading.Event()
+        self._left_at = float("inf")
         self._closed = threading.Event()
         self._no_worker_since: float | None = None
         self._monitor = threading.Thread(target=self._watch, name="dask-monitor", daemon=True)
@@ -107,41 +111,30 @@ class DaskCompute:
 
     def close(self) -> None:
         """Stops what is under way, waits until nobody writes any more, and lets the workers close the store."""
-        self._stopping.set()
-        deadline = time.monotonic() + STOP_SECONDS
+        self._stop()
         for _ in range(self.slots):
-            self._free.acquire(timeout=max(deadline - time.monotonic(), 0))
+            self._free.acquire(timeout=max(self._left_at - time.monotonic(), 0))
         self._closed.set()
         self._monitor.join()
         self._tell(close_run)
 
+    def _stop(self) -> None:
+        if not self._stopping.is_set():
+            self._left_at = time.monotonic() + STOP_SECONDS
+            self._stopping.set()
+
     def _encode_once(self, blocks: tuple[int, ...]) -> BlockSummary:
         client = self._connected()
-        future = client.submit(
-            encode_shard, self._job, blocks, key=f"encode-shard-{uuid.uuid4().hex}", pure=False, retries=0
-        )
+        future = client.submit(encode_shard, self._job, blocks, pure=False, retries=0)
         try:
-            return self._result(client, future, blocks)
-        finally:
-            with suppress(OSError, RuntimeError):
-                future.release()
-
-    def _result(self, client: Client, future: Future, blocks: tuple[int, ...]) -> BlockSummary:
-        try:
-            while True:
-                left = self._left(client, future, blocks)
-                if left is not None:
-                    return left
+            while not self._is_given_up(client, blocks):
                 try:
                     return future.result(timeout=_COUNT_SECONDS)
                 except TimeoutError:
+                    # Else it is under way, or once more: its worker may have died with the result it had just made.
                     if future.status == "error":
                         raise
-                    # The worker died with the result that it had just made: the shard is under way once more.
-                    if client.status != "running":
-                        raise self._lost() from None
-                    if self._stopping.is_set():
-                        return BlockSummary(stopped=True)
+            return BlockSummary(stopped=True)
         except CancelledError as error:
             raise self._lost() from error
         except KilledWorker as error:
@@ -155,32 +148,29 @@ class DaskCompute:
                 f"A Dask worker cannot import {error.name}",
                 next_step="install this version of splatspace where the workers run",
             ) from error
+        finally:
+            with suppress(OSError, RuntimeError):
+                future.release()
 
-    def _left(self, client: Client, future: Future, blocks: tuple[int, ...]) -> BlockSummary | None:
-        """Waits until a shard is finished; a summary where the run is stopped and nobody waits any longer."""
-        finished = threading.Event()
-        future.add_done_callback(lambda _future: finished.set())
-        told_to_stop: float | None = None
-        while not future.done():
-            if finished.wait(_LOOK_SECONDS):
-                finished.clear()
-            if client.status != "running":
-                raise self._lost()
-            if self._no_worker_since is not None:
-                if self._stopping.is_set():
-                    return BlockSummary(stopped=True)
-                alone = time.monotonic() - self._no_worker_since
-                if alone > WITHOUT_WORKERS_SECONDS:
-                    raise ComputeError(
-                        f"The Dask scheduler has had no workers for {alone:.0f} seconds",
-                        next_step="start workers and run the same command again: what is done is kept",
-                    )
-            if self._stopping.is_set():
-                told_to_stop = told_to_stop or time.monotonic()
-                if time.monotonic() - told_to_stop > STOP_SECONDS:
-                    logger.warning("blocks %d to %d did not stop in time and are left", blocks[0], blocks[-1])
-                    return BlockSummary(stopped=True)
-        return None
+    def _is_given_up(self, client: Client, blocks: tuple[int, ...]) -> bool:
+        """Whether the run is stopped and waits no longer for a shard that has not ended.
+
+        Raises:
+            ComputeError: the scheduler is gone, or has had no workers for long.
+        """
+        if client.status != "running":
+            raise self._lost()
+        now, since = time.monotonic(), self._no_worker_since
+        if self._stopping.is_set():
+            if now > self._left_at:
+                logger.warning("blocks %d to %d did not stop in time and are left", blocks[0], blocks[-1])
+            return since is not None or now > self._left_at
+        if since is not None and now - since > WITHOUT_WORKERS_SECONDS:
+            raise ComputeError(
+                f"The Dask scheduler has had no workers for {now - since:.0f} seconds",
+                next_step="start workers and run the same command again: what is done is kept",
+            )
+        return False
 
     def _connected(self) -> Client:
         """A client that its scheduler answers: one that was started anew at the same address will do."""
@@ -189,7 +179,7 @@ class DaskCompute:
             while self._client.status not in ("running", "closed") and time.monotonic() < deadline:
                 time.sleep(_LOOK_SECONDS)
             if self._client.status == "closed":
-                self._client = self._make_client()
+                self._client = self._connect()
             if self._client.status != "running":
                 raise self._lost()
             return self._client
@@ -205,7 +195,7 @@ class DaskCompute:
         told = counted = 0.0
         while not self._closed.wait(_LOOK_SECONDS):
             if self._should_stop is not None and not self._stopping.is_set() and self._should_stop():
-                self._stopping.set()
+                self._stop()
             now = time.monotonic()
             # Again and again: a worker may have been started since, with a shard of one that died.
             if self._stopping.is_set() and now - told >= _TELL_SECONDS:
@@ -213,20 +203,19 @@ class DaskCompute:
                 self._tell(stop_run)
             if now - counted >= _COUNT_SECONDS:
                 counted = now
-                self._count_workers(now)
-
-    def _count_workers(self, now: float) -> None:
-        try:
-            workers = count_workers(self._client) if self._client.status == "running" else 1
-        except (OSError, TimeoutError, RuntimeError):
-            return  # the scheduler does not answer: who waits for a shard will notice
-        self._no_worker_since = None if workers else self._no_worker_since or now
+                workers = self._ask(count_workers)
+                if workers is not None:
+                    self._no_worker_since = None if workers else self._no_worker_since or now
 
     def _tell(self, message: Callable[[str], None]) -> None:
-        if self._client.status != "running":
-            return
-        with suppress(OSError, TimeoutError, RuntimeError):
-            self._client.run(message, self._job.token, on_error="ignore")
+        self._ask(lambda client: client.run(message, self._job.token, on_error="ignore"))
+
+    def _ask(self, question: Callable[[Client], Answer]) -> Answer | None:
+        """The answer of the scheduler; None where there is none: who waits for a shard notices that too."""
+        if self._client.status == "running":
+            with suppress(OSError, TimeoutError, RuntimeError):
+                return question(self._client)
+        return None
 
 
 @contextmanager
@@ -243,7 +232,7 @@ def open_dask(
         encoder = encoder_for(job, job.fit_settings(header.height, header.width), workers=1)
     else:
         encoder = encoder_factory()
-    with open_store(plan.store, "a") as store:
+    with open_store(plan.store, "a") as store, _connections(plan) as connect_again:
         told = WorkerJob(
             token=uuid.uuid4().hex,
             plan=_for_workers(plan),
@@ -251,42 +240,30 @@ def open_dask(
             source_factory=source_factory,
             encoder_factory=encoder_factory,
         )
-        if job.compute == DASK:
-            with (
-                local_workers(plan) as client,
-                _closing(plan, store, told, encoder, lambda: client, should_stop) as one,
-            ):
-                yield one
-            return
-        clients: list[Client] = []
-
-        def again() -> Client:
-            clients.append(connect(job.compute))
-            return clients[-1]
-
-        try:
-            with _closing(plan, store, told, encoder, again, should_stop) as one:
-                yield one
-        finally:
-            for client in clients:
-                with suppress(OSError, TimeoutError, RuntimeError):
-                    client.close(timeout=_COUNT_SECONDS)
+        with closing(DaskCompute(plan, store, told, encoder, connect_again, should_stop)) as compute:
+            yield compute
 
 
 @contextmanager
-def _closing(
-    plan: EncodePlan,
-    store: SplatStore,
-    job: WorkerJob,
-    encoder: Encoder,
-    client: Callable[[], Client],
-    should_stop: Callable[[], bool] | None,
-) -> Iterator[DaskCompute]:
-    compute = DaskCompute(plan, store, job, encoder, client, should_stop)
-    try:
-        yield compute
-    finally:
-        compute.close()
+def _connections(plan: EncodePlan) -> Iterator[Callable[[], Client]]:
+    """What connects to the workers of a plan, as often as it is called; all of it is closed at the end."""
+    with ExitStack() as stack:
+        if plan.job.compute == DASK:
+            own = stack.enter_context(local_workers(plan))
+            yield lambda: own
+            return
+
+        def connect_again() -> Client:
+            client = connect(plan.job.compute)
+            stack.callback(_close, client)
+            return client
+
+        yield connect_again
+
+
+def _close(client: Client) -> None:
+    with suppress(OSError, TimeoutError, RuntimeError):
+        client.close(timeout=_COUNT_SECONDS)
 
 
 def _for_workers(plan: EncodePlan) -> EncodePlan:

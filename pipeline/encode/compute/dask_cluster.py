@@ -8,7 +8,7 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 from dask import config
@@ -139,8 +139,11 @@ def local_workers(plan: EncodePlan) -> Iterator[Client]:
             try:
                 yield client
             finally:
-                # Whoever is slow to leave on a busy machine is killed, which is what was asked for.
+                # Whoever is slow to leave on a busy machine is killed, which is what was asked for, and a heartbeat
+                # that a worker sends while it leaves finds nobody.
                 logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
+                with suppress(OSError, TimeoutError, RuntimeError):
+                    client.run(_quiet, logging.CRITICAL, on_error="ignore")
 
 
 def connect(address: str) -> Client:
@@ -216,9 +219,9 @@ def count_workers(client: Client) -> int:
     return len(cast(dict[str, int], client.nthreads()))
 
 
-def _quiet() -> None:
-    """Dask's own words are for those who run clusters; warnings stay."""
+def _quiet(level: int = logging.WARNING) -> None:
+    """Dask's own words are for those who run clusters; those of ``level`` and above stay."""
     for name in ("distributed", *(name for name in logging.root.manager.loggerDict if name.startswith("distributed."))):
         logger = logging.getLogger(name)
-        if logger.getEffectiveLevel() < logging.WARNING:
-            logger.setLevel(logging.WARNING)
+        if logger.getEffectiveLevel() < level:
+            logger.setLevel(level)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from itertools import islice
 from typing import Protocol
 
 from encoders.base import Encoder
@@ -210,19 +211,15 @@ def encode_shards(
         return summaries
     waiting = iter(groups)
     with ThreadPoolExecutor(compute.slots, "shard") as pool:
-        under_way: set[Future[BlockSummary]] = set()
-        more = True
-        while more or under_way:
-            while more and len(under_way) < compute.slots:
-                shard = next(waiting, None)
-                more = shard is not None
-                if shard is not None:
-                    under_way.add(pool.submit(compute.encode, shard))
+        under_way = {pool.submit(compute.encode, shard) for shard in islice(waiting, compute.slots)}
+        while under_way:
             done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
             for future in done:
                 summary = future.result()
                 ended(summary)
-                more = more and not summary.stopped
                 if watcher is not None:
                     watcher.block_done(summary)
+                if summary.stopped:
+                    waiting = iter(())
+                under_way |= {pool.submit(compute.encode, shard) for shard in islice(waiting, 1)}
     return summaries

@@ -16,7 +16,7 @@ import numpy as np
 
 from data_schemas.errors import EvaluationError, JobError, SamplingError, SplatSpaceError, StoppedError, TrainingError
 from data_schemas.files import explained, write_file
-from data_schemas.records import RowState, StoreHeader
+from data_schemas.records import StoreHeader
 from data_schemas.splats import StartName
 from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.open import open_store, require_outside_stores
@@ -50,7 +50,6 @@ from pipeline.evaluate.figures import Evaluation
 from pipeline.evaluate.job import EvaluateJob
 from pipeline.evaluate.reading import JSON_FILE as EVALUATION_FILE
 from pipeline.evaluate.reading import read_evaluation
-from pipeline.store_images import finished_rows
 from pipeline.train.rows import slots_for
 from pipeline.train.state import MODEL_FILE, STATE_FILE, TrainProgress, continued_job
 from pipeline.train.train import train
@@ -110,7 +109,7 @@ def ablate(job: AblateJob, *, progress: Progress = _nothing, should_stop: Callab
             _require_going_on(point, should_stop)
             report(0.0, "begins")
             found.append(_point(job, point, store, extractor, report, should_stop))
-        images = len(finished_rows(store)[: job.limit])
+        images = len(store.finished_rows()[: job.limit])
     result = gathered(job, base, found, images)
     with explained("write", job.out):
         write_file(job.out / PICTURE_FILE, ablation_png(result))
@@ -175,7 +174,7 @@ def _require_same_base(job: AblateJob, store: SplatStore) -> None:
     content = {
         **job.deciding(),
         "store": identity,
-        "rows": len(finished_rows(store)),
+        "rows": len(store.finished_rows()),
         "source": store.header.source.digest,
     }
     path = job.out / BASE_FILE
@@ -282,8 +281,7 @@ def _whole(run: Path, steps: int) -> bool:
 def _psnr(place: Any, limit: int | None) -> float | None:
     """PSNR of the mean squared error of the finished rows, dB."""
     with open_store(place, "r") as store:
-        found = store.read(["psnr", "state"])
-    values = found["psnr"][found["state"] == RowState.DONE][:limit].astype(np.float64)
+        values = store.read(["psnr"])["psnr"][store.finished_rows()][:limit].astype(np.float64)
     values = values[~np.isnan(values)]
     mean = float(np.mean(10 ** (-values / 10))) if len(values) else 0.0
     return -10 * float(np.log10(mean)) if mean > 0 else None

@@ -15,7 +15,6 @@ from encoders.engines import ENGINES
 from pipeline.encode.job import EncodeJob, resolve_job
 from pipeline.encode.run import encode
 from pipeline.sources.base import SourceImage
-from pipeline.store_images import finished_rows
 
 
 class StoredImages:
@@ -28,7 +27,7 @@ class StoredImages:
 
     def __init__(self, store: SplatStore, limit: int | None = None) -> None:
         self._store = store
-        self._rows: NDArray[np.int64] = finished_rows(store)[:limit]
+        self._rows: NDArray[np.int64] = store.finished_rows()[:limit]
         self._names = [str(name) for name in store.read(["source_id"], self._rows.tolist())["source_id"]]
 
     @property

@@ -458,6 +458,16 @@ class StoreContract:
             assert part in text
         assert "rates" not in text
 
+    def test_rows_are_counted_by_state(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("data_schemas.stores.contract._COUNTED_AT_ONCE", 5)
+        with create_store(path, example_header()) as store:
+            assert store.count_rows() == {RowState.EMPTY: 0, RowState.DONE: 0, RowState.FAILED: 0}
+            assert store.finished_rows().tolist() == []
+            store.append([str(number) for number in range(20)])
+            store.write_block(0, example_rows(store.header, 16, 0))  # rows 3 and 10 have failed
+            assert store.count_rows() == {RowState.EMPTY: 4, RowState.DONE: 14, RowState.FAILED: 2}
+            assert store.finished_rows().tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15]
+
     # Faults ------------------------------------------------------------------------------------------------------
 
     @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data_schemas.records import RowBlock, RowState, SourceRecord, StoreHeader
-from data_schemas.stores.base import RowStore
+from data_schemas.stores.contract import SplatStore
 
 
 def example_header(**changes: Any) -> StoreHeader:
@@ -53,7 +53,7 @@ def example_rows(header: StoreHeader, count: int, seed: int, source_ids: Sequenc
     return rows
 
 
-def content_of(store: RowStore) -> dict[str, np.ndarray]:
+def content_of(store: SplatStore) -> dict[str, np.ndarray]:
     """Everything in a store."""
     return store.read(store.arrays)
 

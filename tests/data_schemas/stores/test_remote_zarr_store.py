@@ -7,6 +7,7 @@ import http.server
 import itertools
 import json
 import multiprocessing
+import sys
 import threading
 import uuid
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from upath import UPath
 
 from data_schemas.errors import StoreCorruptError, StoreError
 from data_schemas.locations import location
-from data_schemas.objects import create_object, object_sizes, read_object, read_objects, write_object
+from data_schemas.objects import create_object, object_sizes, read_object, read_objects, remove_objects, write_object
 from data_schemas.records import RowBlock, RowState
 from data_schemas.stores.open import create_store, open_store, publish_store, store_exists, verify_checksums
 from data_schemas.stores.zarr_documents import sealed
@@ -131,6 +132,45 @@ def test_any_program_that_reads_zarr_reads_it(url: str) -> None:
     group: Any = zarr.open_group(url, mode="r")
     assert group["splats"][:].tobytes() == wanted["splats"].tobytes()
     assert list(group["source_id"][:]) == wanted["source_id"].tolist()
+
+
+class Hub(fsspec.AbstractFileSystem):
+    """A hub of data sets as fsspec shows it: synchronous, read-only, and of a scheme that nothing here knows."""
+
+    protocol = "hf"
+    root = Path()
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        place = self.root / str(self._strip_protocol(path))
+        status = place.stat()
+        return {"name": place.relative_to(self.root).as_posix(), "size": status.st_size,
+                "type": "directory" if place.is_dir() else "file"}  # fmt: skip
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        found = [self.info(str(place.relative_to(self.root))) for place in (self.root / path).iterdir()]
+        return found if detail else [entry["name"] for entry in found]
+
+    def _open(self, path: str, mode: str = "rb", *_: Any, **__: Any) -> Any:
+        if mode != "rb":
+            raise NotImplementedError("nothing can be written here")
+        return (self.root / path).open("rb")
+
+
+def test_any_file_system_of_fsspec_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "datasets" / "user" / "name"
+    folder.mkdir(parents=True)
+    wanted = fill(folder / "store.zarr")
+    monkeypatch.setattr(Hub, "root", tmp_path)
+    monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "hf", Hub)
+    url = "hf://datasets/user/name/store.zarr"
+    with open_store(url) as store, open_store(folder / "store.zarr") as local:
+        assert_same(content_of(store), wanted)
+        assert_same(store.read(["splats"], [39, 3]), {"splats": wanted["splats"][[39, 3]]})
+        assert store.nbytes_stored == local.nbytes_stored
+    with pytest.raises(StoreError, match="does not exist"):
+        open_store(url.replace("store", "absent"))
+    with pytest.raises(StoreError, match=r"store that can be written, such as s3://"):
+        open_store(url, "a")
 
 
 @pytest.mark.slow
@@ -334,6 +374,20 @@ def test_a_writer_that_outlived_its_store_is_refused(url: str) -> None:
     assert len(open_store(url)) == 0
 
 
+def test_a_writer_whose_store_was_deleted_leaves_no_wreck(url: str) -> None:
+    fill(url)
+    with open_store(url, "a") as store:
+        remove_objects(place(url), object_sizes(place(url)))
+        for change in (
+            lambda: store.write_block(0, example_rows(store.header, 16, 3)),
+            lambda: store.append(["x"]),
+            lambda: store.set_header(store.header),
+        ):
+            with pytest.raises(StoreError, match=r"was deleted while it was being written|bad bytes"):
+                change()
+    assert objects_of(url) == {}
+
+
 @pytest.mark.slow
 def test_blocks_may_be_replaced(url: str) -> None:
     wanted = fill(url)
@@ -437,9 +491,7 @@ EVERY = [pytest.param(1, marks=pytest.mark.soak), 3]
 def test_kill_before_every_change_of_an_object(monkeypatch: pytest.MonkeyPatch, apart: int) -> None:
     monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=next(_NUMBERS)))
     store_id = uuid.UUID(int=7).hex
-    monkeypatch.setattr(
-        "data_schemas.stores.remote_zarr_store.uuid", type("Fixed", (), {"uuid4": lambda: uuid.UUID(int=7)})
-    )
+    monkeypatch.setattr("data_schemas.stores.zarr_store.uuid", type("Fixed", (), {"uuid4": lambda: uuid.UUID(int=7)}))
     url = f"memory://kills-{next(_NUMBERS)}/a.zarr"
     begin(url)
     start = objects_of(url)

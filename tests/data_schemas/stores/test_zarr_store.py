@@ -18,6 +18,7 @@ from data_schemas.records import RowState
 from data_schemas.stores.open import create_store, open_store, verify_checksums
 from data_schemas.stores.redo_log import RedoLog
 from data_schemas.stores.zarr_documents import sealed
+from data_schemas.stores.zarr_folder import ZarrFolder
 from tests.data_schemas.stores.store_contract import StoreContract
 from tests.data_schemas.stores.store_examples import assert_same, content_of, example_header, example_rows, joined
 
@@ -229,6 +230,46 @@ class TestZarrStore(StoreContract):
         file.write_bytes(sealed(document))
         with pytest.raises(StoreError, match=r"'psnr' has 39 rows.*at least 40"):
             open_store(filled[0])
+
+    def test_a_block_that_appears_while_it_is_read_is_not_damage(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rows = example_rows(example_header(), 16, 3)
+        with create_store(path, example_header()) as writer, open_store(path) as empty:
+            writer.append([str(i) for i in range(16)])
+            assert len(empty) == 0
+            layers, looks = ZarrFolder.layers, list[int]()
+
+            def written_after_the_first_look(place: ZarrFolder) -> Any:
+                looks.append(1)
+                if len(looks) == 2:  # the shard was not there; now its rows are looked at
+                    writer.write_block(0, rows)
+                return layers(place)
+
+            with open_store(path) as reader:
+                monkeypatch.setattr(ZarrFolder, "layers", written_after_the_first_look)
+                assert reader.read(["psnr"])["psnr"].tobytes() == rows.psnr.tobytes()
+            assert len(looks) > 2
+
+    def test_a_store_that_grows_while_it_is_opened_is_whole(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        read_bytes, grown = Path.read_bytes, list[str]()
+
+        def grown_in_between(file: Path) -> bytes:
+            data = read_bytes(file)
+            if file == path / "splats" / "zarr.json" and not grown:
+                grown.append("once")
+                writer.append([str(i) for i in range(20)])
+            return data
+
+        with create_store(path, example_header()) as writer:
+            writer.append(["a"])
+            monkeypatch.setattr(Path, "read_bytes", grown_in_between)
+            with open_store(path) as reader:
+                assert reader.read(["source_id"])["source_id"].tolist() == ["a"]
+                assert not reader.read(["splats"])["splats"].any()
+            assert grown
+            with open_store(path) as reader:
+                assert len(reader) == 21
 
     def test_empty_rows_need_no_shards(self, path: Path) -> None:
         with create_store(path, example_header()) as store:

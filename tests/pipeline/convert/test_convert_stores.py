@@ -81,7 +81,7 @@ def test_a_failed_write_leaves_nothing(make_store, tmp_path, monkeypatch):
         if block == 1:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("data_schemas.stores.base.RowStore.write_block", write_block)
+    monkeypatch.setattr("data_schemas.stores.contract.SplatStore.write_block", write_block)
     before = {path.name for path in tmp_path.iterdir()}
     with pytest.raises(StoreError, match="No space left"):
         convert(source, tmp_path / "target.h5")
@@ -96,7 +96,7 @@ def test_a_failed_replacement_keeps_the_old_store(make_store, read_rows, monkeyp
     def set_header(self, header):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("data_schemas.stores.base.RowStore.set_header", set_header)
+    monkeypatch.setattr("data_schemas.stores.contract.SplatStore.set_header", set_header)
     with pytest.raises(StoreError, match="No space left"):
         convert(source, target, overwrite=True)
     assert read_rows(target)[0].channels == 3

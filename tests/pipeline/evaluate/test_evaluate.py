@@ -43,7 +43,7 @@ from pipeline.evaluate.reading import read_evaluation, scores_table, side_by_sid
 from pipeline.folder_lock import sole_writer
 from pipeline.sample.draws import Settings, draw, roll_out
 from pipeline.sample.run import Run, load_run
-from pipeline.store_images import finished_rows, labels, originals, renderings
+from pipeline.store_images import labels, originals, renderings
 from pipeline.train.job import resolve_train_job
 from pipeline.train.train import train
 from tests.pipeline.encode.fakes import GAUSSIANS, ArrayImages, SamplingEncoder, pictures, run
@@ -203,7 +203,7 @@ def test_pixels_are_measured_as_splats_too(folder: Path, tmp_path: Path) -> None
     generator = load_run(folder / "pixels", device="cpu")
     settings = Settings(generator.objective.settings.sampler, 4, 1.0, 0, 64)
     with open_store(folder / "store.zarr", "r") as store:
-        rows = np.random.default_rng(0).permutation(finished_rows(store))[:IMAGES]
+        rows = np.random.default_rng(0).permutation(store.finished_rows())[:IMAGES]
         extractor = build_extractor("selfsup", store)
         drawn = draw(generator, settings, labels(store, rows), IMAGES, lambda _done: None)
         reference = extractor.forward(originals(store, rows))
@@ -248,12 +248,12 @@ def test_samples_are_compared_with_images_that_nothing_learnt_from(
     compared = evaluate(job_for(folder, tmp_path, reference=str(unseen)), device="cpu")
     settings = Settings(trained.objective.settings.sampler, 4, 1.0, 0, 64)
     with open_store(folder / "store.zarr", "r") as store, open_store(unseen, "r") as other:
-        rows = np.random.default_rng(0).permutation(finished_rows(other))
+        rows = np.random.default_rng(0).permutation(other.finished_rows())
         extractor = build_extractor("auto", store)
         drawn = draw(trained, settings, labels(other, rows[:IMAGES]), IMAGES, lambda _done: None)
         reference = extractor.forward(originals(other, rows[:IMAGES]))
         floor = frechet_distance(reference, extractor.forward(originals(other, rows[IMAGES : 2 * IMAGES])))
-        assert compared.neighbours.references == len(finished_rows(store)) == 149
+        assert compared.neighbours.references == len(store.finished_rows()) == 149
     assert compared.headline.fid == pytest.approx(frechet_distance(reference, extractor.forward(drawn.images)), 1e-4)
     assert compared.real_floor.fid == pytest.approx(floor, rel=1e-4)
     assert (compared.reference.store, compared.reference.finished) == ("unseen.zarr", 150)
@@ -334,7 +334,7 @@ def test_samples_do_not_depend_on_the_batch(folder: Path, trained: Run) -> None:
 @pytest.mark.slow
 def test_references_are_originals_and_renderings_of_finished_rows(folder: Path) -> None:
     with open_store(folder / "store.zarr", "r") as store:
-        rows = finished_rows(store)
+        rows = store.finished_rows()
         assert len(rows) == 149
         assert 3 not in rows
         shuffled = np.random.default_rng(0).permutation(rows)[:20]

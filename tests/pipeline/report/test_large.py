@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 import numpy as np
 from data_schemas.records import SourceRecord, StoreHeader
-from data_schemas.stores.contract import ARRAYS
+from data_schemas.stores.contract import ARRAYS, SplatStore
 
 def peak_bytes():
     # Linux counts the parent's pages into ru_maxrss of a process that it starts; VmHWM begins anew.
@@ -41,6 +41,7 @@ class SyntheticStore:
         created=datetime(2025, 1, 1, tzinfo=UTC), updated=datetime(2025, 1, 1, tzinfo=UTC),
     )
     most_rows = 0
+    finished_rows = SplatStore.finished_rows
 
     def __len__(self):
         return IMAGES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from typing import cast
 
 import psutil
 import pytest
-from distributed import Client, SpecCluster
+from distributed import Client, SpecCluster, WorkerPlugin
 
 from data_schemas.errors import ComputeError, SourceError, StoreLockedError
 from pipeline.encode.compute import dask_cluster, encode_shards, open_compute
@@ -152,6 +153,22 @@ def test_a_shard_that_kills_its_workers_is_an_error_and_others_go_on(tmp_path: P
     ):
         compute.encode(plan.blocks[:2])
     assert done(tmp_path / "a.zarr") == 0
+
+
+class FailedHeartbeat(WorkerPlugin):
+    """What a worker on a busy machine logs while it is closed."""
+
+    def teardown(self, worker: object) -> None:
+        logging.getLogger("distributed.worker").error("nobody hears the heartbeat of %s", worker)
+
+
+def test_workers_leave_in_silence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with dask_cluster.local_workers(plan_for(tmp_path / "a.zarr", "dask", workers=1)) as client:
+        client.register_plugin(FailedHeartbeat())
+        client.run(logging.getLogger("distributed.worker").error, "heard while it works")
+    said = capfd.readouterr().err
+    assert "heard while it works" in said
+    assert "nobody hears the heartbeat" not in said
 
 
 def test_each_worker_sees_one_graphics_card(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from data_schemas.errors import StoreError
 from data_schemas.records import RowBlock
-from data_schemas.stores.base import RowStore
+from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.open import open_store
 from pipeline.encode.block_decision import BlockInput
 from pipeline.encode.plan import survey
@@ -38,9 +38,9 @@ def test_full_disk_keeps_what_was_written_and_the_next_run_continues(
     out: Path, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = ArrayImages(pictures(10))
-    write_block = RowStore.write_block
+    write_block = SplatStore.write_block
 
-    def full(self: RowStore, number: int, rows: Any) -> None:
+    def full(self: SplatStore, number: int, rows: Any) -> None:
         if number == block:
             raise StoreError(
                 f"Could not write rows of {self.path}: No space left on device",
@@ -48,7 +48,7 @@ def test_full_disk_keeps_what_was_written_and_the_next_run_continues(
             ) from OSError(errno.ENOSPC, "No space left on device")
         write_block(self, number, rows)
 
-    monkeypatch.setattr(RowStore, "write_block", full)
+    monkeypatch.setattr(SplatStore, "write_block", full)
     with pytest.raises(StoreError, match="No space left"):
         run(out, source)
     monkeypatch.undo()
@@ -85,11 +85,11 @@ def test_blocks_that_could_not_be_written_do_not_stay_in_memory(out: Path, monke
         fitted.append(weakref.ref(rows))
         return rows, summary
 
-    def full(_self: RowStore, _number: int, _rows: RowBlock) -> None:
+    def full(_self: SplatStore, _number: int, _rows: RowBlock) -> None:
         raise StoreError("No space left on device")
 
     monkeypatch.setattr(EncodeSession, "fit", remembered)
-    monkeypatch.setattr(RowStore, "write_block", full)
+    monkeypatch.setattr(SplatStore, "write_block", full)
     plan = survey(job_for(out), source=source, encoder=SamplingEncoder()).plan
     with EncodeSession(plan, source=source, encoder=SamplingEncoder()) as session:
         for first in range(0, 10, 2):
