@@ -11,8 +11,10 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import Field
 
 from data_schemas.errors import SplatSpaceError
-from flows.artifacts import ProgressBar, artifact_key, escape, harmless, picture, places, small_sheet, table
+from flows.artifacts import artifact_key, escape, harmless, picture, places, small_sheet, table
 from flows.guards import PathText, require_inside_roots
+from flows.logs import follow_prefect
+from flows.progress import ProgressBar
 from flows.stop import run_stoppably
 from models.registry import PresetName
 from pipeline.evaluate.ablate.ablate import ablate as run_ablation
@@ -27,6 +29,8 @@ from pipeline.evaluate.ablate.report import (
     ablation_words,
 )
 from pipeline.evaluate.features import FeatureName
+
+follow_prefect()
 
 
 @flow(name="ablate", flow_run_name="{store} to {out}", persist_result=False)

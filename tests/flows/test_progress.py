@@ -11,8 +11,8 @@ from uuid import uuid4
 
 import pytest
 
-import flows.artifacts as progress_module
-from flows.artifacts import ProgressArtifact, ProgressBar
+import flows.progress as progress_module
+from flows.progress import ProgressArtifact, ProgressBar
 from pipeline.encode.records import BlockSummary, EncodePlan
 
 PLAN = cast(EncodePlan, SimpleNamespace(images=8, pending=8))
