@@ -116,4 +116,12 @@ def publish_ablation(found: Ablation, job: AblateJob) -> None:
             table(ABLATION_HEADER, [ablation_cells(row) for row in found.rows]),
             *places([(name, job.out / name) for name in (MARKDOWN_FILE, JSON_FILE, PICTURE_FILE)]),
         ]
-        create_markdown_artifact("\n\n".join(sections) + "\n", key=key, description="ablation")
+        create_markdown_artifact("\n\n".join(sections) + "\n", key=key, description=ablation_described(found))
+
+
+def ablation_described(found: Ablation) -> str:
+    """An ablation in one line, for the page of its history."""
+    measured = [(row.fid, f"{row.axis} {row.value}") for row in found.rows if row.fid is not None]
+    lowest = f", lowest FID {min(measured)[0]:.2f} ({min(measured)[1]})" if measured else ""
+    failed = f", {len(found.failures)} failed" if found.failures else ""
+    return f"{len(found.rows)} choices{lowest}{failed}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextvars import copy_context
+from dataclasses import replace
 from time import monotonic
 from types import TracebackType
 from typing import Self
@@ -113,4 +114,6 @@ class ProgressArtifact(ProgressBar):
         # Blocks of a shard that was tried again are told twice: more than all images counts as all.
         processed = min(progress.processed, self._images)
         said = f"{processed:,} of {self._images:,} images"
+        if processed == self._images:
+            progress = replace(progress, seconds_left=None)
         self.show(processed / max(self._images, 1), ", ".join(filter(None, [said, words(progress)])))
