@@ -136,8 +136,8 @@ def bring_up_to_date(client: SyncPrefectClient, *, pool: str | None = None, dire
         if found is not None and (found.version, found.work_pool_name) == (planned.version, pool):
             identifier = found.id
         else:
-            if found is not None and pool is not None:
-                planned.paused = found.paused  # by people; who serves pauses by himself when he stops
+            if found is not None and found.work_pool_name is not None:
+                planned.paused = found.paused  # by people; one that was served was paused when serving stopped
             identifier = _applied(planned)
             changed.append(deployment.full_name)
         if missing:

@@ -138,7 +138,11 @@ def test_a_schedule_that_is_missing_is_added(monkeypatch: pytest.MonkeyPatch) ->
 def test_workers_get_the_same_with_their_pool_and_folder_and_what_people_have_paused_stays_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    server = Server(_present("encode-cats", RESUMED, paused=True))
+    server = Server(
+        _present("encode-cats", RESUMED, paused=True, work_pool_name="splatspace", version="0.1.0+old"),
+        # Paused by `python -m flows` when it stopped, and now given to workers.
+        _present("encode-demo", paused=True),
+    )
     server.brought_up_to_date(monkeypatch, pool="splatspace", directory=Path("/data"))
     for sent, paused in zip(server.applied, (True, False), strict=True):
         here = planned_deployment(BY_NAME[sent.name])
