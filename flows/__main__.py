@@ -116,8 +116,8 @@ def _history(name: str, *, as_json: bool, port: int | None) -> None:
     require_server(port)
     from prefect.client.orchestration import get_client
 
-    from flows.artifacts import artifact_key
-    from flows.history import history_table, read_history
+    from flows.artifacts.history import history_table, read_history
+    from flows.artifacts.report import artifact_key
 
     with get_client(sync_client=True) as client:
         entries = read_history(client, artifact_key(name))

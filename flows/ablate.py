@@ -11,10 +11,10 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import Field
 
 from data_schemas.errors import SplatSpaceError
-from flows.artifacts import artifact_key, escape, harmless, picture, places, small_sheet, table
+from flows.artifacts.progress import ProgressBar
+from flows.artifacts.report import artifact_key, escape, harmless, picture, places, small_sheet, table
 from flows.guards import PathText, require_inside_roots
 from flows.logs import follow_prefect
-from flows.progress import ProgressBar
 from flows.stop import run_stoppably
 from models.registry import PresetName
 from pipeline.evaluate.ablate.ablate import ablate as run_ablation

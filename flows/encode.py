@@ -19,7 +19,7 @@ from data_schemas.locations import Location
 from data_schemas.splats import ColourRange, SplatDtype, StartName
 from data_schemas.stores.open import open_store
 from encoders.base import MAX_GAUSSIANS, MAX_ROUNDS, MAX_STEPS
-from flows.artifacts import harmless, publish_report
+from flows.artifacts.report import harmless, publish_report
 from flows.guards import PathText, PsnrFloor, require_inside_roots, require_quality
 from flows.logs import follow_prefect
 from flows.shard_runs import ShardRuns, ShardsFailed

@@ -10,10 +10,10 @@ from pydantic import Field
 
 from data_schemas.locations import location
 from encoders.base import MAX_GAUSSIANS, MAX_STEPS
-from flows.generator_artifacts import publish_evaluation
+from flows.artifacts.generators import publish_evaluation
+from flows.artifacts.progress import ProgressBar
 from flows.guards import PathText, require_generator_quality, require_inside_roots
 from flows.logs import follow_prefect
-from flows.progress import ProgressBar
 from models.diffusion.samplers import SamplerName
 from pipeline.evaluate.evaluate import evaluate as measure
 from pipeline.evaluate.feature_training import features_folder

@@ -16,8 +16,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from data_schemas.errors import JobError, SplatSpaceError, StoreLockedError, StoreMismatchError
 from data_schemas.stores.open import open_store
-from flows.artifacts import harmless
-from flows.progress import ProgressArtifact
+from flows.artifacts.progress import ProgressArtifact
+from flows.artifacts.report import harmless
 from flows.stop import settling
 from pipeline.encode.compute import Compute
 from pipeline.encode.compute.local import IMAGES_PER_SHARD, blocks_per_shard, shards

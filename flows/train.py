@@ -12,10 +12,10 @@ from typing import Annotated, Literal
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from flows.generator_artifacts import publish_training
+from flows.artifacts.generators import publish_training
+from flows.artifacts.progress import ProgressBar
 from flows.guards import PathText, require_inside_roots
 from flows.logs import follow_prefect
-from flows.progress import ProgressBar
 from flows.stop import run_stoppably
 from models.features.covariance import CovarianceForm
 from models.features.normalisation import Normalisation

@@ -38,8 +38,8 @@ from data_schemas.records import RowState
 from data_schemas.stores.base import RowBlock, RowStore
 from data_schemas.stores.locks import WriterLock
 from data_schemas.stores.open import open_store
+from flows.artifacts.history import read_history
 from flows.encode import encode as encode_flow
-from flows.history import read_history
 from pipeline.encode import plan as planning
 from pipeline.encode.compute.local import LocalCompute
 from pipeline.encode.job import resolve_job

@@ -12,11 +12,11 @@ from prefect.client.schemas.objects import Artifact
 from rich.console import Console
 
 from data_schemas.errors import SplatSpaceError
-from flows import history
-from flows.artifacts import report_markdown
-from flows.history import Entry, Point, history_table, newest_point, point_of, read_history
+from flows.artifacts import history
+from flows.artifacts.history import Entry, Point, history_table, newest_point, point_of, read_history
+from flows.artifacts.report import report_markdown
 from pipeline.report.figures import ImageCounts, QualityFigures
-from tests.flows.test_artifacts import make_report
+from tests.flows.artifacts.test_report import make_report
 
 FIRST = Point(psnr=59.524, p1=55.0, done=256, total=256, failed=0)
 

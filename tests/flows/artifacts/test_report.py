@@ -16,9 +16,10 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
-import flows.artifacts as artifacts
+import flows.artifacts.report as artifacts
 from data_schemas.errors import SplatSpaceError
-from flows.artifacts import (
+from flows.artifacts.history import Point
+from flows.artifacts.report import (
     LARGEST_SHEET_BYTES,
     MOST_FAILED_LISTED,
     artifact_key,
@@ -28,7 +29,6 @@ from flows.artifacts import (
     report_markdown,
     small_sheet,
 )
-from flows.history import Point
 from pipeline.report import ReportSummary
 from pipeline.report.figures import (
     CostFigures,

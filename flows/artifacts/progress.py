@@ -13,11 +13,11 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from flows.artifacts import harmless
+from flows.artifacts.report import harmless
 from pipeline.cli.progress_bar import words
 from pipeline.encode.records import BlockSummary, EncodePlan, EncodeProgress, ProgressMeter
 
-logger = logging.getLogger("splatspace.flows.progress")
+logger = logging.getLogger("splatspace.flows.artifacts.progress")
 
 SECONDS_BETWEEN_UPDATES = 5.0
 """``prefect deployment run --watch`` prints a line for each update."""

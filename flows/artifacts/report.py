@@ -21,7 +21,7 @@ from prefect.client.orchestration import get_client
 
 from data_schemas.errors import SplatSpaceError
 from data_schemas.locations import Location
-from flows.history import PREFIX, Point, newest_point, point_of
+from flows.artifacts.history import PREFIX, Point, newest_point, point_of
 from pipeline.report import Report, ReportSummary
 from pipeline.sources import SOURCES
 

@@ -12,7 +12,7 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact
 
 from data_schemas.printable import text_of_markdown
-from flows.artifacts import artifact_key, escape, harmless, picture, places, small_sheet, table
+from flows.artifacts.report import artifact_key, escape, harmless, picture, places, small_sheet, table
 from models.checkpoint import read_config
 from pipeline.evaluate.figures import Evaluation, Scores
 from pipeline.evaluate.reading import JSON_FILE

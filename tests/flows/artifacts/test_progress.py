@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-import flows.progress as progress_module
-from flows.progress import ProgressArtifact, ProgressBar
+import flows.artifacts.progress as progress_module
+from flows.artifacts.progress import ProgressArtifact, ProgressBar
 from pipeline.encode.records import BlockSummary, EncodePlan
 
 PLAN = cast(EncodePlan, SimpleNamespace(images=8, pending=8))

@@ -93,7 +93,7 @@ def point_of(markdown: str) -> Point | None:
     """The figures of an artifact, from its table; None where it is no report.
 
     Args:
-        markdown: of ``flows.artifacts.report_markdown``.
+        markdown: of ``flows.artifacts.report.report_markdown``.
     """
     cells = {found["name"]: found["value"] for found in _CELLS.finditer(markdown)}
 
