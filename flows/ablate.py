@@ -124,4 +124,5 @@ def ablation_described(found: Ablation) -> str:
     measured = [(row.fid, f"{row.axis} {row.value}") for row in found.rows if row.fid is not None]
     lowest = f", lowest FID {min(measured)[0]:.2f} ({min(measured)[1]})" if measured else ""
     failed = f", {len(found.failures)} failed" if found.failures else ""
-    return f"{len(found.rows)} choices{lowest}{failed}"
+    number = "1 choice" if len(found.rows) == 1 else f"{len(found.rows)} choices"
+    return f"{number}{lowest}{failed}"
