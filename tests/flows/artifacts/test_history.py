@@ -55,11 +55,10 @@ class Server:
     """Answers with pages of artifacts, newest first."""
 
     def __init__(self, pages: list[str]) -> None:
+        newest = cast(Any, datetime(2026, 1, 1, tzinfo=UTC))  # Prefect has a class of its own for times
         self.artifacts = [
-            Artifact(
-                key="psnr-demo", type="markdown", data=text, created=datetime(2026, 1, 1, tzinfo=UTC) - timedelta(n)
-            )
-            for n, text in enumerate(pages)
+            Artifact(key="psnr-demo", type="markdown", data=text, created=newest - timedelta(number))
+            for number, text in enumerate(pages)
         ]
 
     def read_artifacts(self, *, limit: int, offset: int, **_: Any) -> list[Artifact]:
