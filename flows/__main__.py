@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -23,24 +23,18 @@ from rich.text import Text
 from data_schemas.errors import JobError, SplatSpaceError
 from data_schemas.printable import printable
 from flows.catalogue import DEPLOYMENTS, prefect_yaml
+from flows.server.settings import auth, home, prepare, require_server
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(soft_wrap=True, highlight=False)
 
-ENVIRONMENT = {
-    # Read when Prefect is imported, here and in every process of a run.
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "splatspace",
-    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-    "DO_NOT_TRACK": "1",
-}
-"""What the user has not set himself."""
+_STARTING = "Starting Prefect's server at {}: some ten seconds on a quiet machine ..."
 
 EXAMPLES = """\
 python -m flows\n
 python -m flows --once encode-demo -p limit=256 -p out=out/few.zarr\n
-python -m flows --resume encode-folder -p dataset=/data/scans
+python -m flows --resume encode-folder -p dataset=/data/scans\n
+python -m flows --history demo
 """
 
 
@@ -60,6 +54,10 @@ def main(
     listed: Annotated[bool, typer.Option("--list", help="List the deployments and leave.")] = False,
     resume: Annotated[str | None, typer.Option(metavar="NAME", help="Resume the schedules of a deployment.")] = None,
     pause: Annotated[str | None, typer.Option(metavar="NAME", help="Pause the schedules of a deployment.")] = None,
+    history: Annotated[
+        str | None, typer.Option(metavar="SET", help="Print the PSNR of a set from report to report and leave.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --history: print JSON instead of the table.")] = False,
     write_prefect_yaml: Annotated[
         bool, typer.Option("--write-prefect-yaml", help="Write prefect.yaml, which workers need, and leave.")
     ] = False,
@@ -68,18 +66,22 @@ def main(
 
     Honours PREFECT_API_URL, PREFECT_HOME and PREFECT_API_AUTH_STRING. Ctrl-C stops everything that it started.
     """
-    asked = sum(bool(choice) for choice in (once, listed, resume, pause, write_prefect_yaml))
+    asked = sum(bool(choice) for choice in (once, listed, resume, pause, history, write_prefect_yaml))
     try:
         if asked > 1:
-            raise JobError("More than one of --once, --list, --resume, --pause, --write-prefect-yaml")
+            raise JobError("More than one of --once, --list, --resume, --pause, --history, --write-prefect-yaml")
         if parameter and not (once or resume):
             raise JobError("-p without --once or --resume", next_step="python -m flows --once NAME -p key=value")
+        if as_json and not history:
+            raise JobError("--json without --history", next_step="python -m flows --history demo --json")
         if listed:
             console.print(_table())
         elif write_prefect_yaml:
             Path("prefect.yaml").write_text(prefect_yaml(), encoding="utf-8")
         elif resume or pause:
             _switch(resume or pause or "", parameter or [], active=bool(resume), port=port)
+        elif history:
+            _history(history, as_json=as_json, port=port)
         elif once:
             raise typer.Exit(_once(once, parameter or [], port))
         else:
@@ -99,63 +101,38 @@ def _table() -> Table:
     return table
 
 
-def _prepare(port: int | None) -> str:
-    """Imports Prefect with the settings that it needs here.
-
-    Returns:
-        address of the API.
-
-    Raises:
-        JobError: ``port`` together with the address of another machine.
-    """
-    from flows.server.server import DEFAULT_PORT, is_loopback, loopback_url
-
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    secret = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
-    if secret:
-        os.environ.setdefault("PREFECT_API_AUTH_STRING", secret)
-    from prefect.context import refresh_global_settings_context
-    from prefect.settings import get_current_settings
-
-    api_url = get_current_settings().api.url
-    if port is not None:
-        if api_url and not is_loopback(api_url):
-            raise JobError(
-                f"--port {port} while PREFECT_API_URL is {api_url}",
-                allowed="--port, for a server on this machine, or PREFECT_API_URL",
-                next_step=f"leave out --port, or set PREFECT_API_URL={loopback_url(port)}",
-            )
-        api_url = loopback_url(port)
-    api_url = (api_url or loopback_url(DEFAULT_PORT)).rstrip("/")
-    # In the environment too: the processes of the runs, and a server, find it there.
-    os.environ["PREFECT_API_URL"] = api_url
-    refresh_global_settings_context()
-    return api_url
+@contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """Shows what takes some seconds: with a spinner on a terminal, else in a line."""
+    if console.is_terminal:
+        with console.status(what):
+            yield
+    else:
+        console.print(what, markup=False)
+        yield
 
 
-def _auth() -> str | None:
-    from prefect.settings import get_current_settings
+def _history(name: str, *, as_json: bool, port: int | None) -> None:
+    require_server(port)
+    from prefect.client.orchestration import get_client
 
-    secret = get_current_settings().api.auth_string
-    return secret.get_secret_value() if secret else None
+    from flows.artifacts.history import history_table, read_history
+    from flows.artifacts.report import artifact_key
 
-
-def _home() -> Path:
-    from prefect.settings import get_current_settings
-
-    return get_current_settings().home
+    with get_client(sync_client=True) as client:
+        entries = read_history(client, artifact_key(name))
+    if as_json:
+        content = {"set": name, "reports": [entry.json() for entry in entries]}
+        sys.stdout.write(json.dumps(content, indent=2) + "\n")
+    else:
+        console.print(history_table(entries))
 
 
 def _switch(name: str, texts: list[str], *, active: bool, port: int | None) -> None:
-    from flows.server.server import ServerError, answers, check_access
-
-    api_url = _prepare(port)
-    if not answers(api_url):
-        raise ServerError(f"No server answers at {api_url}", next_step="start it: python -m flows")
-    check_access(api_url, _auth())
+    require_server(port)
+    from flows.server.deployments import flow_of
     from flows.server.once import checked, deployment_named, parsed
-    from flows.server.serving import flow_of, set_schedules
+    from flows.server.serving import set_schedules
 
     parameters = parsed(texts)
     if parameters:
@@ -176,16 +153,16 @@ def _stop_on_signals(react: Callable[[], None]) -> None:
 def _once(name: str, texts: list[str], port: int | None) -> int:
     from flows.server.server import answers, check_access, is_loopback
 
-    api_url = _prepare(port)
+    api_url = prepare(port)
+    from flows.server.deployments import flow_of
     from flows.server.once import checked, deployment_named, parsed, report_of, run_once
-    from flows.server.serving import flow_of
 
     deployment = deployment_named(name)
     flow = flow_of(deployment)
     parameters = checked(flow, {**deployment.parameters, **parsed(texts)})
     if not answers(api_url) and is_loopback(api_url):
         return _once_with_a_server(name, texts, port)
-    check_access(api_url, _auth())
+    check_access(api_url, auth())
     state = run_once(deployment, flow, parameters)
     if not state.is_completed():
         Console(stderr=True, soft_wrap=True).print(
@@ -221,7 +198,9 @@ def _once_with_a_server(name: str, texts: list[str], port: int | None) -> int:
             process.terminate()
 
     _stop_on_signals(react)
-    with server_at(loopback_url(own_port), home=_home()) as server:
+    with ExitStack() as stack:
+        with _telling(_STARTING.format(loopback_url(own_port))):
+            server = stack.enter_context(server_at(loopback_url(own_port), home=home()))
         if asked_to_stop.is_set():
             return 1
         command = [sys.executable, "-m", "flows", "--once", name, *(word for text in texts for word in ("-p", text))]
@@ -234,7 +213,7 @@ def _once_with_a_server(name: str, texts: list[str], port: int | None) -> int:
 
 
 def _serve(port: int | None) -> None:
-    from flows.server.server import check_access, lets_others_in, server_at
+    from flows.server.server import answers, check_access, lets_others_in, server_at
 
     asked_to_stop = threading.Event()
     ended = threading.Event()
@@ -244,7 +223,7 @@ def _serve(port: int | None) -> None:
         ended.set()
 
     _stop_on_signals(react)
-    api_url = _prepare(port)
+    api_url = prepare(port)
     from prefect.client.orchestration import get_client
     from prefect.settings import get_current_settings
 
@@ -252,15 +231,18 @@ def _serve(port: int | None) -> None:
     from flows.server.serving import served, serving_alone
 
     with ExitStack() as stack:
-        with console.status("Looking for Prefect's server ..."):
-            server = stack.enter_context(server_at(api_url, home=_home()))
-            check_access(api_url, _auth())
+        is_there = answers(api_url)
+        what = f"Using Prefect's server at {api_url} ..." if is_there else _STARTING.format(api_url)
+        with _telling(what):
+            server = stack.enter_context(server_at(api_url, home=home()))
+            check_access(api_url, auth())
         if asked_to_stop.is_set():
             return
-        stack.enter_context(serving_alone(api_url, _home()))
-        with get_client(sync_client=True) as client:
-            make_automations(client)
-        stack.enter_context(served(ended.set))
+        stack.enter_context(serving_alone(api_url, home()))
+        with _telling(f"Looking after the {len(DEPLOYMENTS)} deployments ..."):
+            with get_client(sync_client=True) as client:
+                make_automations(client)
+            stack.enter_context(served(ended.set))
         _welcome(server, short=get_current_settings().plugins.enabled)
         if lets_others_in(api_url):
             console.print("This server answers every web page: docs/operations.md.", style="yellow")
@@ -288,5 +270,4 @@ def _welcome(server: Any, *, short: bool) -> None:
 
 
 if __name__ == "__main__":
-    logging.getLogger("splatspace").setLevel(logging.INFO)
     sys.exit(app())

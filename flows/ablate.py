@@ -11,8 +11,10 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import Field
 
 from data_schemas.errors import SplatSpaceError
-from flows.artifacts import ProgressBar, artifact_key, escape, harmless, picture, places, small_sheet, table
+from flows.artifacts.progress import ProgressBar
+from flows.artifacts.report import artifact_key, escape, harmless, picture, places, small_sheet, table
 from flows.guards import PathText, require_inside_roots
+from flows.logs import follow_prefect
 from flows.stop import run_stoppably
 from models.registry import PresetName
 from pipeline.evaluate.ablate.ablate import ablate as run_ablation
@@ -27,6 +29,8 @@ from pipeline.evaluate.ablate.report import (
     ablation_words,
 )
 from pipeline.evaluate.features import FeatureName
+
+follow_prefect()
 
 
 @flow(name="ablate", flow_run_name="{store} to {out}", persist_result=False)
@@ -112,4 +116,13 @@ def publish_ablation(found: Ablation, job: AblateJob) -> None:
             table(ABLATION_HEADER, [ablation_cells(row) for row in found.rows]),
             *places([(name, job.out / name) for name in (MARKDOWN_FILE, JSON_FILE, PICTURE_FILE)]),
         ]
-        create_markdown_artifact("\n\n".join(sections) + "\n", key=key, description="ablation")
+        create_markdown_artifact("\n\n".join(sections) + "\n", key=key, description=ablation_described(found))
+
+
+def ablation_described(found: Ablation) -> str:
+    """An ablation in one line, for the page of its history."""
+    measured = [(row.fid, f"{row.axis} {row.value}") for row in found.rows if row.fid is not None]
+    lowest = f", lowest FID {min(measured)[0]:.2f} ({min(measured)[1]})" if measured else ""
+    failed = f", {len(found.failures)} failed" if found.failures else ""
+    number = "1 choice" if len(found.rows) == 1 else f"{len(found.rows)} choices"
+    return f"{number}{lowest}{failed}"

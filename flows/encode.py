@@ -19,8 +19,9 @@ from data_schemas.locations import Location
 from data_schemas.splats import ColourRange, SplatDtype, StartName
 from data_schemas.stores.open import open_store
 from encoders.base import MAX_GAUSSIANS, MAX_ROUNDS, MAX_STEPS
-from flows.artifacts import harmless, publish_report
+from flows.artifacts.report import harmless, publish_report
 from flows.guards import PathText, PsnrFloor, require_inside_roots, require_quality
+from flows.logs import follow_prefect
 from flows.shard_runs import ShardRuns, ShardsFailed
 from pipeline.documents import report_folder
 from pipeline.encode.compute.local import IMAGES_PER_SHARD
@@ -31,6 +32,8 @@ from pipeline.encode.run import encode as encode_images
 from pipeline.report import ReportSummary, build_report
 from pipeline.report.build import current_report
 from pipeline.sources import MOST_SIZE
+
+follow_prefect()
 
 
 @flow(name="encode", flow_run_name="{dataset} to {out}", persist_result=False)
@@ -117,6 +120,7 @@ def encode(
         if error.store.parent == job.out.parent:
             publish(error.store)
         raise
+    tell_outcome(summary)
     built = publish(summary.store)
     html = None if built is None else built.html_path
     require_quality(
@@ -124,6 +128,22 @@ def encode(
         min_psnr=min_psnr, min_psnr_p1=min_psnr_p1, store=summary.store, html_report=html,
     )  # fmt: skip
     return summary.model_copy(update={"report": html})
+
+
+def tell_outcome(summary: EncodeSummary) -> None:
+    """Says in the log what a run has done, or that there was nothing to do."""
+    logger = get_run_logger()
+    if not (summary.fitted or summary.reused or summary.failed):
+        logger.info("nothing to do: all %s images are in %s, unchanged", f"{summary.images:,}", summary.store)
+        return
+    counts = {
+        "fitted": summary.fitted,
+        "copied from identical images": summary.reused,
+        "kept": summary.kept,
+        "failed": len(summary.failed),
+    }
+    said = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
+    logger.info("%s images in %.0f s: %s: %s", f"{summary.images:,}", summary.wall_seconds, said, summary.store)
 
 
 def publish(path: Location) -> ReportSummary | None:

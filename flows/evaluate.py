@@ -10,9 +10,10 @@ from pydantic import Field
 
 from data_schemas.locations import location
 from encoders.base import MAX_GAUSSIANS, MAX_STEPS
-from flows.artifacts import ProgressBar
-from flows.generator_artifacts import publish_evaluation
+from flows.artifacts.generators import publish_evaluation
+from flows.artifacts.progress import ProgressBar
 from flows.guards import PathText, require_generator_quality, require_inside_roots
+from flows.logs import follow_prefect
 from models.diffusion.samplers import SamplerName
 from pipeline.evaluate.evaluate import evaluate as measure
 from pipeline.evaluate.feature_training import features_folder
@@ -20,6 +21,8 @@ from pipeline.evaluate.features import FeatureName
 from pipeline.evaluate.job import EvaluateJob
 from pipeline.evaluate.reading import PAGE_FILE
 from pipeline.train.state import run_folder
+
+follow_prefect()
 
 
 @flow(name="evaluate", flow_run_name="{run} on {store}", persist_result=False)

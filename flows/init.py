@@ -9,31 +9,23 @@ schedule of their own, a paused deployment, an automation that was switched off.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import importlib.metadata
-import json
 import logging
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
-from prefect.utilities.processutils import get_sys_executable
 
 from data_schemas.errors import SplatSpaceError
-from flows.catalogue import BY_NAME, WORK_POOL, prefect_yaml
+from flows.catalogue import WORK_POOL
+from flows.server.deployments import bring_up_to_date
 from flows.server.server import ServerError, answers, check_access
-from flows.server.serving import flow_of, planned_schedule
 
 logger = logging.getLogger("splatspace.flows.init")
 
@@ -80,85 +72,6 @@ def make_work_pool(client: SyncPrefectClient, name: str) -> bool:
     return False
 
 
-def configuration(directory: Path, pool: str) -> dict[str, Any]:
-    """What ``prefect deploy`` is given: the catalogue, for flows that are installed and not in a checkout.
-
-    Args:
-        directory: the folder in which flows run; relative paths in their parameters are relative to it.
-        pool: the work pool.
-
-    Returns:
-        the contents of a ``prefect.yaml``. Every deployment has a version that follows from all that is in it, the
-        form of its flow's parameters included.
-    """
-    file: dict[str, Any] = yaml.safe_load(prefect_yaml())
-    file["build"] = None
-    file["pull"] = [{"prefect.deployments.steps.set_working_directory": {"directory": str(directory)}}]
-    for deployment in file["deployments"]:
-        deployment["work_pool"]["name"] = pool
-        form = flow_of(BY_NAME[deployment["name"]]).parameters.model_dump()
-        content = json.dumps([deployment, file["pull"], form], sort_keys=True, default=str)
-        digest = hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
-        deployment["version"] = f"{importlib.metadata.version('splatspace')}+{digest}"
-    return file
-
-
-def _read(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
-    try:
-        return client.read_deployment_by_name(name)
-    except ObjectNotFound:
-        return None
-
-
-def deploy(client: SyncPrefectClient, file: dict[str, Any]) -> list[str]:
-    """Makes the deployments that are missing and brings those of another version up to date.
-
-    Args:
-        client: of the server.
-        file: what ``configuration`` returned.
-
-    Returns:
-        full names of the deployments that were made or changed.
-
-    Raises:
-        SplatSpaceError: ``prefect deploy`` failed, with what it printed.
-    """
-    stale = [
-        deployment
-        for deployment in file["deployments"]
-        if (before := _read(client, BY_NAME[deployment["name"]].full_name)) is None
-        or (before.version, before.work_pool_name) != (deployment["version"], deployment["work_pool"]["name"])
-    ]
-    if not stale:
-        return []
-    # Without schedules: `prefect deploy` would undo what people paused or resumed, and drop schedules of their own.
-    plain = {**file, "deployments": [{**deployment, "schedules": []} for deployment in stale]}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "prefect.yaml")
-        path.write_text(yaml.safe_dump(plain, sort_keys=False))
-        finished = subprocess.run(
-            [get_sys_executable(), "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-        )  # fmt: skip
-    if finished.returncode:
-        raise SplatSpaceError(
-            f"`prefect deploy` failed with exit code {finished.returncode}: {finished.stdout.strip()[-2000:]}",
-            next_step="mend what it names and run `python -m flows.init` again: what is done is kept",
-        )
-    for deployment in stale:
-        _add_schedules(client, deployment["name"])
-    return [BY_NAME[deployment["name"]].full_name for deployment in stale]
-
-
-def _add_schedules(client: SyncPrefectClient, name: str) -> None:
-    """Adds the schedules whose slugs the server does not have yet."""
-    stored = client.read_deployment_by_name(BY_NAME[name].full_name)
-    known = {schedule.slug for schedule in stored.schedules}
-    missing = [planned_schedule(schedule) for schedule in BY_NAME[name].schedules if schedule.slug not in known]
-    if missing:
-        client.create_deployment_schedules(stored.id, missing)
-
-
 def make_automations(client: SyncPrefectClient, folder: Path = AUTOMATIONS) -> list[str]:
     """Makes the automations of a folder that are missing and brings changed ones up to date; they are told by name.
 
@@ -196,12 +109,11 @@ def prepare(api_url: str, *, directory: Path, pool: str = WORK_POOL, seconds: fl
         SplatSpaceError: no server, a wrong password, or a deployment that cannot be made.
     """
     wait_for_server(api_url, seconds)
-    file = configuration(directory, pool)
     with get_client(sync_client=True) as client:
         made = make_work_pool(client, pool)
         logger.info("work pool %s: %s", pool, "made" if made else "is there")
-        deployed = deploy(client, file)
-        logger.info("deployments: %s", ", ".join(deployed) or f"all {len(file['deployments'])} are up to date")
+        deployed = bring_up_to_date(client, pool=pool, directory=directory)
+        logger.info("deployments: %s", ", ".join(deployed.changed) or f"all {len(deployed.ids)} are up to date")
         automations = make_automations(client)
         logger.info("automations: %s", ", ".join(automations) or "all are up to date")
 

@@ -6,11 +6,14 @@ from prefect import flow, get_run_logger
 
 from data_schemas.locations import Location, location
 from data_schemas.stores.open import open_store
-from flows.artifacts import publish_report
+from flows.artifacts.report import publish_report
 from flows.guards import PathText, PsnrFloor, require_inside_roots, require_quality
+from flows.logs import follow_prefect
 from pipeline.documents import report_folder
 from pipeline.encode.plan import newest_version
 from pipeline.report import build_report
+
+follow_prefect()
 
 
 @flow(name="report", flow_run_name="{store}", persist_result=False)

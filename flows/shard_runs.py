@@ -16,7 +16,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from data_schemas.errors import JobError, SplatSpaceError, StoreLockedError, StoreMismatchError
 from data_schemas.stores.open import open_store
-from flows.artifacts import ProgressArtifact, harmless
+from flows.artifacts.progress import ProgressArtifact
+from flows.artifacts.report import harmless
 from flows.stop import settling
 from pipeline.encode.compute import Compute
 from pipeline.encode.compute.local import IMAGES_PER_SHARD, blocks_per_shard, shards
@@ -107,9 +108,10 @@ class ShardRuns:
             plan.blocks, plan.header.block_rows, self._images_per_task,
             blocks_per_shard=blocks_per_shard(plan.header.engine, plan.job.compute, len(plan.blocks)),
         )  # fmt: skip
-        if plan.engine_choice:
-            logger.info("engine %s: %s", plan.header.engine, plan.engine_choice)
-        logger.info("%s: %d blocks with work in %d tasks", plan.store, len(plan.blocks), len(groups))
+        if not plan.pending:
+            logger.info("%s: no image is new; whether one has changed is looked up", plan.store)
+        shared = "1 task" if len(groups) == 1 else f"{len(groups):,} tasks"
+        logger.info("%s: %d blocks to go through in %s", plan.store, len(plan.blocks), shared)
         failures: list[FailedShard] = []
         with (
             ProgressArtifact(plan) as progress,

@@ -12,9 +12,10 @@ from typing import Annotated, Literal
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from flows.artifacts import ProgressBar
-from flows.generator_artifacts import publish_training
+from flows.artifacts.generators import publish_training
+from flows.artifacts.progress import ProgressBar
 from flows.guards import PathText, require_inside_roots
+from flows.logs import follow_prefect
 from flows.stop import run_stoppably
 from models.features.covariance import CovarianceForm
 from models.features.normalisation import Normalisation
@@ -24,6 +25,8 @@ from pipeline.train.job import OrderName, PrecisionName, TrainJob
 from pipeline.train.request import KindName, requested_job
 from pipeline.train.state import MODEL_FILE, STATE_FILE, TrainProgress, TrainSummary
 from pipeline.train.train import train as run_training
+
+follow_prefect()
 
 
 @flow(name="train", flow_run_name="{kind} of {store} to {out}", persist_result=False)

@@ -191,6 +191,9 @@ def environment_of(api_url: str, environment: Mapping[str, str]) -> dict[str, st
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
+        # `prefect deployment run NAME --watch` shows the lines of the run's log as well as its states.
+        "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
+        "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
         **environment,
         # The page asks for its data at this address.
         "PREFECT_API_URL": api_url,

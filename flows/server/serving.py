@@ -9,13 +9,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from filelock import FileLock, Timeout
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
@@ -24,17 +25,15 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, StateType
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.client.schemas.schedules import construct_schedule
 from prefect.deployments.runner import RunnerDeployment
-from prefect.exceptions import ObjectNotFound
-from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.runner import Runner
-from prefect.types.entrypoint import EntrypointType
 
 from data_schemas.errors import SplatSpaceError
-from flows.catalogue import BY_NAME, CONCURRENCY, DEPLOYMENTS, Deployment, Schedule
+from flows.catalogue import BY_NAME, DEPLOYMENTS
+from flows.logs import WaitingOnce
+from flows.server.deployments import bring_up_to_date, found_deployment
 
 logger = logging.getLogger("splatspace.flows.serving")
 
@@ -49,18 +48,6 @@ SECONDS_TO_STOP = 45.0
 recorded as cancelled; what is left after these seconds is killed without a record."""
 
 
-def flow_of(deployment: Deployment) -> Flow[..., Any]:
-    """The flow of a deployment."""
-    return load_flow_from_entrypoint(deployment.entrypoint, use_placeholder_flow=False)
-
-
-def _existing(client: SyncPrefectClient, full_name: str) -> DeploymentResponse | None:
-    try:
-        return client.read_deployment_by_name(full_name)
-    except ObjectNotFound:
-        return None
-
-
 def refuse_those_of_workers(client: SyncPrefectClient) -> None:
     """Deployments belong to workers or to ``python -m flows``, never to both.
 
@@ -70,7 +57,7 @@ def refuse_those_of_workers(client: SyncPrefectClient) -> None:
     owned = {
         deployment.full_name: found.work_pool_name
         for deployment in DEPLOYMENTS
-        if (found := _existing(client, deployment.full_name)) is not None and found.work_pool_name
+        if (found := found_deployment(client, deployment.full_name)) is not None and found.work_pool_name
     }
     if owned:
         pool = next(iter(owned.values()))
@@ -80,51 +67,6 @@ def refuse_those_of_workers(client: SyncPrefectClient) -> None:
             next_step=f"prefect worker start --pool {pool}; or, to serve them here, prefect deployment delete NAME for "
             "each of them; or another server: python -m flows --port 4201 with another PREFECT_HOME",
         )
-
-
-def planned_schedule(schedule: Schedule) -> DeploymentScheduleCreate:
-    """A schedule of the catalogue in Prefect's form."""
-    return DeploymentScheduleCreate(
-        slug=schedule.slug,
-        active=schedule.active,
-        schedule=construct_schedule(cron=schedule.cron, interval=schedule.interval, timezone=schedule.timezone),
-    )
-
-
-def runner_deployment(deployment: Deployment, existing: DeploymentResponse | None = None) -> RunnerDeployment:
-    """What ``Runner.add_deployment`` takes.
-
-    Args:
-        deployment: of the catalogue.
-        existing: the same on the server. What people have changed there about its schedules is kept: which are
-            active, when they run, and schedules of their own.
-    """
-    kept = [
-        DeploymentScheduleCreate(
-            slug=schedule.slug,
-            active=schedule.active,
-            schedule=schedule.schedule,
-            parameters=schedule.parameters,
-            max_scheduled_runs=schedule.max_scheduled_runs,
-        )
-        for schedule in (existing.schedules if existing else [])
-    ]
-    # Prefect replaces all schedules, and wants them to have slugs.
-    for number, schedule in enumerate(kept, 1):
-        schedule.slug = schedule.slug or f"schedule-{number}"
-    slugs = {schedule.slug for schedule in kept}
-    made = flow_of(deployment).to_deployment(
-        name=deployment.name,
-        description=deployment.description,
-        tags=deployment.tags,
-        parameters=dict(deployment.parameters),
-        paused=False,
-        concurrency_limit=ConcurrencyLimitConfig.model_validate(CONCURRENCY),
-        entrypoint_type=EntrypointType.MODULE_PATH,
-    )
-    assert isinstance(made, RunnerDeployment)  # to_deployment is a coroutine in an event loop only
-    made.schedules = [*kept, *(planned_schedule(new) for new in deployment.schedules if new.slug not in slugs)]
-    return made
 
 
 def forget_missed(client: SyncPrefectClient, found: DeploymentResponse) -> int:
@@ -168,7 +110,7 @@ def set_schedules(name: str, *, active: bool, parameters: Mapping[str, Any] | No
     """
     full_name = BY_NAME[name].full_name if name in BY_NAME else name
     with get_client(sync_client=True) as client:
-        found = _existing(client, full_name) if full_name.count("/") == 1 else None
+        found = found_deployment(client, full_name) if full_name.count("/") == 1 else None
         if found is None:
             raise SplatSpaceError(
                 f"The server has no deployment {name!r}",
@@ -208,6 +150,18 @@ def serving_alone(api_url: str, home: Path) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class _Applied:
+    """All that ``Runner.add_deployment`` asks of a deployment, of one that is on the server already."""
+
+    identifier: UUID
+    name: str
+    storage: None = None
+
+    async def aapply(self) -> UUID:
+        return self.identifier
+
+
 @contextmanager
 def served(ended: Callable[[], None]) -> Iterator[None]:
     """Makes the deployments and runs what is asked of them, one run at a time, until the block ends.
@@ -229,11 +183,16 @@ def served(ended: Callable[[], None]) -> Iterator[None]:
     )  # fmt: skip
     with get_client(sync_client=True) as client:
         refuse_those_of_workers(client)
-        for deployment in DEPLOYMENTS:
-            existing = _existing(client, deployment.full_name)
-            if existing is not None and (deleted := forget_missed(client, existing)):
-                logger.info("%s: %d missed runs are left out", deployment.full_name, deleted)
-            runner.add_deployment(runner_deployment(deployment, existing))
+        deployed = bring_up_to_date(client)
+        for full_name, identifier in deployed.ids.items():
+            found = client.read_deployment(identifier)
+            if deleted := forget_missed(client, found):
+                logger.info("%s: %d missed runs are left out", full_name, deleted)
+            if found.paused:
+                client.resume_deployment(identifier)
+            runner.add_deployment(cast(RunnerDeployment, _Applied(identifier, full_name)))
+    if deployed.changed:
+        logger.info("%d of %d deployments made or changed", len(deployed.changed), len(deployed.ids))
 
     loop = asyncio.new_event_loop()
     task = loop.create_task(runner.start())
@@ -255,10 +214,13 @@ def served(ended: Callable[[], None]) -> Iterator[None]:
             ended()
 
     thread = threading.Thread(target=serve, name="runner")
+    once = WaitingOnce(5 * SECONDS_BETWEEN_QUERIES)
+    logging.getLogger("prefect.runner").addFilter(once)
     thread.start()
     try:
         yield
     finally:
+        logging.getLogger("prefect.runner").removeFilter(once)
         if thread.is_alive() and runner.started:
             stopping = asyncio.run_coroutine_threadsafe(runner.astop(), loop)
             thread.join(SECONDS_TO_STOP)

@@ -133,6 +133,11 @@ def survey(
     names = source.identifiers()
     _require_unique(names, source)
     images = min(len(names), job.limit or len(names))
+    if job.limit is not None and job.limit > len(names):
+        logger.warning(
+            "limit %s is more than %s has: all of its %s images are encoded",
+            f"{job.limit:,}", source.record.name, f"{len(names):,}",
+        )  # fmt: skip
     why = ""
     if encoder is None:
         choice = engine_for(job, settings, images, source.image_shape)

@@ -196,8 +196,11 @@ MAXIMUM_BYTES = 200_000
 """``panel.png`` is smaller than this."""
 
 _GROUPS: tuple[PanelGroup, ...] = ("worst", "median", "best")
-_PAPER, _INK, _FAINT = (255, 255, 255), (28, 32, 40), (104, 112, 124)
+# A dark card with light words: it dazzles on no dark page, as Prefect's is, and is as legible on a white one.
+_PAPER, _INK, _FAINT = (24, 27, 34), (240, 242, 246), (196, 202, 212)
 _MARGIN, _GAP, _TILE = 14, 4, 96
+# Pages show the sheet at some two thirds of its width.
+_LARGE, _SMALL = 20, 18
 
 
 def contact_sheet(panels: Sequence[Panel], *, each: int = 4, tile: int = _TILE) -> Image.Image:
@@ -217,26 +220,26 @@ def contact_sheet(panels: Sequence[Panel], *, each: int = 4, tile: int = _TILE) 
     pictures = 1 if panels[0].source is None else 3
     cell = pictures * (size[0] + _GAP) - _GAP
     columns = max(len(chosen) for _, chosen in groups)
-    line = size[1] + 44
+    line = size[1] + 60
     canvas = Image.new(
         "RGB",
-        (max(2 * _MARGIN + columns * (cell + 3 * _GAP) - 3 * _GAP, 330), 2 * _MARGIN + 24 + len(groups) * line),
+        (max(2 * _MARGIN + columns * (cell + 3 * _GAP) - 3 * _GAP, 330), 2 * _MARGIN + 30 + len(groups) * line),
         _PAPER,
     )
     draw = ImageDraw.Draw(canvas)
-    font, small = ImageFont.load_default(14), ImageFont.load_default(12)
+    font, small = ImageFont.load_default(_LARGE), ImageFont.load_default(_SMALL)
     caption = f"source, decoded, error x{factor}" if pictures == 3 else "decoded"
     draw.text((_MARGIN, _MARGIN - 4), caption, _FAINT, font=small)
     for index, (group, chosen) in enumerate(groups):
-        top = _MARGIN + 18 + index * line
+        top = _MARGIN + 26 + index * line
         draw.text((_MARGIN, top), group, _INK, font=font)
         for column, panel in enumerate(chosen):
             left = _MARGIN + column * (cell + 3 * _GAP)
             for place, image in enumerate(_pictures(panel, factor)):
                 scaled = image.resize(size, _resampling(image, size))
-                canvas.paste(scaled, (left + place * (size[0] + _GAP), top + 20))
+                canvas.paste(scaled, (left + place * (size[0] + _GAP), top + 26))
             decibel = "lossless" if panel.image.lossless else f"{panel.image.psnr:.1f} dB"
-            draw.text((left, top + 22 + size[1]), decibel, _FAINT, font=small)
+            draw.text((left, top + 28 + size[1]), decibel, _FAINT, font=small)
     return canvas
 
 

@@ -62,18 +62,40 @@ def test_a_secret_that_is_not_set_stops_compose() -> None:
             compose({name: value for name, value in VARIABLES.items() if name != missing})
 
 
+def settings_of_the_example() -> dict[str, str]:
+    lines = (DOCKER / ".env.example").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def test_the_example_of_settings_holds_every_one_that_is_read(repository: Path, services: dict[str, Any]) -> None:
+    example = settings_of_the_example()
+    files = [(DOCKER / name).read_text() for name in ("compose.yaml", "compose.gpu.yaml")]
+    assert set(example) == {name for text in files for name in re.findall(r"\$\{(\w+)", text)}
+    of_compose = {name for service in services.values() for name in service.get("environment", {})}
+    read = {
+        name
+        for package in ("data_schemas", "encoders", "flows", "models", "pipeline")
+        for path in (repository / package).rglob("*.py")
+        for name in re.findall(r"\bSPLATSPACE_[A-Z_]+", path.read_text(encoding="utf-8"))
+    }
+    assert read >= {"SPLATSPACE_ROOTS", "SPLATSPACE_CACHE", "SPLATSPACE_WORKERS"}
+    commented = set(re.findall(r"^#(\w+)=", (DOCKER / ".env.example").read_text(), re.MULTILINE))
+    assert commented == {"SPLATSPACE_WORKERS", "SPLATSPACE_COMPUTE"}, "what no service reads"
+    assert read - commented <= of_compose, "a variable of the programs that no service is given"
+    assert read - commented - {"SPLATSPACE_HEALTH_URL"} <= set(example), "that one follows from the service"
+    # What the example says is what holds without it.
+    for name, value in example.items():
+        if name not in VARIABLES:
+            defaults = {default for text in files for default in re.findall(rf"\$\{{{name}:-([^}}]*)\}}", text)}
+            assert defaults == {value}, name
+
+
 def test_no_secret_is_in_a_file() -> None:
-    example = dict(
-        line.split("=", 1)
-        for line in (DOCKER / ".env.example").read_text().splitlines()
-        if line and not line.startswith("#")
-    )
+    example = settings_of_the_example()
     assert {name: example[name] for name in VARIABLES} == dict.fromkeys(VARIABLES, "")
     for path in (DOCKER / "compose.yaml", DOCKER / "compose.gpu.yaml"):
         for name, value in re.findall(r"(\w*(?:PASSWORD|AUTH|SECRET|TOKEN)\w*):[ ]*(.+)", path.read_text()):
             assert value.startswith("${"), f"{path.name}: {name}"
-    used = set(re.findall(r"\$\{(\w+)", (DOCKER / "compose.yaml").read_text()))
-    assert set(example) <= used, "a setting that nothing reads"
 
 
 def test_every_service_is_watched_or_ends_by_itself(services: dict[str, Any]) -> None:

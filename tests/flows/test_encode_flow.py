@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,7 @@ from data_schemas.records import RowBlock, RowState
 from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.locks import WriterLock
 from data_schemas.stores.open import open_store
+from flows.artifacts.history import read_history
 from flows.encode import encode as encode_flow
 from pipeline.encode import plan as planning
 from pipeline.encode.compute.local import LocalCompute
@@ -178,6 +180,40 @@ class TestFlow:
             assert [record.images for record in store.header.runs] == [done]
         assert len(progress_values()) == before + 1
 
+    def test_a_run_that_is_cancelled_within_a_block_keeps_its_finished_images(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Watched(shard_module.ProgressArtifact):
+            def within_block(self, summary: BlockSummary) -> None:
+                super().within_block(summary)
+                runs[0].stop.set()  # as the interruption of a cancelled run does
+
+        class Kept(flow_module.ShardRuns):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                runs.append(self)
+
+        runs: list[Any] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(shard_module, "ProgressArtifact", Watched)
+            patch.setattr(flow_module, "ShardRuns", Kept)
+            patch.setattr("encoders.cpu.engine.images_for_processor", lambda *_, **__: 4)
+            out = tmp_path / "demo.zarr"
+            few = {"limit": BLOCK_ROWS, "gaussians": 6, "steps": 2, "workers": 1}
+            with pytest.raises(StoppedError):
+                run_flow("demo", out, **few)
+        stored = rows_of(out)
+        done = int((stored["state"] == RowState.DONE).sum())
+        assert 0 < done < BLOCK_ROWS
+        assert np.isfinite(stored["psnr"][stored["state"] == RowState.DONE]).all()
+        caplog.clear()
+        summary = run_flow("demo", out, **few)
+        assert (summary.kept, summary.kept + summary.fitted + summary.reused) == (done, BLOCK_ROWS)
+        assert "nothing to do" not in caplog.text
+        caplog.clear()
+        assert run_flow("demo", out, **few).kept == BLOCK_ROWS
+        assert f"nothing to do: all {BLOCK_ROWS} images are in {out}, unchanged" in caplog.text
+
     def test_images_only_have_no_report_and_no_floor(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         out = tmp_path / "demo.zarr"
         with pytest.raises(JobError, match="min_psnr of a store of images only"):
@@ -222,7 +258,13 @@ class TestFlow:
         with open_store(out) as store:
             assert len(store.header.runs) == 1
         with get_client(sync_client=True) as client:
-            keys = {artifact.key for artifact in client.read_latest_artifacts()}
+            found = client.read_latest_artifacts()
+            entry = read_history(client, "psnr-demo")[-1]
+        keys = {artifact.key for artifact in found}
+        (described,) = [artifact.description for artifact in found if artifact.key == "psnr-demo"]
+        assert described is not None
+        assert re.fullmatch(r"\d+\.\d\d dB, p1 \d+\.\d\d, 56 images(, ([+-]\d+\.\d\d dB|unchanged))?", described)
+        assert described.startswith(f"{entry.point.psnr:.2f} dB, p1 {entry.point.p1:.2f}, ")
         assert "psnr-demo" in keys
         assert not any(key.startswith("psnr-demo-") for key in keys if key), "one artifact for a set"
 

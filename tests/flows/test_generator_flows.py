@@ -17,9 +17,9 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from data_schemas.errors import JobError, QualityError, SamplingError, SplatSpaceError, TrainingError
 from flows.ablate import ablate as ablate_flow
-from flows.artifacts import LARGEST_SHEET_BYTES
+from flows.artifacts.generators import evaluation_markdown
+from flows.artifacts.report import LARGEST_SHEET_BYTES
 from flows.evaluate import evaluate as evaluate_flow
-from flows.generator_artifacts import evaluation_markdown
 from flows.server.once import report_of
 from flows.train import train as train_flow
 from models.checkpoint import load_checkpoint

@@ -42,6 +42,8 @@ for words in json.loads(sys.argv[1]):
 """
 """Commands of ``python -m flows`` in one process: importing Prefect takes longer than all of them."""
 
+SCHEDULED = ("encode-mnist", "encode-cats", "encode-folder")
+
 needs_proc = pytest.mark.skipif(not PROC.is_dir(), reason="processes are counted in /proc")
 
 
@@ -81,6 +83,9 @@ def test_it_says_in_a_few_lines_what_there_is_and_what_to_type(served: Path, ter
     assert f"http://127.0.0.1:{terminal.port}" in text
     assert "prefect deployment run encode-demo --watch" in text
     assert len(text.splitlines()) < 15
+    first, second = text.splitlines()[:2]
+    assert first.startswith(f"Starting Prefect's server at http://127.0.0.1:{terminal.port}/api"), "without a terminal"
+    assert second == f"Looking after the {len(BY_NAME)} deployments ..."
 
 
 def test_the_short_command_works_as_typed_and_finds_the_server(
@@ -94,7 +99,11 @@ def test_the_short_command_works_as_typed_and_finds_the_server(
     with open_store(out) as store:
         assert len(store) == 48
     assert (tmp_path / "demo-report" / "report.html").is_file()
-    assert "48 images, 48 fitted" in served.read_text(), "the run's log is shown where it is served"
+    said = "48 images, 48 fitted"
+    assert said in printed, "the run's log is shown where it is watched"
+    assert said in served.read_text(), "and where it is served"
+    for level_of_the_project in (f"Report of 48 images written to {tmp_path}", "48 images, 0 done, 48 new"):
+        assert level_of_the_project in printed.replace("\n", "")
     (run,) = terminal.runs(name={"like_": str(out)})
     assert run["state_type"] == "COMPLETED"
     printed = terminal.type(f"prefect deployment run report-demo --watch -p store={out}")
@@ -114,15 +123,23 @@ def test_a_schedule_is_resumed_with_one_command_and_runs_are_planned(served: Pat
 def test_a_schedule_is_given_parameters_when_it_is_resumed_and_what_cannot_be_is_told(
     served: Path, terminal: Terminal, tmp_path: Path
 ) -> None:
-    unscheduled, unknown, misspelt, second, resumed = several(
+    history, as_json, no_set, unscheduled, unknown, misspelt, second, resumed = several(
         terminal,
+        ["--history", "demo"],
+        ["--history", "demo", "--json"],
+        ["--history", "mnits"],
         ["--resume", "encode-demo"],
         ["--pause", "encode-mnits"],
         ["--resume", "encode-folder", "-p", "limt=3"],
         [],
         ["--resume", "encode-folder", "-p", f"dataset={tmp_path}", "-p", "limit=3"],
     )
+    (report,) = json.loads(as_json.rpartition("exit code")[0])["reports"][:1]
+    assert f"{report['psnr']:.2f}" in history.splitlines()[1]
     for printed, code, said in (
+        (history, 0, "PSNR, dB"),
+        (as_json, 0, '"set": "demo"'),
+        (no_set, 1, "no report of 'mnits'. Allowed: demo"),
         (unscheduled, 1, "no schedule"),
         (unknown, 1, "encode-mnits"),
         (misspelt, 2, "-p limit=VALUE"),
@@ -228,6 +245,8 @@ def test_ctrl_c_stops_all_that_it_started_and_keeps_what_was_resumed(
     running: tuple[subprocess.Popen[bytes], Path], terminal: Terminal, tmp_path: Path
 ) -> None:
     process, printed = running
+    schedules = [terminal.call(f"/deployments/name/encode/{name}")["schedules"] for name in SCHEDULED]
+    ids = [[schedule["id"] for schedule in found] for found in schedules]
     answers = several(terminal, ["--pause", "encode-folder"], ["--resume", "encode-cats"])
     assert all(answer.rstrip().endswith("exit code 0") for answer in answers), answers
     out = tmp_path / "long.zarr"
@@ -244,6 +263,8 @@ def test_ctrl_c_stops_all_that_it_started_and_keeps_what_was_resumed(
     assert not (terminal.home / RECORD).exists()
 
     with terminal.running(f"python -m flows --port {terminal.port}", until=READY) as (process, _):
+        schedules = [terminal.call(f"/deployments/name/encode/{name}")["schedules"] for name in SCHEDULED]
+        assert [[schedule["id"] for schedule in found] for found in schedules] == ids, "a schedule keeps its id"
         (run,) = terminal.runs(name={"like_": str(out)})
         assert run["state_type"] == "CANCELLED"
         cats = terminal.call("/deployments/name/encode/encode-cats")

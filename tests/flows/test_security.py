@@ -187,6 +187,8 @@ class TestSettings:
         assert made["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
         assert made["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
         assert made["DO_NOT_TRACK"] == "1"
+        assert made["PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED"] == "true", "--watch shows log lines"
+        assert made["PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED"] == "true"
 
     @pytest.mark.parametrize(
         ("url", "own"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from data_schemas.stores.contract import ARRAYS
 from data_schemas.stores.open import open_store
 from encoders.decode import decode, to_uint8
 from encoders.quality import psnr, ssim
+from pipeline.encode.plan import survey
 from pipeline.encode.records import EncodeProgress
 from pipeline.encode.run import encode
 from tests.pipeline.encode.fakes import GAUSSIANS, ArrayImages, SamplingEncoder, job_for, pictures, run
@@ -64,6 +66,21 @@ def test_every_image_gets_k_gaussians_and_its_record(out: Path) -> None:
     assert (record.images, record.failed, record.engine) == (10, 0, "sampling")
     assert record.core_seconds == pytest.approx(0.01)
     assert record.versions["numpy"] == np.__version__
+
+
+@pytest.mark.parametrize(("limit", "said"), [(None, []), (3, []), (4, ["limit 4 is more than "])])
+def test_a_limit_above_the_number_of_images_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, limit: int | None, said: list[str]
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="splatspace"):
+        job = job_for(tmp_path / "store.h5", limit=limit)
+        found = survey(job, source=ArrayImages(pictures(3)), encoder=SamplingEncoder(), write=False)
+    assert found.plan.images == 3
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == len(said)
+    for message, beginning in zip(messages, said, strict=True):
+        assert message.startswith(beginning)
+        assert message.endswith("all of its 3 images are encoded")
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_schemas.records import SourceRecord
-from flows.generator_artifacts import card_sections
+from flows.artifacts.generators import card_sections
 from pipeline.train.card import card_text
 from pipeline.train.run_record import RunRecord, TrainedStore
 from tests.data_schemas.stores.store_examples import example_header

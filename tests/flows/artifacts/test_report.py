@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,9 +16,10 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
-import flows.artifacts as artifacts
+import flows.artifacts.report as artifacts
 from data_schemas.errors import SplatSpaceError
-from flows.artifacts import (
+from flows.artifacts.history import Point
+from flows.artifacts.report import (
     LARGEST_SHEET_BYTES,
     MOST_FAILED_LISTED,
     artifact_key,
@@ -229,8 +231,35 @@ def test_what_goes_wrong_with_an_artifact_is_logged_and_not_raised(
         raise fault
 
     monkeypatch.setattr(artifacts, "create_markdown_artifact", broken)
+    monkeypatch.setattr(artifacts, "get_client", lambda **_: nullcontext())
+    monkeypatch.setattr(artifacts, "newest_point", lambda *_: None)
     built = ReportSummary(make_report(), tmp_path / "report.json", tmp_path / "report.html", None)
     with caplog.at_level(logging.WARNING, logger="splatspace"):
         publish_report(built, tmp_path / "demo.zarr")
     (message,) = [record.getMessage() for record in caplog.records]
     assert message.startswith("artifact psnr-demo was not made")
+
+
+def test_an_entry_of_the_history_has_the_figures_in_its_description(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    made: list[tuple[str, str]] = []
+
+    def make(_: str, *, key: str, description: str) -> None:
+        made.append((key, description))
+
+    def away(*_: object) -> None:
+        raise OSError("server away")
+
+    monkeypatch.setattr(artifacts, "create_markdown_artifact", make)
+    monkeypatch.setattr(artifacts, "get_client", lambda **_: nullcontext())
+    built = ReportSummary(make_report(), tmp_path / "report.json", tmp_path / "report.html", None)
+    before = Point(psnr=47.1, p1=None, done=10, total=10, failed=0)
+    monkeypatch.setattr(artifacts, "newest_point", lambda *_: before)
+    publish_report(built, tmp_path / "demo.zarr")
+    monkeypatch.setattr(artifacts, "newest_point", away)
+    with caplog.at_level(logging.WARNING, logger="splatspace"):
+        publish_report(built, tmp_path / "demo.zarr")
+    line = "47.50 dB, 9 of 10 images, 1 failed"
+    assert made == [("psnr-demo", f"{line}, +0.40 dB"), ("psnr-demo", line)], "without the comparison where it fails"
+    assert [record.getMessage() for record in caplog.records] == ["comparison with the report before was not made"]

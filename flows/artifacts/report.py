@@ -11,21 +11,17 @@ import html
 import io
 import logging
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import copy_context
 from pathlib import Path
-from types import TracebackType
-from typing import Self
-from uuid import UUID
 
 from PIL import Image
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
 
 from data_schemas.errors import SplatSpaceError
 from data_schemas.locations import Location
-from pipeline.encode.records import BlockSummary, EncodePlan, EncodeProgress, ProgressMeter
+from flows.artifacts.history import PREFIX, Point, newest_point, point_of
 from pipeline.report import Report, ReportSummary
 from pipeline.sources import SOURCES
 
@@ -44,7 +40,7 @@ _LINKED = re.compile(r":(?=//)|(?<=www)\.|@", re.IGNORECASE)
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def artifact_key(name: str, prefix: str = "psnr") -> str:
+def artifact_key(name: str, prefix: str = PREFIX) -> str:
     """``psnr-<set>``: lower case letters, digits and dashes only, as Prefect demands.
 
     Args:
@@ -201,7 +197,17 @@ def publish_report(built: ReportSummary, store: Location) -> None:
     with harmless(f"artifact {key}"):
         sheet = None if built.panel_path is None else small_sheet(built.panel_path.read_bytes())
         markdown = report_markdown(built.report, store=store, html_report=built.html_path, sheet=sheet)
-        create_markdown_artifact(markdown, key=key, description="PSNR report")
+        create_markdown_artifact(markdown, key=key, description=_described(point_of(markdown), key))
+
+
+def _described(point: Point | None, key: str) -> str:
+    """What the page of the history shows of an entry that is not opened."""
+    if point is None:
+        return "PSNR report"
+    before = None
+    with harmless("comparison with the report before"), get_client(sync_client=True) as client:
+        before = newest_point(client, key)
+    return point.described(before)
 
 
 @contextmanager
@@ -213,91 +219,3 @@ def harmless(what: str) -> Iterator[None]:
         logger.warning("%s was not made: %s", what, error)
     except Exception:  # whatever Prefect's client, its server or a picture may raise
         logger.warning("%s was not made", what, exc_info=True)
-
-
-SECONDS_BETWEEN_UPDATES = 5.0
-"""``prefect deployment run --watch`` prints a line for each update."""
-
-SECONDS_FOR_THE_LAST = 2.0
-"""A server that does not answer must not hold up the end of a run."""
-
-
-class ProgressBar:
-    """Shows how far something is while its context lasts; never raises.
-
-    A thread of its own talks to the server, so that a slow one does not slow down the work: to show something is to
-    keep two values.
-
-    Args:
-        description: what is shown beside the bar until something else is.
-    """
-
-    def __init__(self, description: str) -> None:
-        self._shown: tuple[float, str] = (0.0, description)
-        self._ended = threading.Event()
-        self._artifact: UUID | None = None
-        context = copy_context()
-        self._thread = threading.Thread(target=lambda: context.run(self._send), name="progress", daemon=True)
-
-    def show(self, share: float, words: str | None = None) -> None:
-        """Keeps what the bar shall show next.
-
-        Args:
-            share: of the work that is done, 0 to 1; more counts as 1.
-            words: beside the bar; None keeps those before.
-        """
-        self._shown = (100.0 * min(1.0, max(0.0, share)), self._shown[1] if words is None else words)
-
-    def __enter__(self) -> Self:
-        with harmless("progress artifact"):
-            made = create_progress_artifact(progress=0.0, description=self._shown[1])
-            self._artifact = made if isinstance(made, UUID) else None
-        if self._artifact is not None:
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        if self._artifact is not None:
-            self._thread.join(SECONDS_FOR_THE_LAST)
-
-    def _send(self) -> None:
-        sent = self._shown
-        ended = False
-        while not ended:
-            ended = self._ended.wait(SECONDS_BETWEEN_UPDATES)
-            shown = self._shown
-            if self._artifact is not None and shown != sent:
-                with harmless("progress artifact"):
-                    update_progress_artifact(self._artifact, progress=shown[0], description=shown[1])
-                sent = shown
-
-
-class ProgressArtifact(ProgressBar):
-    """Shows the share of images of an encoding that are decided. It is a ``BlockWatcher`` that any thread may tell.
-
-    Args:
-        plan: of the run.
-    """
-
-    def __init__(self, plan: EncodePlan) -> None:
-        super().__init__("images encoded")
-        self._images = plan.images
-        self._meter = ProgressMeter(plan, self._note)
-        self._turn = threading.Lock()
-
-    def within_block(self, summary: BlockSummary) -> None:
-        """The block under way has come so far."""
-        with self._turn:
-            self._meter.within_block(summary)
-
-    def block_done(self, summary: BlockSummary) -> None:
-        """A block, or several, are done."""
-        with self._turn:
-            self._meter.block_done(summary)
-
-    def _note(self, progress: EncodeProgress) -> None:
-        # Blocks of a shard that was tried again are told twice: more than all images counts as all.
-        self.show(progress.processed / max(self._images, 1))

@@ -12,7 +12,7 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact
 
 from data_schemas.printable import text_of_markdown
-from flows.artifacts import artifact_key, escape, harmless, picture, places, small_sheet, table
+from flows.artifacts.report import artifact_key, escape, harmless, picture, places, small_sheet, table
 from models.checkpoint import read_config
 from pipeline.evaluate.figures import Evaluation, Scores
 from pipeline.evaluate.reading import JSON_FILE
@@ -118,8 +118,19 @@ def publish_training(run: Path) -> None:
         run: its folder; without a checkpoint there is nothing to publish.
     """
     with harmless("artifact of the training"):
-        key = training_key(read_config(run / MODEL_FILE))
-        create_markdown_artifact(training_markdown(run), key=key, description="training")
+        config = read_config(run / MODEL_FILE)
+        words = training_described(config)
+        create_markdown_artifact(training_markdown(run), key=training_key(config), description=words)
+
+
+def training_described(config: dict[str, Any]) -> str:
+    """A training in one line, for the page of its history.
+
+    Args:
+        config: of ``model.safetensors``.
+    """
+    loss = "" if config["loss"] is None else f", loss {config['loss']:.4f}"
+    return f"{config['model']} ({config['preset']}), step {config['step']:,} of {config['job']['steps']:,}{loss}"
 
 
 _HEADER = ("images", "n", "FID", "KID", "precision", "recall", "coverage", "W2", "IS")
@@ -201,4 +212,14 @@ def publish_evaluation(found: Evaluation, run: Path, page: Path) -> None:
     """
     with harmless("artifact of the evaluation"):
         key = training_key(read_config(run / MODEL_FILE), "evaluation")
-        create_markdown_artifact(evaluation_markdown(found, run=run, page=page), key=key, description="evaluation")
+        words = evaluation_described(found)
+        create_markdown_artifact(evaluation_markdown(found, run=run, page=page), key=key, description=words)
+
+
+def evaluation_described(found: Evaluation) -> str:
+    """An evaluation in one line, for the page of its history."""
+    scores = found.headline
+    return (
+        f"FID[{found.features.label}] {scores.fid:.2f}, precision {scores.precision:.2f}, recall {scores.recall:.2f}, "
+        f"{scores.evaluations} evaluations, n = {scores.n:,}"
+    )

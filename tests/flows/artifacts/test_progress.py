@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from types import SimpleNamespace
@@ -11,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-import flows.artifacts as progress_module
-from flows.artifacts import ProgressArtifact, ProgressBar
+import flows.artifacts.progress as progress_module
+from flows.artifacts.progress import ProgressArtifact, ProgressBar
 from pipeline.encode.records import BlockSummary, EncodePlan
 
 PLAN = cast(EncodePlan, SimpleNamespace(images=8, pending=8))
@@ -57,6 +58,22 @@ def test_blocks_that_are_told_twice_do_not_make_more_than_everything(sent: list[
         for _ in range(3):
             progress.block_done(BlockSummary(images=8, kept=8))
     assert sent == [100.0]
+
+
+def test_the_log_of_the_run_says_from_time_to_time_how_far_it_is(
+    sent: list[float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress_module, "SECONDS_BETWEEN_UPDATES", 0.02)
+    monkeypatch.setattr(progress_module, "SECONDS_BETWEEN_LINES", 0.0)
+    with caplog.at_level(logging.INFO, logger="splatspace"), ProgressArtifact(PLAN) as progress:
+        progress.within_block(BlockSummary(images=4, fitted=1, mean_error=1e-5))
+        end = time.monotonic() + 30
+        while not caplog.records and time.monotonic() < end:
+            time.sleep(0.01)
+        progress.block_done(BlockSummary(images=8, fitted=8))
+    # Prefect shows what is logged while the run is in the context, also by the thread of the bar.
+    first, *_ = (record.getMessage() for record in caplog.records)
+    assert re.fullmatch(r"12 %: 1 of 8 images, [0-9.,]+ images/s, 50\.00 dB, 0:0[0-9] left", first), first
 
 
 def test_words_beside_the_bar_change_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
