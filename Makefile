@@ -42,8 +42,12 @@ lint: $(INSTALLED) ## style, format, types and layers
 	$(BIN)/pyright --pythonpath $(PY)
 	$(BIN)/lint-imports
 
-check: lint ## in between: make lint, then the tests that are neither slow nor need a Prefect server
-	$(PY) -m pytest $(BESIDE) -m "not slow and not prefect"
+# The type checker keeps one core busy for most of the time that these tests take: both at once, what it says at the end.
+check: $(INSTALLED) ## in between: make lint beside the tests that are neither slow nor need a Prefect server
+	@said=$$(mktemp) || exit 1; $(MAKE) --no-print-directory lint >"$$said" 2>&1 & lint=$$!; \
+	trap 'kill $$lint 2>/dev/null; rm -f "$$said"' EXIT; trap 'exit 130' INT TERM; \
+	$(PY) -m pytest $(BESIDE) -m "not slow and not prefect"; tests=$$?; \
+	wait $$lint; linted=$$?; cat "$$said"; exit $$((linted ? linted : tests))
 
 test: lint ## the whole suite: make lint, then every test
 	$(PY) -m pytest $(PYTEST_ARGS)

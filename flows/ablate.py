@@ -17,7 +17,6 @@ from flows.guards import PathText, require_inside_roots
 from flows.logs import follow_prefect
 from flows.stop import run_stoppably
 from models.registry import PresetName
-from pipeline.evaluate.ablate.ablate import ablate as run_ablation
 from pipeline.evaluate.ablate.job import AblateJob, resolve_ablate_job
 from pipeline.evaluate.ablate.report import (
     ABLATION_HEADER,
@@ -76,6 +75,9 @@ def ablate(
     Raises:
         SplatSpaceError: the job cannot be run, or a point failed (all others are done by then).
     """
+    # Here, so that those who only serve or deploy the flow do not wait seconds for the packages of a training.
+    from pipeline.evaluate.ablate.ablate import ablate as run_ablation
+
     require_inside_roots(store=store, out=out)
     job = resolve_ablate_job(
         store, out, axes=[part for part in (axes or "").split(";") if part.strip()], model=model, preset=preset,

@@ -24,7 +24,6 @@ from models.registry import PresetName
 from pipeline.train.job import OrderName, PrecisionName, TrainJob
 from pipeline.train.request import KindName, requested_job
 from pipeline.train.state import MODEL_FILE, STATE_FILE, TrainProgress, TrainSummary
-from pipeline.train.train import train as run_training
 
 follow_prefect()
 
@@ -140,6 +139,9 @@ def train(
 
 def _trained(job: TrainJob, *, resume: bool, trackers: tuple[str, ...]) -> TrainSummary:
     """The training, in a thread of its own: a cancellation saves its state first."""
+    # Here, so that those who only serve or deploy the flow do not wait seconds for the packages of a training.
+    from pipeline.train.train import train as run_training
+
     with ProgressBar(f"training {job.model} ({job.preset})") as bar:
 
         def show(progress: TrainProgress) -> None:

@@ -28,6 +28,9 @@ settings.load_profile("any machine")
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA_VARIABLE = "SPLATSPACE_SHARED_DATA"
 
+COSTS = {"slow": 1, "prefect": 10, "long": 30}
+"""About the seconds of a test with such a mark: only the order of the files follows from them."""
+
 # A shell gives its background jobs an ignored interrupt, which every process below them inherits: Ctrl-C, and those who
 # stop by it, would be tested deaf.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -148,7 +151,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item.get_closest_marker("soak") is None]
     costs: dict[Path, int] = {}
     for item in items:
-        cost = 10 * (item.get_closest_marker("prefect") is not None) + (item.get_closest_marker("slow") is not None)
+        cost = sum(cost for mark, cost in COSTS.items() if item.get_closest_marker(mark) is not None)
         costs[item.path] = costs.get(item.path, 0) + cost
     items.sort(key=lambda item: -costs[item.path])
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 HEAVY = (
-    "distributed", "h5py", "jinja2", "matplotlib", "numba", "numpy", "onnx", "pandas", "pooch", "prefect", "requests",
-    "scipy.stats", "skimage", "sklearn", "torch", "torchmetrics", "triton", "zarr",
+    "distributed", "h5py", "jinja2", "lightning_fabric", "matplotlib", "numba", "numpy", "onnx", "pandas", "pooch",
+    "prefect", "requests", "scipy.stats", "skimage", "sklearn", "torch", "torchmetrics", "triton", "zarr",
 )  # fmt: skip
 
 STORES = {"h5py", "numpy", "zarr"}
@@ -104,7 +104,7 @@ step("models", splatspace("models"))
 
 
 @pytest.mark.slow
-def test_a_flow_of_encode_loads_prefect_and_what_reads_stores(repository: Path, tmp_path: Path) -> None:
+def test_flows_load_prefect_and_what_they_are_described_with(repository: Path, tmp_path: Path) -> None:
     loaded = _loaded(
         repository,
         tmp_path,
@@ -115,7 +115,11 @@ step("help", (CliRunner().invoke(flows.__main__.app, ["--help"]).exit_code, ""))
 step("list", (CliRunner().invoke(flows.__main__.app, ["--list"]).exit_code, ""))
 import flows.encode, flows.report
 step("encode", (0, ""))
+import flows.ablate, flows.evaluate, flows.train
+step("all", (0, ""))
 """,
     )
     assert loaded["help"] == loaded["list"] == set()
     assert loaded["encode"] == {*STORES, "prefect"}
+    # Who serves or deploys all flows trains nothing: Lightning and torchmetrics take longer than all the rest.
+    assert not loaded["all"] & {"lightning_fabric", "torchmetrics"}

@@ -53,6 +53,7 @@ class TestCpuEngine(EncoderContract):
             np.testing.assert_array_equal(one.steps, many.steps)
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_compilation_is_not_counted(self, compiled_anew):
         # Compiling takes tens of seconds; four small images take milliseconds.
         assert max(map(float, compiled_anew[0].split())) < 5
@@ -172,6 +173,7 @@ def test_a_further_round_is_twice_as_long_and_begins_at_a_share_of_the_rates():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_processor_without_wide_vectors_gets_the_same_quality(compiled_anew):
     images = smooth_images(6, 24)
     result = create_encoder("cpu", FitSettings(gaussians=25, steps=100)).fit(images)

@@ -73,6 +73,7 @@ def killed_one_shard_too_often(run: subprocess.Popen[bytes], log: Path) -> bool:
     return True
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("worker_kills", "run_kills"), [FEW, pytest.param(*MANY, marks=pytest.mark.soak)])
 def test_random_kills_of_workers_and_of_whole_runs_change_no_byte(
     worker_kills: int, run_kills: int, tmp_path: Path

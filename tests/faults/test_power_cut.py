@@ -21,7 +21,7 @@ from tests.faults.servers import REPOSITORY, Server, done_rows, end_group
 from tests.faults.stores_alike import assert_alike
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(2400)]
 
 IMAGES = 768
 SETTINGS: dict[str, Any] = {"gaussians": 24, "steps": 600, "workers": 1}

@@ -228,6 +228,7 @@ def done(path: Path) -> int:
 
 @pytest.mark.prefect
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(2400)
 @pytest.mark.skipif(not PROC.is_dir(), reason="processes are counted in /proc")
 class TestCancelling:
