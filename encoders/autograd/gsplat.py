@@ -41,7 +41,6 @@ class GsplatEncoder:
 
     Args:
         settings: what decides the splats; the codec must be ``over/1``.
-        recipe: constants of the optimiser; None takes the defaults.
         batch: images of a launch at most; ``auto`` fits the free memory.
         rasteriser: stands in for gsplat, on the processor (for tests); None loads gsplat at the first fit.
 
@@ -55,7 +54,6 @@ class GsplatEncoder:
         self,
         settings: FitSettings,
         *,
-        recipe: OverRecipe | None = None,
         batch: int | Literal["auto"] = "auto",
         rasteriser: Rasteriser | None = None,
     ) -> None:
@@ -68,7 +66,7 @@ class GsplatEncoder:
             raise missing
         self.settings = settings
         self.batch: int | Literal["auto"] = batch
-        self._recipe = recipe or OverRecipe()
+        self._recipe = OverRecipe()
         self._rasteriser = rasteriser
         self._device = torch.device("cuda" if rasteriser is None else "cpu")
         self._fitting = _MOST_IMAGES

@@ -191,20 +191,19 @@ class DriftNet(nn.Module):
     Args:
         channels: colours.
         published: see above.
-        levels: halvings.
     """
 
     TIME_WIDTH = 32
 
-    def __init__(self, channels: int, *, published: bool, levels: int = DRIFT_LEVELS) -> None:
+    def __init__(self, channels: int, *, published: bool) -> None:
         super().__init__()
         timed = 0 if published else self.TIME_WIDTH
         self.published = published
-        enters = [channels] + [DRIFT_CHANNELS] * (levels - 1)
+        enters = [channels] + [DRIFT_CHANNELS] * (DRIFT_LEVELS - 1)
         self.down = nn.ModuleList(nn.Conv2d(enter, DRIFT_CHANNELS, 2, stride=2) for enter in enters)
-        self.down_refine = nn.ModuleList(Refinement(DRIFT_CHANNELS, timed) for _ in range(levels))
+        self.down_refine = nn.ModuleList(Refinement(DRIFT_CHANNELS, timed) for _ in range(DRIFT_LEVELS))
         self.up = nn.ModuleList(nn.ConvTranspose2d(DRIFT_CHANNELS, leave, 2, stride=2) for leave in reversed(enters))
-        self.up_refine = nn.ModuleList(Refinement(DRIFT_CHANNELS, timed) for _ in range(levels - 1))
+        self.up_refine = nn.ModuleList(Refinement(DRIFT_CHANNELS, timed) for _ in range(DRIFT_LEVELS - 1))
 
     def forward(self, noisy: Tensor, time: Tensor) -> Tensor:
         """[batch, channel, row, column] of any size -> the same shape."""

@@ -92,20 +92,19 @@ class Survey:
     encoder: Encoder
 
 
-def plan_encode(job: EncodeJob, *, write: bool = True, downloading: Progress | None = None) -> EncodePlan:
+def plan_encode(job: EncodeJob, *, write: bool = True) -> EncodePlan:
     """Decides what a run has to do; with ``write`` the store then exists and has a row for every image.
 
     Args:
         job: what is asked for.
         write: False for a look only: nothing is created or changed.
-        downloading: told of downloads.
 
     Raises:
         SourceError: the data set cannot be read.
         StoreMismatchError: the store that is there was made with other settings.
         StoreError: the store cannot be created or written.
     """
-    return survey(job, write=write, downloading=downloading).plan
+    return survey(job, write=write).plan
 
 
 def survey(

@@ -137,29 +137,26 @@ class Listing:
     sizes: dict[str, int]
 
 
-def open_folder(
-    path: Path, *, size: int | None = None, name: str | None = None, background: str = BLACK
-) -> ImageSource:
+def open_folder(path: Path, *, size: int | None = None, background: str = BLACK) -> ImageSource:
     """All images below a folder.
 
     Args:
         path: the folder.
         size: cut each image to a centred square and resize it to so many pixels a side.
-        name: what the record calls the set; by default the folder's name.
         background: what transparency is laid over, ``#rrggbb``.
 
     Raises:
         SourceError: no readable image, or several sizes without ``size``.
     """
     listing = list_folder(path)
-    record = SourceRecord(name=name or resolved(path).name, digest=digest_of_listing(listing.sizes.items()))
+    record = SourceRecord(name=resolved(path).name, digest=digest_of_listing(listing.sizes.items()))
     return _images_of(listing, record, path, size, background)
 
 
-def open_zip(path: Path, *, size: int | None = None, name: str | None = None, background: str = BLACK) -> ImageSource:
+def open_zip(path: Path, *, size: int | None = None, background: str = BLACK) -> ImageSource:
     """All images inside a zip; arguments and errors as ``open_folder``, and ArchiveError for an unsafe zip."""
     listing = list_zip(path)
-    record = SourceRecord(name=name or path.stem, digest=digest_of_files([path]))
+    record = SourceRecord(name=path.stem, digest=digest_of_files([path]))
     return _images_of(listing, record, path, size, background)
 
 
