@@ -23,6 +23,7 @@ from models.features.pixels import PixelRepresentation, representation_from
 from models.features.splats import SplatRepresentation
 from models.networks.render_dit import RenderDiT
 from models.registry import build_model
+from pipeline.devices import choose_device
 from pipeline.renderers import with_renderers
 from pipeline.train.class_labels import ClassLabels
 from pipeline.train.state import MODEL_FILE, representation_tensors, run_folder
@@ -251,7 +252,7 @@ def load_run(path: str | os.PathLike[str], *, device: str = "auto") -> Run:
     checkpoint.load_into(model)
     run = Run(file.parent, model, objective, representation, spec, codec, names, config)
     _require_label_for_each_class(run, file)
-    model.eval().requires_grad_(False).to(_device(device))
+    model.eval().requires_grad_(False).to(choose_device(device))
     return run
 
 
@@ -268,12 +269,3 @@ def _require_label_for_each_class(run: Run, file: Path) -> None:
             allowed="an ascending label for each class",
             next_step="give the folder of a run",
         )
-
-
-def _device(name: str) -> torch.device:
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(device for device, found in there.items() if found))
-    if not there.get(name, False):
-        raise JobError(f"--device {name}", allowed="auto, " + ", ".join(device for device, ok in there.items() if ok))
-    return torch.device(name)

@@ -337,7 +337,7 @@ def test_a_foreign_checkpoint_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError):
         load_run(tmp_path)
-    with pytest.raises(JobError, match="--device quantum"):
+    with pytest.raises(JobError, match="Device quantum"):
         load_run(run.path, device="quantum")
 
 
