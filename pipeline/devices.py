@@ -24,7 +24,7 @@ def choose_device(name: str) -> str:
         return next(device for device, found in there.items() if found)
     if not there.get(name, False):
         raise JobError(
-            f"Device {name}" + (" is not there" if name in there else ""),
+            f"Device {name} is not there" if name in there else f"Device {name!r}",
             allowed="auto, " + ", ".join(device for device, found in there.items() if found),
             next_step="give --device auto",
         )

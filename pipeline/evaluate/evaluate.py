@@ -240,7 +240,7 @@ def _measure(
         created=datetime.now(UTC),
         generator=GeneratorFacts(
             name=f"{run.config['model']} ({run.config['preset']})",
-            kind=run.representation.kind,
+            kind=run.makes,
             objective=run.objective.settings.name,
             sampler=settings.sampler,
             guidance=settings.guidance,

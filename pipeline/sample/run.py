@@ -16,7 +16,7 @@ from data_schemas.errors import CheckpointError, JobError, SamplingError, SplatS
 from data_schemas.records import StoreHeader
 from data_schemas.splats import CODECS, CodecName
 from encoders.decode import decode, to_uint8
-from models.base import DataSpec, Denoiser
+from models.base import DataKind, DataSpec, Denoiser
 from models.checkpoint import load_checkpoint
 from models.diffusion.objectives import Objective
 from models.features.pixels import PixelRepresentation, representation_from
@@ -91,6 +91,11 @@ class Run:
     def draws(self) -> bool:
         """Whether it looks at pixels and answers with Gaussians."""
         return isinstance(self.model, RenderDiT)
+
+    @property
+    def makes(self) -> DataKind:
+        """What comes of it: splats also where it looks at pixels."""
+        return "splats" if self.draws else self.representation.kind
 
     @property
     def reorders(self) -> bool:

@@ -82,9 +82,9 @@ def train(
         )
     tracked = require_trackers(trackers)
     fabric = _fabric(job)
-    with explained("create", job.out):
-        job.out.mkdir(parents=True, exist_ok=True)
     with sole_writer(job.out) if fabric.is_global_zero else nullcontext():
+        with explained("create", job.out):
+            job.out.mkdir(parents=True, exist_ok=True)
         if fabric.is_global_zero:
             _require_free(job, resume=resume)  # again: another may have begun and ended meanwhile
         return _trained(job, fabric, resume=resume, progress=progress, should_stop=should_stop, trackers=tracked)
