@@ -263,12 +263,11 @@ def measure_model(name: str, preset: str, spec: DataSpec, **changes: Any) -> Mod
     return ModelCost(parameters=parameters, gflop=step_gflop(model))
 
 
-def step_gflop(model: Denoiser, *, per_gaussian_times: bool = False) -> float:
+def step_gflop(model: Denoiser) -> float:
     """Billions of operations of one forward pass of one sample.
 
     Args:
         model: on any device; its products are not computed.
-        per_gaussian_times: splats only: count a step whose times differ between Gaussians (inpainting).
 
     Returns:
         GFLOP; matrix products, convolutions and attention are counted, as two operations per product. What a renderer
@@ -280,7 +279,7 @@ def step_gflop(model: Denoiser, *, per_gaussian_times: bool = False) -> float:
         noisy = torch.zeros(1, spec.gaussians, spec.features, device=device)
     else:
         noisy = torch.zeros(1, spec.channels, spec.height, spec.width, device=device)
-    time = torch.full((1, spec.gaussians, spec.groups) if per_gaussian_times else (1,), 0.5, device=device)
+    time = torch.full((1,), 0.5, device=device)
     was_training = model.training
     renderer = model.renderer if isinstance(model, RenderDiT) else None
     model.eval()
