@@ -43,6 +43,12 @@ _LINKED = re.compile(r":(?=//)|(?<=www)\.|@", re.IGNORECASE)
 # Control characters, those that turn the direction of writing, and halves of characters, which are no text.
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
+SECONDS_BETWEEN_UPDATES = 5.0
+"""``prefect deployment run --watch`` prints a line for each update."""
+
+SECONDS_FOR_THE_LAST = 2.0
+"""A server that does not answer must not hold up the end of a run."""
+
 
 def artifact_key(name: str, prefix: str = "psnr") -> str:
     """``psnr-<set>``: lower case letters, digits and dashes only, as Prefect demands.
@@ -213,13 +219,6 @@ def harmless(what: str) -> Iterator[None]:
         logger.warning("%s was not made: %s", what, error)
     except Exception:  # whatever Prefect's client, its server or a picture may raise
         logger.warning("%s was not made", what, exc_info=True)
-
-
-SECONDS_BETWEEN_UPDATES = 5.0
-"""``prefect deployment run --watch`` prints a line for each update."""
-
-SECONDS_FOR_THE_LAST = 2.0
-"""A server that does not answer must not hold up the end of a run."""
 
 
 class ProgressBar:

@@ -20,6 +20,8 @@ from pipeline.train.cats_job import head_of
 from pipeline.train.log import loss_png, read_lines
 from pipeline.train.state import CARD_FILE, LOG_FILE, MODEL_FILE, SAMPLES_FOLDER
 
+_HEADER = ("images", "n", "FID", "KID", "precision", "recall", "coverage", "W2", "IS")
+
 
 def newest_samples(run: Path) -> Path | None:
     """The grid of samples of the latest step."""
@@ -120,9 +122,6 @@ def publish_training(run: Path) -> None:
     with harmless("artifact of the training"):
         key = training_key(read_config(run / MODEL_FILE))
         create_markdown_artifact(training_markdown(run), key=key, description="training")
-
-
-_HEADER = ("images", "n", "FID", "KID", "precision", "recall", "coverage", "W2", "IS")
 
 
 def score_rows(found: Evaluation) -> list[list[str]]:

@@ -23,6 +23,8 @@ from pipeline.finite_splats import require_finite
 
 _ROWS_AT_ONCE = 2048
 
+_HASHED_AT_ONCE = 1024
+
 
 def finished_rows(store: SplatStore) -> NDArray[np.int64]:
     """Numbers of the rows that hold splats, in order."""
@@ -102,9 +104,6 @@ def _read(store: SplatStore, name: str, rows: NDArray[np.int64]) -> NDArray[Any]
     result = np.empty_like(values)
     result[order] = values
     return result
-
-
-_HASHED_AT_ONCE = 1024
 
 
 def content_identities(store: SplatStore, rows: Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:

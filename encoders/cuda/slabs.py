@@ -30,11 +30,19 @@ from encoders.frame import to_splats
 from encoders.recipe import Recipe
 from encoders.start.begin import begin
 
+logger = logging.getLogger("splatspace.encode")
+
+
 FUSED_PIXELS, FUSED_GAUSSIANS = 128 * 128, 2048
 """Up to here an image is fitted by one program; larger ones are shared out over many."""
 
 MOST_IMAGES = 65_535
 """Of a launch: images are numbered along an axis of the grid that holds no more."""
+
+LAUNCH_SECONDS = 1.0
+"""How long a launch should take: between launches, a fit can be stopped."""
+
+_IMAGES_PER_CALL = 16
 
 
 def is_fused(settings: FitSettings, height: int, width: int) -> bool:
@@ -83,14 +91,6 @@ def schedule_on(device: torch.device, recipe: Recipe, settings: FitSettings) -> 
     """``Recipe.schedule`` on a device, at least one row."""
     rates: NDArray[np.float32] = recipe.schedule(max(1, settings.steps), settings.rounds)
     return torch.from_numpy(rates).to(device)
-
-
-logger = logging.getLogger("splatspace.encode")
-
-LAUNCH_SECONDS = 1.0
-"""How long a launch should take: between launches, a fit can be stopped."""
-
-_IMAGES_PER_CALL = 16
 
 
 def is_idle(stream: torch.cuda.Stream | None) -> bool:

@@ -26,6 +26,13 @@ import triton.language as tl
 
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
 
+SCALE = tl.constexpr(math.sqrt(0.5 * math.log2(math.e)))
+_X, _Y, _LOG_A, _B, _LOG_C, _COLOUR = (tl.constexpr(row) for row in (X, Y, LOG_A, B, LOG_C, COLOUR))
+
+SLANT_X, SLANT_Y, SLANT_0, UPRIGHT, UPRIGHT_0 = (tl.constexpr(row) for row in range(5))
+"""Rows of the table of derived factors: U = SLANT_X px + SLANT_Y py + SLANT_0, V = UPRIGHT py + UPRIGHT_0."""
+DERIVED = 5
+
 
 @triton.jit
 def add_weighted(
@@ -103,14 +110,6 @@ def write_residual(
     if NORMALISED:
         tl.store(planes + CHANNELS * size + at, -pull)
     return total
-
-
-SCALE = tl.constexpr(math.sqrt(0.5 * math.log2(math.e)))
-_X, _Y, _LOG_A, _B, _LOG_C, _COLOUR = (tl.constexpr(row) for row in (X, Y, LOG_A, B, LOG_C, COLOUR))
-
-SLANT_X, SLANT_Y, SLANT_0, UPRIGHT, UPRIGHT_0 = (tl.constexpr(row) for row in range(5))
-"""Rows of the table of derived factors: U = SLANT_X px + SLANT_Y py + SLANT_0, V = UPRIGHT py + UPRIGHT_0."""
-DERIVED = 5
 
 
 @triton.jit

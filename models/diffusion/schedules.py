@@ -25,6 +25,9 @@ SCHEDULES: tuple[ScheduleName, ...] = get_args(ScheduleName)
 LARGEST_BETA = 0.999
 """Cap of one diffusion step: the last of the cosine schedule would otherwise divide by zero."""
 
+LINEAR_BETAS = (1e-4, 0.02)
+"""Of the linear schedule, at step 0 and at step T."""
+
 
 class Path(Protocol):
     """From noise to data."""
@@ -64,10 +67,6 @@ class StraightPath:
     def times(self, steps: int) -> list[float]:
         """Evenly spaced from ``begin`` to 1."""
         return [self.begin + (1 - self.begin) * step / steps for step in range(steps)] + [1.0]
-
-
-LINEAR_BETAS = (1e-4, 0.02)
-"""Of the linear schedule, at step 0 and at step T."""
 
 
 def alpha_bars(name: ScheduleName, steps: int) -> Tensor:

@@ -31,6 +31,15 @@ SHARPEST = 4.0
 
 _EPSILON = 1e-6
 
+FEATURES = 32
+"""Numbers of each pixel of each level; as published, three of them are not used."""
+
+DRIFT_CHANNELS = 16
+DRIFT_LEVELS = 3
+
+SMALLEST_DECODED = 32
+"""Fewest channels of the decoder."""
+
 
 def filtered(image: Tensor, numbers: Tensor) -> Tensor:
     """Every pixel becomes a weighted sum of the 5x5 pixels around it; beyond the edge is zero.
@@ -139,16 +148,6 @@ def pyramid(image: Tensor, levels: list[Tensor], *, published: bool) -> Tensor:
         raised = enlarged(image, numbers, published=published)
         image = raised + numbers[:, GATE : GATE + 1].sigmoid() * (kept - raised)
     return image
-
-
-FEATURES = 32
-"""Numbers of each pixel of each level; as published, three of them are not used."""
-
-DRIFT_CHANNELS = 16
-DRIFT_LEVELS = 3
-
-SMALLEST_DECODED = 32
-"""Fewest channels of the decoder."""
 
 
 @dataclass(frozen=True)

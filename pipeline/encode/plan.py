@@ -29,6 +29,23 @@ from pipeline.encode.rows import NameIndex, RowMatch, match_rows
 from pipeline.sources.base import ImageSource
 from pipeline.sources.download import Progress
 
+logger = logging.getLogger("splatspace.encode")
+
+SMALL_SET, SMALL_BLOCK = 8192, 256
+LARGE_BLOCK = 1024
+HUGE_SET, HUGE_BLOCK = 1_000_000, 8192
+"""Small sets get small blocks, so that a stopped run loses less; huge sets large ones, since each is eleven files."""
+
+ROWS_PER_APPEND = 262_144
+"""Rows added to a store at once: bounds the names in memory."""
+
+FEWEST_BLOCKS, FEWEST_BLOCKS_SHARED_OUT = 4, 32
+"""Blocks of a set at least where an engine asks for large ones: while one is fitted, another is read or written, and
+with Dask every worker wants some."""
+
+BLOCK_BYTES = 64 * 2**20
+"""Most bytes of pixels or of splats in one block: what a run keeps in memory is a few of them."""
+
 
 def version_path(path: Location, version: int) -> Location:
     """Where a version of a store is kept: ``path`` itself is version 1."""
@@ -63,24 +80,6 @@ def version_for(path: Location, header: StoreHeader) -> Location:
                 pass  # another setting: it stays as it is
         version += 1
     return found or candidate
-
-
-logger = logging.getLogger("splatspace.encode")
-
-SMALL_SET, SMALL_BLOCK = 8192, 256
-LARGE_BLOCK = 1024
-HUGE_SET, HUGE_BLOCK = 1_000_000, 8192
-"""Small sets get small blocks, so that a stopped run loses less; huge sets large ones, since each is eleven files."""
-
-ROWS_PER_APPEND = 262_144
-"""Rows added to a store at once: bounds the names in memory."""
-
-FEWEST_BLOCKS, FEWEST_BLOCKS_SHARED_OUT = 4, 32
-"""Blocks of a set at least where an engine asks for large ones: while one is fitted, another is read or written, and
-with Dask every worker wants some."""
-
-BLOCK_BYTES = 64 * 2**20
-"""Most bytes of pixels or of splats in one block: what a run keeps in memory is a few of them."""
 
 
 @dataclass

@@ -65,6 +65,9 @@ _NO_SCORE = {
     "inception": "the classes of ImageNet mean nothing for these images",
 }
 
+Progress = Callable[[int, int], None]
+"""(images sampled, of how many)."""
+
 
 @dataclass(frozen=True)
 class _Sets:
@@ -79,10 +82,6 @@ class _Sets:
     reference: NDArray[np.int64]
     others: NDArray[np.int64]
     searched: NDArray[np.int64]
-
-
-Progress = Callable[[int, int], None]
-"""(images sampled, of how many)."""
 
 
 def _nothing(_done: int, _total: int) -> None:

@@ -25,6 +25,9 @@ from pipeline.sources.base import NAMED, ImageSource, LeftOut, some
 from pipeline.sources.decoding.background import BLACK
 from pipeline.sources.image_files import ImageFile, ImageFileSource, natural_key
 
+logger = logging.getLogger("splatspace.sources")
+
+
 _STORE = re.compile(r"(?P<store>.+\.(zarr|h5|hdf5))(?P<beside>\.lock|\.journal|\.[0-9a-f]{12}\.partial)?")
 _BESIDE = (".attribution.txt", ".regression.npz", "-features")
 _UNFINISHED = re.compile(r".+\.[0-9a-f]{12}\.partial")
@@ -36,6 +39,8 @@ _FIRST_SAMPLE = re.compile(r"0{4,}\.png")
 _PAGES = {"report.html": b": splat report</title>", "evaluation.html": b": evaluation</title>"}
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _SCHEMA = re.compile(rb"\"schema\"\s*:\s*\"splatspace\"|schema.{0,200}?splatspace", re.DOTALL)
+
+_DOCUMENT_BYTES = 1 << 20
 
 
 def own_outputs(paths: Iterable[str], head: Callable[[str], bytes]) -> set[str]:
@@ -115,11 +120,6 @@ def _is_own_store_file(path: str, head: Callable[[str], bytes]) -> bool:
         return False
     start = head(path)
     return start.startswith(_HDF5) and bool(_SCHEMA.search(start))
-
-
-logger = logging.getLogger("splatspace.sources")
-
-_DOCUMENT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
