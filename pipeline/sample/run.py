@@ -95,7 +95,7 @@ class Run:
     @property
     def makes(self) -> DataKind:
         """What comes of it: splats also where it looks at pixels."""
-        return "splats" if self.draws else self.representation.kind
+        return "splats" if self.draws or isinstance(self.representation, SplatRepresentation) else "pixels"
 
     @property
     def reorders(self) -> bool:
