@@ -38,6 +38,8 @@ PARTIAL_SUFFIX = ".partial"
 _RANDOM_DIGITS = 12
 _REMOVALS, _SECONDS_BETWEEN_REMOVALS = 20, 0.05
 
+CACHE_VARIABLE = "SPLATSPACE_CACHE"
+
 
 def partial_name(path: Path) -> Path:
     """A fresh name beside ``path`` for a file or folder that is still being made."""
@@ -122,9 +124,6 @@ def _claim(partial: Path) -> int | None:
             os.close(descriptor)
         return None
     return descriptor
-
-
-CACHE_VARIABLE = "SPLATSPACE_CACHE"
 
 
 def cache_folder() -> Path:

@@ -21,8 +21,6 @@ logger = logging.getLogger("splatspace.store")
 _CONTENT_TYPE_NAMES = {"s3": "ContentType", "s3a": "ContentType", "gs": "content_type", "gcs": "content_type"}
 """What the libraries call the type of an object."""
 
-_NOT_FIRST = ("PreconditionFailed", "ConditionalRequestConflict", "pre-condition")
-
 
 @contextlib.contextmanager
 def explained_remote(action: str, place: UPath) -> Iterator[None]:

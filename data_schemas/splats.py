@@ -40,6 +40,8 @@ OVER: CodecName = "over/1"
 NORMALISED_EPSILON = 1e-3
 """Floor of the weight sum of ``normalised/1``; where no Gaussian reaches, the image fades to black."""
 
+CODECS: tuple[CodecName, ...] = (ADDITIVE, NORMALISED, OVER)
+
 
 @dataclass(frozen=True)
 class Column:
@@ -126,7 +128,6 @@ RGB = Layout("rgb", (_SIGMA_X, _SIGMA_Y, _RHO, _colour("r"), _colour("g"), _colo
 RGB_ALPHA = Layout("rgb_alpha", (_SIGMA_X, _SIGMA_Y, _RHO, _ALPHA, _colour("r"), _colour("g"), _colour("b"), _X, _Y))
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (GREY, GREY_ALPHA, RGB, RGB_ALPHA)}
-CODECS: tuple[CodecName, ...] = (ADDITIVE, NORMALISED, OVER)
 
 
 def layout_named(name: str) -> Layout:

@@ -22,6 +22,8 @@ PIXEL_GAUSSIANS_PER_CALL = 40_000_000
 
 FEWEST_PER_CALL, MOST_PER_CALL = 16, 256
 
+NO_FIT = "none"
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -181,9 +183,6 @@ class Encoder(Protocol):
             InterruptedError: ``should_stop`` answered True; nothing of the batch is kept.
         """
         ...
-
-
-NO_FIT = "none"
 
 
 class NoFit:

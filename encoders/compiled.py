@@ -23,6 +23,9 @@ from data_schemas.files import cache_folder as user_cache_folder
 
 SETTING = "CACHE_DIR"
 
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
 
 @lru_cache(maxsize=1)
 def cache_folder() -> Path:
@@ -48,10 +51,6 @@ def compiled(function: Callable[..., Any]) -> Any:
         return njit(cache=True, nogil=True, error_model="numpy")(function)
     finally:
         setattr(config, SETTING, before)
-
-
-Part = TypeVar("Part")
-Result = TypeVar("Result")
 
 
 def parts_of(images: int, threads: int) -> list[slice]:

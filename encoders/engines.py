@@ -22,6 +22,18 @@ _SECONDS_PER_GAUSSIAN_STEP = 1e-7
 _PIXELS_PER_GAUSSIAN = 12.0
 """Time of one core for a Gaussian and a step while there are so many pixels for each (docs/results.md)."""
 
+ENGINE_CODECS: dict[str, tuple[CodecName, ...]] = {
+    "cpu": (ADDITIVE, NORMALISED),
+    "reference": CODECS,
+    "gsplat": (OVER,),
+    "cuda": (ADDITIVE, NORMALISED),
+    NO_FIT: CODECS,
+}
+"""The codecs that each engine fits."""
+
+GPU_ENGINES: frozenset[str] = frozenset({"cuda", "gsplat"})
+"""Engines that need a graphics card for themselves: one process for each card."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -194,20 +206,9 @@ _ENGINES: dict[str, Callable[[FitSettings, int | None], Encoder]] = {
     NO_FIT: lambda settings, _workers: NoFit(settings),
 }
 
-ENGINE_CODECS: dict[str, tuple[CodecName, ...]] = {
-    "cpu": (ADDITIVE, NORMALISED),
-    "reference": CODECS,
-    "gsplat": (OVER,),
-    "cuda": (ADDITIVE, NORMALISED),
-    NO_FIT: CODECS,
-}
-"""The codecs that each engine fits."""
 
 ENGINES: tuple[str, ...] = ("auto", *_ENGINES)
 """Names that ``create_encoder`` knows."""
-
-GPU_ENGINES: frozenset[str] = frozenset({"cuda", "gsplat"})
-"""Engines that need a graphics card for themselves: one process for each card."""
 
 
 def create_encoder(engine: str, settings: FitSettings, *, workers: int | None = None) -> Encoder:

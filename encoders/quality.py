@@ -61,8 +61,19 @@ def psnr_of_mean_error(values: NDArray[np.floating]) -> float:
     done = done[~np.isnan(done)]
     if not len(done):
         return float("nan")
-    mean_error = float(np.mean(10 ** (-done / 10)))
-    return float("inf") if mean_error == 0 else -10 * math.log10(mean_error)
+    return psnr_of_error(float(np.mean(10 ** (-done / 10))))
+
+
+def psnr_of_error(error: float) -> float:
+    """PSNR in dB of a mean squared error.
+
+    Args:
+        error: mean squared difference of values whose peak is 1; 0 or more.
+
+    Returns:
+        dB; ``inf`` where there is no error.
+    """
+    return math.inf if error <= 0 else -10 * math.log10(error)
 
 
 def ssim(decoded: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.float32]:

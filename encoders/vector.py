@@ -24,6 +24,18 @@ from numba.extending import intrinsic, models, register_model
 
 LANES = 8
 
+_FLOAT = ir.FloatType()
+_INT = ir.IntType(32)
+_VECTOR = ir.VectorType(_FLOAT, LANES)
+_INT_VECTOR = ir.VectorType(_INT, LANES)
+# contract lets a multiplication and an addition become one fused instruction. Neither reassoc (it breaks the
+# rounding in exp) nor arcp (reciprocal estimates differ between makers of processors).
+_FLAGS = ("contract", "nsz")
+
+_TAYLOR = (0.6931471805599453, 0.2402265069591007, 0.05550410866482158, 0.009618129107628477, 0.0013333558146428443)
+_LONG_TAYLOR = (*_TAYLOR, 0.00015403530393381608, 1.525273380405984e-05)
+"""Coefficients of 2^f = 1 + sum of these times f^k: ln(2)^k / k!."""
+
 
 def _operation(function: Callable[..., Any]) -> Any:
     """Numba's ``intrinsic``; untyped, as it takes the typing context out of the signature."""
@@ -38,14 +50,6 @@ class Float32x8Type(types.Type):
 
 
 float32x8 = Float32x8Type()
-
-_FLOAT = ir.FloatType()
-_INT = ir.IntType(32)
-_VECTOR = ir.VectorType(_FLOAT, LANES)
-_INT_VECTOR = ir.VectorType(_INT, LANES)
-# contract lets a multiplication and an addition become one fused instruction. Neither reassoc (it breaks the
-# rounding in exp) nor arcp (reciprocal estimates differ between makers of processors).
-_FLAGS = ("contract", "nsz")
 
 
 @register_model(Float32x8Type)
@@ -200,11 +204,6 @@ square_root = _operation(_one("sqrt"))
 magnitude = _operation(_one("fabs"))
 floor = _operation(_one("floor"))
 ceil = _operation(_one("ceil"))
-
-
-_TAYLOR = (0.6931471805599453, 0.2402265069591007, 0.05550410866482158, 0.009618129107628477, 0.0013333558146428443)
-_LONG_TAYLOR = (*_TAYLOR, 0.00015403530393381608, 1.525273380405984e-05)
-"""Coefficients of 2^f = 1 + sum of these times f^k: ln(2)^k / k!."""
 
 
 def _emit_exp(builder, value, coefficients=_TAYLOR):

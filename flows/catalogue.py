@@ -26,6 +26,21 @@ PATCH_HEADS = ("kpn", "lut", "outer", "splats")
 CONCURRENCY = {"limit": 1, "collision_strategy": "ENQUEUE"}
 """A store has one run at a time: a second run of a deployment waits for the first."""
 
+_HEADER = f"""\
+# Deployments for Prefect workers. Written by `python -m flows --write-prefect-yaml` from flows/catalogue.py, which is
+# the place for changes; docs/operations.md says how to run them.
+#
+#   prefect work-pool create {WORK_POOL} --type process
+#   prefect deploy --all
+#   prefect worker start --pool {WORK_POOL} --limit 1
+#   prefect deployment run encode/encode-mnist --watch
+#
+# A server's deployments belong either to workers, as here, or to `python -m flows`, which needs neither this file nor
+# a work pool. A worker runs the flows in the folder in which `prefect deploy` was typed, and paths in the parameters
+# are relative to it. Every parameter is flat, so `-p limit=512` changes one and keeps the others.
+
+"""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -153,22 +168,6 @@ DEPLOYMENTS: tuple[Deployment, ...] = (
 )
 
 BY_NAME: dict[str, Deployment] = {deployment.name: deployment for deployment in DEPLOYMENTS}
-
-
-_HEADER = f"""\
-# Deployments for Prefect workers. Written by `python -m flows --write-prefect-yaml` from flows/catalogue.py, which is
-# the place for changes; docs/operations.md says how to run them.
-#
-#   prefect work-pool create {WORK_POOL} --type process
-#   prefect deploy --all
-#   prefect worker start --pool {WORK_POOL} --limit 1
-#   prefect deployment run encode/encode-mnist --watch
-#
-# A server's deployments belong either to workers, as here, or to `python -m flows`, which needs neither this file nor
-# a work pool. A worker runs the flows in the folder in which `prefect deploy` was typed, and paths in the parameters
-# are relative to it. Every parameter is flat, so `-p limit=512` changes one and keeps the others.
-
-"""
 
 
 def prefect_yaml() -> str:

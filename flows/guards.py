@@ -26,6 +26,9 @@ _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/+(?P<rest>.*)", re.DOTA
 _LOCAL_SCHEMES = ("file", "local")
 _SEPARATOR = re.compile(re.escape(os.pathsep) + r"(?!//)")
 
+PsnrFloor = Annotated[float, Field(gt=0, le=100)]
+"""In dB; a lossless image counts as 100 dB."""
+
 
 def require_inside_roots(*, dataset: str | None = None, **places: str | os.PathLike[str] | None) -> None:
     """Refuses paths outside the roots; call it before anything is opened.
@@ -183,6 +186,3 @@ def _as_text(given: object) -> object:
 
 PathText = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
 """A path or a URL as text: a ``Path`` would lose a slash of ``s3://``."""
-
-PsnrFloor = Annotated[float, Field(gt=0, le=100)]
-"""In dB; a lossless image counts as 100 dB."""

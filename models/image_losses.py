@@ -28,6 +28,21 @@ BLOCK = 8
 FINEST_WEIGHT = 0.1
 """Weight of the finest wave against the coarsest."""
 
+BACKBONE_FILE = "vgg16-397923af.pth"
+"""The usual name of the state of torchvision's VGG16."""
+
+CONVOLUTIONS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+"""Channels of each layer of each stage; between stages the image is halved."""
+
+MEAN, DEVIATION = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+"""Of the images that VGG16 was trained on, in [-1, 1]."""
+
+SMALLEST_SIDE = 16
+"""Pixels; four halvings leave one."""
+
+FLOOR = 1e-8
+"""Added to the square of the length of features: where none is active, gradients would have no bound."""
+
 
 def gradient_loss(image: Tensor, target: Tensor) -> Tensor:
     """Mean absolute error of the steps between neighbouring pixels, over ``SCALES`` scales."""
@@ -70,22 +85,6 @@ def wave_loss(image: Tensor, target: Tensor) -> Tensor:
     number = torch.arange(side, device=error.device)
     weights = 1 - (1 - FINEST_WEIGHT) * (number[:, None] + number[None, :]) / max(1, 2 * (side - 1))
     return ((waves @ blocks @ waves.T).square() * weights).flatten(1).mean(dim=1)
-
-
-BACKBONE_FILE = "vgg16-397923af.pth"
-"""The usual name of the state of torchvision's VGG16."""
-
-CONVOLUTIONS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-"""Channels of each layer of each stage; between stages the image is halved."""
-
-MEAN, DEVIATION = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-"""Of the images that VGG16 was trained on, in [-1, 1]."""
-
-SMALLEST_SIDE = 16
-"""Pixels; four halvings leave one."""
-
-FLOOR = 1e-8
-"""Added to the square of the length of features: where none is active, gradients would have no bound."""
 
 
 class Lpips(nn.Module):

@@ -39,6 +39,14 @@ __all__ = [
 PresetName = Literal["tiny", "small", "medium", "full"]
 PRESETS: tuple[PresetName, ...] = get_args(PresetName)
 
+_TRUNKS: dict[PresetName, TrunkSize] = {
+    "tiny": TrunkSize(width=128, depth=4, heads=2),
+    "small": TrunkSize(width=256, depth=8, heads=4),
+    "medium": TrunkSize(width=384, depth=8, heads=6),
+    # A little narrower inside than 8/3, to stay below 3.8 GFLOP per step at K = 150.
+    "full": TrunkSize(width=512, depth=12, heads=8, hidden=1312),
+}
+
 
 @dataclass(frozen=True)
 class ModelEntry:
@@ -72,14 +80,6 @@ class ModelEntry:
         """Whether it looks at pixels and answers with Gaussians, which a renderer draws."""
         return (self.kind, self.sees) == ("splats", "pixels")
 
-
-_TRUNKS: dict[PresetName, TrunkSize] = {
-    "tiny": TrunkSize(width=128, depth=4, heads=2),
-    "small": TrunkSize(width=256, depth=8, heads=4),
-    "medium": TrunkSize(width=384, depth=8, heads=6),
-    # A little narrower inside than 8/3, to stay below 3.8 GFLOP per step at K = 150.
-    "full": TrunkSize(width=512, depth=12, heads=8, hidden=1312),
-}
 
 MODELS: dict[str, ModelEntry] = {
     "splatdit": ModelEntry(
@@ -263,12 +263,11 @@ def measure_model(name: str, preset: str, spec: DataSpec, **changes: Any) -> Mod
     return ModelCost(parameters=parameters, gflop=step_gflop(model))
 
 
-def step_gflop(model: Denoiser, *, per_gaussian_times: bool = False) -> float:
+def step_gflop(model: Denoiser) -> float:
     """Billions of operations of one forward pass of one sample.
 
     Args:
         model: on any device; its products are not computed.
-        per_gaussian_times: splats only: count a step whose times differ between Gaussians (inpainting).
 
     Returns:
         GFLOP; matrix products, convolutions and attention are counted, as two operations per product. What a renderer
@@ -280,7 +279,7 @@ def step_gflop(model: Denoiser, *, per_gaussian_times: bool = False) -> float:
         noisy = torch.zeros(1, spec.gaussians, spec.features, device=device)
     else:
         noisy = torch.zeros(1, spec.channels, spec.height, spec.width, device=device)
-    time = torch.full((1, spec.gaussians, spec.groups) if per_gaussian_times else (1,), 0.5, device=device)
+    time = torch.full((1,), 0.5, device=device)
     was_training = model.training
     renderer = model.renderer if isinstance(model, RenderDiT) else None
     model.eval()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from data_schemas.files import explained
@@ -11,9 +11,11 @@ from data_schemas.locations import resolved
 from data_schemas.stores.locks import WriterLock
 
 
-@contextmanager
+@contextlib.contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
     """Holds the lock of a folder, ``NAME.lock`` beside it as with stores; a killed process lets go of it.
+
+    Where the work fails before anything is written, a folder that was made for it goes again, and the lock with it.
 
     Args:
         folder: that is written; it need not be there yet.
@@ -25,8 +27,17 @@ def sole_writer(folder: Path) -> Iterator[None]:
     place = resolved(folder)  # "." has no name to put a lock beside
     with explained("create", place.parent):
         place.parent.mkdir(parents=True, exist_ok=True)
+        there_before = place.exists()
     lock = WriterLock(place, next_step="wait for it to finish, or give another --out")
     try:
         yield
+    except BaseException:
+        if not there_before:
+            # While it is held: whoever comes now is refused, and later ones make both again.
+            with contextlib.suppress(OSError):  # a folder that is not empty stays, and its lock
+                if place.exists():
+                    place.rmdir()
+                lock.path.unlink()
+        raise
     finally:
         lock.release()

@@ -15,6 +15,12 @@ BACKGROUND = 32
 LARGEST_GRID = 16_384
 """Pixels of a side, beyond which viewers refuse; further pictures are only left out of the grid, and counted."""
 
+PORTION_BYTES = 128 * 2**20
+"""Most memory of one portion; a single picture may need more."""
+
+BYTES_OF_A_VALUE = 14
+"""Of one channel of one pixel while it is decoded: the sum and its plane, the intensity, the rounded copy, 8 bits."""
+
 
 def picture_of(pixels: NDArray[np.uint8]) -> Image.Image:
     """One image [row, column, channel] with 1 or 3 channels as a picture."""
@@ -116,13 +122,6 @@ def below_each_other(pictures: list[Image.Image], *, gap: int = 0) -> Image.Imag
         canvas.paste(picture.convert("RGB"), (0, top))
         top += picture.height + gap
     return canvas
-
-
-PORTION_BYTES = 128 * 2**20
-"""Most memory of one portion; a single picture may need more."""
-
-BYTES_OF_A_VALUE = 14
-"""Of one channel of one pixel while it is decoded: the sum and its plane, the intensity, the rounded copy, 8 bits."""
 
 
 def pictures_at_once(height: int, width: int, channels: int) -> int:

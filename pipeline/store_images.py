@@ -23,6 +23,8 @@ from pipeline.finite_splats import require_finite
 
 _ROWS_AT_ONCE = 2048
 
+_HASHED_AT_ONCE = 1024
+
 
 def originals(store: SplatStore, rows: NDArray[np.int64]) -> Tensor:
     """The source images of some rows.
@@ -97,9 +99,6 @@ def _read(store: SplatStore, name: str, rows: NDArray[np.int64]) -> NDArray[Any]
     result = np.empty_like(values)
     result[order] = values
     return result
-
-
-_HASHED_AT_ONCE = 1024
 
 
 def content_identities(store: SplatStore, rows: Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:

@@ -155,7 +155,7 @@ def rate_of_gsplat(name: str, images: NDArray[np.uint8], steps: int, fused: floa
 
 
 def variants(images: NDArray[np.uint8], gaussians: int, steps: int = 40) -> list[list[str]]:
-    """Kernel time of other divisions among lanes, bands and warps; transfers and starts left out."""
+    """Kernel time of other divisions among lanes and warps; transfers and starts left out."""
     import torch
 
     from encoders.cuda.device_fit import Tiles, tiles_for
@@ -171,18 +171,16 @@ def variants(images: NDArray[np.uint8], gaussians: int, steps: int = 40) -> list
     rates = schedule_on(pixels.device, recipe, settings)
     standard = tiles_for(height, width)
     choices = {
-        "standard": (standard, False),
-        "bands": (standard, True),
-        "runs of 32": (Tiles(strip=8, run=32), False),
-        "runs of 32, bands": (Tiles(strip=8, run=32), True),
-        "strips of 4, runs of 16": (Tiles(strip=4, run=16), False),
-        "strips of 4, runs of 4": (Tiles(strip=4, run=4), False),
-        "4 Gaussians together": (Tiles(strip=standard.strip, run=standard.run, together=4), False),
-        "two warps": (Tiles(group=64, strips=64, strip=standard.strip, run=standard.run, warps=2), False),
+        "standard": standard,
+        "runs of 32": Tiles(strip=8, run=32),
+        "strips of 4, runs of 16": Tiles(strip=4, run=16),
+        "strips of 4, runs of 4": Tiles(strip=4, run=4),
+        "4 Gaussians together": Tiles(strip=standard.strip, run=standard.run, together=4),
+        "two warps": Tiles(group=64, strips=64, strip=standard.strip, run=standard.run, warps=2),
     }
     rows = []
-    for label, (tiles, banded) in choices.items():
-        fit = FusedFit.of(settings, recipe, height, width, channels, tiles=tiles, banded=banded)
+    for label, tiles in choices.items():
+        fit = FusedFit.of(settings, recipe, height, width, channels, tiles=tiles)
         times, error = [], 0.0
         for _ in range(3):
             batch = fit.batch(pixels, starts, rates)

@@ -23,6 +23,9 @@ MAX_RECORD_BYTES = 256 * 2**20
 MAX_SIDE = 16_384
 MAX_BLOCK_ROWS = 65_536
 
+MOST_LOST = 1_000_000
+"""More missing entries than this are a damaged record, not a damaged set."""
+
 
 class AbsentRow(BaseModel):
     """A row that the published layout has no place for, because it holds no Gaussians.
@@ -168,10 +171,6 @@ def header_of_published(
         engine=f"converted from {layout}",
         source=SourceRecord(name=source),
     )
-
-
-MOST_LOST = 1_000_000
-"""More missing entries than this are a damaged record, not a damaged set."""
 
 
 class KeyedSource(ABC):

@@ -46,6 +46,13 @@ from data_schemas.splats import RGB, Layout
 
 Floats = NDArray[np.float64]
 
+LEAST_SIGMA = 1e-6
+GREATEST_RHO = 0.999999
+
+LAYOUT_NAME = "hdf5-rotated"
+FIELDS = {"scaling": 2, "rotation": 1, "opacity": 1, "features": 3, "xyz": 2}
+IMAGE_SIZES = {150: (32, 32), 200: (32, 32), 500: (64, 64)}
+
 
 def from_principal(major: Floats, minor: Floats, angle: Floats) -> tuple[Floats, Floats, Floats]:
     """S = R diag(major^2, minor^2) R^T with R = [[cos, -sin], [sin, cos]].
@@ -93,10 +100,6 @@ def to_principal(sigma_x: Floats, sigma_y: Floats, rho: Floats) -> tuple[Floats,
     # A tiny negative angle becomes pi itself in floating point.
     angle = np.where(angle >= np.pi, 0.0, angle)
     return major * scale, minor * scale, angle
-
-
-LEAST_SIGMA = 1e-6
-GREATEST_RHO = 0.999999
 
 
 def keep_invertible(sigma: Floats, rho: Floats) -> tuple[Floats, Floats]:
@@ -178,11 +181,6 @@ def from_splats(
         "features": np.repeat(colours, 3, axis=1) if layout.channels == 1 else colours,
         "xyz": centres,
     }
-
-
-LAYOUT_NAME = "hdf5-rotated"
-FIELDS = {"scaling": 2, "rotation": 1, "opacity": 1, "features": 3, "xyz": 2}
-IMAGE_SIZES = {150: (32, 32), 200: (32, 32), 500: (64, 64)}
 
 
 class RotatedSource(KeyedSource):

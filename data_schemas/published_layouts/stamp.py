@@ -33,6 +33,9 @@ RAW_LIMIT = 80.0
 
 _EVEN_PEAK_LIMIT = 4.0
 
+LARGEST_SHARE = 0.999
+"""Deviations are kept below this share of a unit: a sigmoid never reaches 1."""
+
 
 @dataclass(frozen=True)
 class StampFrame:
@@ -193,10 +196,6 @@ def from_splats(splats: Floats, layout: Layout, frame: StampFrame) -> Floats:
     physical[:, -2] = (frame.centre(frame.width) - column) * 2 / (frame.width - 1)
     physical[:, -1] = (frame.centre(frame.height) - row) * 2 / (frame.height - 1)
     return physical
-
-
-LARGEST_SHARE = 0.999
-"""Deviations are kept below this share of a unit: a sigmoid never reaches 1."""
 
 
 def holding_kernel_size(header: StoreHeader, found: Survey, asked: int | None, usual: int, *, bounded: bool) -> int:

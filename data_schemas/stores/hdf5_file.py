@@ -20,6 +20,8 @@ import h5py
 
 from data_schemas.files import NO_LOCKS
 
+_OPEN_OTHERWISE = "locking flag values don't match"
+
 
 class CheckedFile(io.RawIOBase):
     """A new binary file whose write errors are kept in ``error``.
@@ -99,9 +101,6 @@ class CheckedFile(io.RawIOBase):
         """Closes the file."""
         self._file.close()
         super().close()
-
-
-_OPEN_OTHERWISE = "locking flag values don't match"
 
 
 def open_unlocked(path: str | os.PathLike[str]) -> h5py.File:

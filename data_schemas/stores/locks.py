@@ -29,6 +29,17 @@ from data_schemas.errors import StoreError, StoreLockedError
 from data_schemas.files import explained
 from data_schemas.objects import create_object, modified, read_object, remove_objects, write_object
 
+logger = logging.getLogger("splatspace.store")
+
+LEASE_SECONDS = 15 * 60.0
+"""A lock that was not renewed for so long may be taken."""
+
+RENEWED_SECONDS = 60.0
+"""How often a holder renews its lock."""
+
+SETTLE_SECONDS = 2.0
+"""How long one who took an abandoned lock waits for others who may have taken it at the same instant."""
+
 
 class HeldLock(Protocol):
     """The exclusive right to write one store."""
@@ -110,18 +121,6 @@ class WriterLock:
             return f"process {int(holder['pid'])} on {holder['host']} (since {holder['since']})"
         except (OSError, ValueError, KeyError, TypeError):
             return "another process"
-
-
-logger = logging.getLogger("splatspace.store")
-
-LEASE_SECONDS = 15 * 60.0
-"""A lock that was not renewed for so long may be taken."""
-
-RENEWED_SECONDS = 60.0
-"""How often a holder renews its lock."""
-
-SETTLE_SECONDS = 2.0
-"""How long one who took an abandoned lock waits for others who may have taken it at the same instant."""
 
 
 class RemoteLock:

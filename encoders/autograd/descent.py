@@ -6,6 +6,7 @@ The formulas are those of ``encoders.cpu.moves``, where the derivation stands; h
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -13,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_schemas.splats import OVER
-from encoders.base import FitSettings
+from data_schemas.splats import OVER, layout_of
+from encoders.base import FitResult, FitSettings, FitStoppedError
 from encoders.cpu.moves import DARK, RESEEDED_SIGMA
-from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
+from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y, to_splats
 from encoders.recipe import OverRecipe, Recipe
 from encoders.start.begin import begin
 
@@ -109,6 +110,45 @@ def descend(
         frame = torch.where(active[:, None, None], moved, frame)
         steps += active.int()
     return best.cpu().numpy(), steps.cpu().numpy()
+
+
+def fit_batches(
+    images: NDArray[np.uint8],
+    settings: FitSettings,
+    batch_size: Callable[[], int],
+    fit_batch: Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.int32]] | None],
+) -> FitResult:
+    """Fits batch after batch, and turns their frames into splats.
+
+    Args:
+        images: uint8 [image, height, width, channel].
+        settings: what decides the splats.
+        batch_size: how many images the next batch takes at most.
+        fit_batch: what :func:`descend` answers for a batch; None: the images are to be tried again in a smaller one.
+
+    Raises:
+        FitStoppedError: ``fit_batch`` was asked to stop; the batches before are kept.
+    """
+    count, height, width, channels = images.shape
+    before = time.process_time()
+    splats = np.zeros((count, settings.gaussians, layout_of(settings.codec, channels).width), np.float32)
+    steps = np.zeros(count, np.int32)
+
+    def result() -> FitResult:
+        return FitResult(splats=splats, steps=steps, core_seconds=time.process_time() - before)
+
+    first = 0
+    while first < count:
+        rows = slice(first, first + batch_size())
+        try:
+            fitted = fit_batch(images[rows])
+        except InterruptedError:
+            raise FitStoppedError(result(), np.arange(count) < first) from None
+        if fitted is not None:
+            frames, steps[rows] = fitted
+            splats[rows] = to_splats(frames, height, width, alpha=settings.codec == OVER)
+            first = rows.stop
+    return result()
 
 
 def _reseed(frame: Tensor, mean: Tensor, square: Tensor, lack: Tensor, reach: float) -> None:

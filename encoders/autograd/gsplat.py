@@ -7,8 +7,8 @@ the last bits, and after some hundred steps in more; the quality is the same.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import time
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -17,12 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from data_schemas.errors import JobError
-from data_schemas.splats import OVER, layout_of
-from encoders.autograd.descent import descend
+from data_schemas.splats import OVER
+from encoders.autograd.descent import descend, fit_batches
 from encoders.autograd.gsplat_available import load_gsplat, missing_for_gsplat
 from encoders.autograd.gsplat_tiles import LEAST_OPACITY, Rasteriser, TiledRender, bytes_per_image, most_images
-from encoders.base import FitResult, FitSettings, FitStoppedError
-from encoders.frame import to_splats
+from encoders.base import FitResult, FitSettings
 from encoders.recipe import OverRecipe
 
 logger = logging.getLogger("splatspace.encode")
@@ -41,7 +40,6 @@ class GsplatEncoder:
 
     Args:
         settings: what decides the splats; the codec must be ``over/1``.
-        recipe: constants of the optimiser; None takes the defaults.
         batch: images of a launch at most; ``auto`` fits the free memory.
         rasteriser: stands in for gsplat, on the processor (for tests); None loads gsplat at the first fit.
 
@@ -55,7 +53,6 @@ class GsplatEncoder:
         self,
         settings: FitSettings,
         *,
-        recipe: OverRecipe | None = None,
         batch: int | Literal["auto"] = "auto",
         rasteriser: Rasteriser | None = None,
     ) -> None:
@@ -68,7 +65,7 @@ class GsplatEncoder:
             raise missing
         self.settings = settings
         self.batch: int | Literal["auto"] = batch
-        self._recipe = recipe or OverRecipe()
+        self._recipe = OverRecipe()
         self._rasteriser = rasteriser
         self._device = torch.device("cuda" if rasteriser is None else "cpu")
         self._fitting = _MOST_IMAGES
@@ -121,42 +118,29 @@ class GsplatEncoder:
         if self._rasteriser is None:
             logger.info("loading gsplat; its kernels are compiled the first time, which takes some minutes")
             self._rasteriser = load_gsplat()
-        count, height, width, channels = images.shape
-        before = time.process_time()
-        splats = np.zeros((count, self.settings.gaussians, layout_of(OVER, channels).width), np.float32)
-        steps = np.zeros(count, np.int32)
-        first = 0
-        while first < count:
-            size = self.images_per_call(height, width, channels)
-            rows = slice(first, first + size)
-            try:
-                fitted = self._fit_batch(self._rasteriser, images[rows], should_stop)
-            except InterruptedError:
-                result = FitResult(splats=splats, steps=steps, core_seconds=time.process_time() - before)
-                raise FitStoppedError(result, np.arange(count) < first) from None
-            if fitted is None:
-                # Out of the handler of the error, which holds on to the tensors of the failed attempt.
-                self._halve(min(size, count - first), images.shape)
-                continue
-            frames, steps[rows] = fitted
-            splats[rows] = to_splats(frames, height, width, alpha=True)
-            first += size
-        return FitResult(splats=splats, steps=steps, core_seconds=time.process_time() - before)
+        rasteriser = self._rasteriser
+        return fit_batches(
+            images,
+            self.settings,
+            lambda: self.images_per_call(*images.shape[1:]),
+            lambda batch: self._fit_batch(rasteriser, batch, should_stop),
+        )
 
     def _fit_batch(
         self, rasteriser: Rasteriser, images: NDArray[np.uint8], should_stop: Callable[[], bool] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]] | None:
-        """Frames and steps of a batch; None where memory does not hold it."""
+        """Frames and steps of a batch; None where memory does not hold it, and the next is then half as large."""
         render = TiledRender(rasteriser, *images.shape[1:3])
-        try:
+        with contextlib.suppress(torch.OutOfMemoryError):
             return descend(images, self.settings, self._recipe, render, self._device, should_stop)
-        except torch.OutOfMemoryError:
-            return None
+        # Out of the handler of the error, which holds on to the tensors of the failed attempt.
+        self._halve(images.shape)
+        return None
 
-    def _halve(self, size: int, shape: tuple[int, ...]) -> None:
-        """Makes the batches after one that was too large half as large."""
+    def _halve(self, shape: tuple[int, ...]) -> None:
+        """Makes the batches after one of this shape, which was too large, half as large."""
+        size, height, width, _ = shape
         if size <= 1:
-            _, height, width, _ = shape
             raise JobError(
                 f"One image of {height}x{width} with {self.settings.gaussians} Gaussians does not fit into the memory "
                 f"of {self.device}",

@@ -5,7 +5,6 @@ It fits every codec, so it is the engine of ``over/1`` where there is no graphic
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_schemas.splats import NORMALISED, NORMALISED_EPSILON, OVER, layout_of
-from encoders.autograd.descent import descend, recipe_for
-from encoders.base import FitResult, FitSettings, FitStoppedError, images_for_processor
-from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y, to_splats
+from data_schemas.splats import NORMALISED, NORMALISED_EPSILON, OVER
+from encoders.autograd.descent import descend, fit_batches, recipe_for
+from encoders.base import FitResult, FitSettings, images_for_processor
+from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
 from encoders.recipe import Recipe
 from encoders.render import composite
 
@@ -115,23 +114,15 @@ class ReferenceEncoder:
         Raises:
             FitStoppedError: ``should_stop`` answered True.
         """
-        count, height, width, channels = images.shape
-        before = time.process_time()
-        codec = self.settings.codec
-        splats = np.zeros((count, self.settings.gaussians, layout_of(codec, channels).width), np.float32)
-        steps = np.zeros(count, np.int32)
+        _, height, width, _ = images.shape
         size = max(1, _NUMBERS_PER_BATCH // (self.settings.gaussians * height * width))
-        for first in range(0, count, size):
-            rows = slice(first, first + size)
-            try:
-                frames, steps[rows] = descend(
-                    images[rows], self.settings, self._recipe, self._render(height, width), self._device, should_stop
-                )
-            except InterruptedError:
-                result = FitResult(splats=splats, steps=steps, core_seconds=time.process_time() - before)
-                raise FitStoppedError(result, np.arange(count) < first) from None
-            splats[rows] = to_splats(frames, height, width, alpha=codec == OVER)
-        return FitResult(splats=splats, steps=steps, core_seconds=time.process_time() - before)
+        render = self._render(height, width)
+        return fit_batches(
+            images,
+            self.settings,
+            lambda: size,
+            lambda batch: descend(batch, self.settings, self._recipe, render, self._device, should_stop),
+        )
 
     def _render(self, height: int, width: int) -> Callable[[Tensor], Tensor]:
         if self.settings.codec == OVER:

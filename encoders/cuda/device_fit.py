@@ -21,6 +21,16 @@ from encoders.recipe import Recipe
 REGISTERS = 128
 """Registers of a thread, so that 16 warps fit a multiprocessor; compiled without a spill from sm_90 on."""
 
+WARP = 32
+
+_FORWARD_COST = {8: 7.3, 4: 8.2}
+"""Instructions per pixel and Gaussian of the forward pass by the length of a lane's strip (sm_90, three channels)."""
+
+_BACKWARD_COST = {16: 15.1, 8: 15.4, 4: 16.2}
+_BACKWARD_ROW = 31.0
+"""Instructions per pixel and Gaussian of the backward pass by the length of a run, and per row. Runs of 32 take one
+instruction less, but stage the residual in shared memory behind a barrier, and spill in the normalised codec."""
+
 
 def interpreting() -> bool:
     """Whether Triton interprets its kernels on the processor (``TRITON_INTERPRET=1``) instead of compiling them."""
@@ -117,17 +127,6 @@ class DeviceFit(ABC):
             starts: float32 [image, gaussian, 5 + channel] on the device.
             rates: float32 [step, 3] on the device: ``Recipe.schedule``.
         """
-
-
-WARP = 32
-
-_FORWARD_COST = {8: 7.3, 4: 8.2}
-"""Instructions per pixel and Gaussian of the forward pass by the length of a lane's strip (sm_90, three channels)."""
-
-_BACKWARD_COST = {16: 15.1, 8: 15.4, 4: 16.2}
-_BACKWARD_ROW = 31.0
-"""Instructions per pixel and Gaussian of the backward pass by the length of a run, and per row. Runs of 32 take one
-instruction less, but stage the residual in shared memory behind a barrier, and spill in the normalised codec."""
 
 
 def padded(number: int, multiple: int) -> int:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data_schemas.errors import JobError
 from data_schemas.splats import ADDITIVE, NORMALISED
-from encoders.base import FitResult, FitSettings
+from encoders.base import FitResult, FitSettings, FitStoppedError
 from encoders.cuda.available import require_cuda, use_cache_folder
 from encoders.frame import COLOUR
 from encoders.recipe import Recipe
@@ -45,7 +45,6 @@ class CudaEncoder:
         recipe: constants of the optimiser; None takes the defaults.
         device: a torch device; ``cpu`` only while Triton interprets its kernels (for tests).
         batch: images of a launch at most; ``auto`` fits the free memory. The result does not depend on it.
-        banded: sum every group of 32 Gaussians over the rows that it reaches only (``BAND_CUT`` standard deviations).
 
     Raises:
         JobError: another codec, no CUDA device, no Triton, or a batch below 1.
@@ -61,7 +60,6 @@ class CudaEncoder:
         recipe: Recipe | None = None,
         device: str = "cuda",
         batch: int | Literal["auto"] = "auto",
-        banded: bool = False,
     ) -> None:
         if settings.codec not in (ADDITIVE, NORMALISED):
             raise JobError(f"Engine 'cuda' for codec {settings.codec}", allowed=f"{ADDITIVE}, {NORMALISED}")
@@ -76,7 +74,6 @@ class CudaEncoder:
         self.settings = settings
         self.workers = max(1, workers or 4)
         self.batch: int | Literal["auto"] = batch
-        self.banded = banded
         self._recipe = recipe or Recipe()
         self._device = torch.device(device)
         if device == "cpu":
@@ -104,10 +101,10 @@ class CudaEncoder:
 
     def recipe(self) -> dict[str, Any]:
         """Every constant of the optimiser."""
-        from encoders.cuda.fused_batch import BAND_CUT
         from encoders.cuda.tiled_batch import TILE_CUT
 
-        return {**self._recipe.as_dict(), "band_cut": BAND_CUT if self.banded else None, "tile_cut": TILE_CUT}
+        # Stores hold "band_cut", and go on with this very recipe only.
+        return {**self._recipe.as_dict(), "band_cut": None, "tile_cut": TILE_CUT}
 
     def images_per_call(self, height: int, width: int, channels: int) -> int:
         """How many images ``fit`` is best given at once: two slabs, so that one is prepared while the other is fitted.
@@ -127,12 +124,12 @@ class CudaEncoder:
             should_stop: polled between launches and while one runs.
 
         Raises:
-            InterruptedError: ``should_stop`` answered True.
+            FitStoppedError: ``should_stop`` answered True; slabs that are done are kept.
             JobError: not even one image fits the device's memory.
         """
         count, height, width, channels = images.shape
         fit = self._device_fit(height, width, channels)
-        splats = np.empty((count, self.settings.gaussians, COLOUR + channels), np.float32)
+        splats = np.zeros((count, self.settings.gaussians, COLOUR + channels), np.float32)
         steps = np.zeros(count, np.int32)
         if count == 0:
             return FitResult(splats=splats, steps=steps, core_seconds=0.0)
@@ -149,16 +146,19 @@ class CudaEncoder:
             should_stop=should_stop,
         )
         with ThreadPoolExecutor(self.workers) as pool:
-            work.run(pool, self._slab_size(fit))
+            try:
+                work.run(pool, self._slab_size(fit))
+            except InterruptedError:
+                result = FitResult(splats=splats, steps=steps, core_seconds=work.core_seconds)
+                raise FitStoppedError(result, work.finished) from None
         return FitResult(splats=splats, steps=steps, core_seconds=work.core_seconds)
 
     def _device_fit(self, height: int, width: int, channels: int) -> DeviceFit:
         from encoders.cuda.slabs import device_fit
 
-        return device_fit(self.settings, self._recipe, height, width, channels, banded=self.banded)
+        return device_fit(self.settings, self._recipe, height, width, channels)
 
     def _slab_size(self, fit: DeviceFit) -> int:
-
         from encoders.cuda.slabs import LAUNCH_SECONDS, slab_size
 
         free = self.free_bytes

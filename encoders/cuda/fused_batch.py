@@ -23,9 +23,6 @@ from encoders.cuda.fused_fit import fit_images, record_size
 from encoders.frame import COLOUR, X
 from encoders.recipe import Recipe
 
-BAND_CUT = 4.5
-"""Half-height of the rows that a band holds in standard deviations: what lies beyond is 109 dB down."""
-
 AWAY = -1e4
 """Where the Gaussians lie that only fill a group: no pixel receives anything of them."""
 
@@ -36,11 +33,9 @@ class FusedFit(DeviceFit):
 
     Attributes:
         tiles: division among lanes.
-        banded: whether groups of Gaussians are summed over the rows that they reach only.
     """
 
     tiles: Tiles
-    banded: bool
 
     @staticmethod
     def of(
@@ -51,12 +46,11 @@ class FusedFit(DeviceFit):
         channels: int,
         *,
         tiles: Tiles | None = None,
-        banded: bool = False,
     ) -> FusedFit:
         """With the tiles that suit the size, and, under the interpreter, the interpreter."""
         if tiles is None:
             tiles = interpreted_tiles(height, width, settings.gaussians) if interpreting() else tiles_for(height, width)
-        return FusedFit(settings, recipe, height, width, channels, tiles, banded)
+        return FusedFit(settings, recipe, height, width, channels, tiles)
 
     @property
     def stride(self) -> int:
@@ -71,7 +65,7 @@ class FusedFit(DeviceFit):
     @property
     def record(self) -> int:
         """Float32 numbers that an image takes on the device beside its pixels."""
-        return record_size(self.channels, self.normalised, self.room, self.height, self.stride, self.tiles.group)
+        return record_size(self.channels, self.normalised, self.room, self.height, self.stride)
 
     @property
     def bytes_per_image(self) -> int:
@@ -100,7 +94,6 @@ class FusedFit(DeviceFit):
             "NORMALISED": self.normalised,
             "BOUNDED": self.settings.colours == "bounded",
             "RESEEDS": self.reseeds,
-            "BANDED": self.banded,
             "COUNT": self.settings.gaussians,
             "ROOM": self.room,
             "HEIGHT": self.height,
@@ -163,7 +156,6 @@ class FusedBatch:
             int(recipe.reseed_until * settings.steps),
             fit.enough,
             NORMALISED_EPSILON,
-            BAND_CUT,
             recipe.beta1,
             recipe.beta2,
             recipe.epsilon,

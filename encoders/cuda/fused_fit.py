@@ -15,10 +15,7 @@ import triton.language as tl
 
 from encoders.cuda.moves import adam, reseed
 from encoders.cuda.sums import (
-    BANDS,
     DERIVED,
-    FIRST_ROW,
-    LAST_ROW,
     SLANT_0,
     UPRIGHT_0,
     derive,
@@ -29,12 +26,11 @@ from encoders.frame import COLOUR
 
 _COLOUR = tl.constexpr(COLOUR)
 _DERIVED = tl.constexpr(DERIVED)
-_BANDS = tl.constexpr(BANDS)
 
 
-def record_size(channels: int, normalised: bool, room: int, height: int, stride: int, group: int) -> int:
+def record_size(channels: int, normalised: bool, room: int, height: int, stride: int) -> int:
     """Numbers of one image's record in ``fit_images``, a multiple of 32."""
-    tables = 4 * (COLOUR + channels) * room + DERIVED * room + BANDS * (room // group)
+    tables = 4 * (COLOUR + channels) * room + DERIVED * room
     planes = (channels + normalised + 1) * height * stride
     return -(-tables // 32) * 32 + -(-planes // 32) * 32
 
@@ -54,7 +50,6 @@ def fit_images(
     reseed_until,
     enough,
     epsilon,
-    cut,
     keep1,
     keep2,
     tiny,
@@ -67,7 +62,6 @@ def fit_images(
     NORMALISED: tl.constexpr,
     BOUNDED: tl.constexpr,
     RESEEDS: tl.constexpr,
-    BANDED: tl.constexpr,
     COUNT: tl.constexpr,
     ROOM: tl.constexpr,
     HEIGHT: tl.constexpr,
@@ -97,7 +91,6 @@ def fit_images(
         reseed_until: and not after this step.
         enough: stop an image at this half sum of squares.
         epsilon: floor of the weight sum (normalised only).
-        cut: half-height of the summed band in standard deviations (banded only).
         keep1: Adam's decay of the mean.
         keep2: Adam's decay of the mean square.
         tiny: floor of Adam's denominator.
@@ -110,7 +103,6 @@ def fit_images(
         NORMALISED: whether sums are divided by the summed weights.
         BOUNDED: whether colours are held in [0, 1].
         RESEEDS: whether dark Gaussians are moved.
-        BANDED: whether groups of Gaussians are summed over the rows that they reach only.
         COUNT: K.
         ROOM: K rounded up to a multiple of ``GROUP``.
         HEIGHT: rows.
@@ -124,38 +116,34 @@ def fit_images(
     """
     size: tl.constexpr = HEIGHT * STRIDE
     table: tl.constexpr = (_COLOUR + CHANNELS) * ROOM
-    tables: tl.constexpr = 4 * table + _DERIVED * ROOM + _BANDS * (ROOM // GROUP)
+    tables: tl.constexpr = 4 * table + _DERIVED * ROOM
     scratch: tl.constexpr = (tables + 31) // 32 * 32
     record: tl.constexpr = scratch + ((CHANNELS + NORMALISED + 1) * size + 31) // 32 * 32
     image = tl.program_id(0).to(tl.int64)
     target += image * CHANNELS * size
     theta = records + image * record
     best, first, second, derived = theta + table, theta + 2 * table, theta + 3 * table, theta + 4 * table
-    bands = derived + _DERIVED * ROOM
     planes = theta + scratch
     needed = planes + (CHANNELS + NORMALISED) * size
     step = tl.load(taken + image)
     lowest = tl.load(least + image)
     active = tl.load(running + image)
     while (active > 0) & (step < until):
-        derive(theta, derived, bands, cut, COUNT, ROOM, HEIGHT, GROUP, BANDED)
+        derive(theta, derived, ROOM, GROUP)
         tl.debug_barrier()
         error = forward(
             target,
             theta,
             derived,
-            bands,
             planes,
             epsilon,
             CHANNELS,
             NORMALISED,
-            BANDED,
             COUNT,
             ROOM,
             HEIGHT,
             WIDTH,
             STRIDE,
-            GROUP,
             TOGETHER,
             STRIP,
             STRIPS,
@@ -168,10 +156,6 @@ def fit_images(
         active = ((step < steps) & (error > enough)).to(tl.int32)
         if active > 0:
             for start in range(0, ROOM, GROUP):
-                first_row, last_row = 0, HEIGHT
-                if BANDED:
-                    first_row = tl.load(bands + FIRST_ROW * (ROOM // GROUP) + start // GROUP).to(tl.int32)
-                    last_row = tl.load(bands + LAST_ROW * (ROOM // GROUP) + start // GROUP).to(tl.int32) + 1
                 sum_u, sum_v, sum_uu, sum_uv, sum_vv, sum_red, sum_green, sum_blue = gather(
                     theta,
                     derived,
@@ -179,8 +163,8 @@ def fit_images(
                     start,
                     tl.load(derived + SLANT_0 * ROOM + start + tl.arange(0, GROUP)),
                     tl.load(derived + UPRIGHT_0 * ROOM + start + tl.arange(0, GROUP)),
-                    first_row,
-                    last_row,
+                    0,
+                    HEIGHT,
                     STRIDE,
                     CHANNELS,
                     NORMALISED,

@@ -23,6 +23,8 @@ _X, _Y, _LOG_A, _B, _LOG_C, _COLOUR = (tl.constexpr(row) for row in (X, Y, LOG_A
 _DARK = tl.constexpr(DARK)
 _RESEEDED_LOG = tl.constexpr(-math.log(RESEEDED_SIGMA))
 
+_DERIVED, _SUMS = tl.constexpr(DERIVED), tl.constexpr(SUMS)
+
 
 @triton.jit
 def _direction(first, second, at, gradient, keep1, keep2, tiny):
@@ -219,9 +221,6 @@ def reseed(
                 tl.store(needed + row * STRIDE + column, tl.zeros([16], tl.float32), mask=inside)
                 tl.debug_barrier()
     tl.debug_barrier()
-
-
-_DERIVED, _SUMS = tl.constexpr(DERIVED), tl.constexpr(SUMS)
 
 
 @triton.jit(do_not_specialize=["steps", "tail"])

@@ -30,11 +30,19 @@ from encoders.frame import to_splats
 from encoders.recipe import Recipe
 from encoders.start.begin import begin
 
+logger = logging.getLogger("splatspace.encode")
+
+
 FUSED_PIXELS, FUSED_GAUSSIANS = 128 * 128, 2048
 """Up to here an image is fitted by one program; larger ones are shared out over many."""
 
 MOST_IMAGES = 65_535
 """Of a launch: images are numbered along an axis of the grid that holds no more."""
+
+LAUNCH_SECONDS = 1.0
+"""How long a launch should take: between launches, a fit can be stopped."""
+
+_IMAGES_PER_CALL = 16
 
 
 def is_fused(settings: FitSettings, height: int, width: int) -> bool:
@@ -42,12 +50,10 @@ def is_fused(settings: FitSettings, height: int, width: int) -> bool:
     return height * width <= FUSED_PIXELS and settings.gaussians <= FUSED_GAUSSIANS
 
 
-def device_fit(
-    settings: FitSettings, recipe: Recipe, height: int, width: int, channels: int, *, banded: bool = False
-) -> DeviceFit:
+def device_fit(settings: FitSettings, recipe: Recipe, height: int, width: int, channels: int) -> DeviceFit:
     """The fit for images of one shape: fused where an image is small, else tiled; by shape and settings alone."""
     if is_fused(settings, height, width):
-        return FusedFit.of(settings, recipe, height, width, channels, banded=banded)
+        return FusedFit.of(settings, recipe, height, width, channels)
     return TiledFit(settings, recipe, height, width, channels)
 
 
@@ -87,12 +93,9 @@ def schedule_on(device: torch.device, recipe: Recipe, settings: FitSettings) -> 
     return torch.from_numpy(rates).to(device)
 
 
-logger = logging.getLogger("splatspace.encode")
-
-LAUNCH_SECONDS = 1.0
-"""How long a launch should take: between launches, a fit can be stopped."""
-
-_IMAGES_PER_CALL = 16
+def is_idle(stream: torch.cuda.Stream | None) -> bool:
+    """Whether a stream has done what it was given; without one nothing is ever under way."""
+    return stream is None or stream.query()
 
 
 @dataclass
@@ -121,6 +124,7 @@ class Slabs:
 
     Attributes:
         core_seconds: processor time so far.
+        finished: bool [image], whether its result is in ``splats`` and ``steps``.
     """
 
     def __init__(
@@ -141,6 +145,8 @@ class Slabs:
         self.too_large = too_large
         self.should_stop = should_stop
         self.core_seconds = 0.0
+        self.finished = np.zeros(len(images), np.bool_)
+        self._waiting: Slab | None = None
         self.rates = schedule_on(self.device, fit.recipe, fit.settings)
         on_card = self.device.type == "cuda"
         self.starts_on_processor = not (on_card and starts_on_device(fit.settings))
@@ -151,10 +157,24 @@ class Slabs:
                 stream.wait_stream(torch.cuda.current_stream(self.device))
 
     def run(self, pool: ThreadPoolExecutor, size: int) -> None:
-        """Every slab, at most two of them on the device; a slab that memory refuses is tried again in halves."""
+        """Every slab, at most two of them on the device; a slab that memory refuses is tried again in halves.
+
+        Raises:
+            InterruptedError: ``should_stop`` answered True; ``finished`` says of which images there is a result.
+        """
         before = time.thread_time()
+        try:
+            self._fit_all(pool, size)
+        except InterruptedError:
+            # What the device has done by now costs nothing but its way back.
+            if self._waiting is not None and is_idle(self._waiting.stream):
+                self._finish_waiting(pool)
+            raise
+        finally:
+            self.core_seconds += time.thread_time() - before
+
+    def _fit_all(self, pool: ThreadPoolExecutor, size: int) -> None:
         first, turn = 0, 0
-        waiting: Slab | None = None
         while first < len(self.images):
             rows = slice(first, min(first + size, len(self.images)))
             starts = self._starts(rows, pool) if self.starts_on_processor else None
@@ -162,23 +182,18 @@ class Slabs:
             slab = self._launch_if_it_fits(rows, starts, self.streams[turn % len(self.streams)])
             if slab is None:
                 # Out of the handler of the error, which holds on to the tensors of the failed attempt.
-                if waiting is None and size == 1:
+                if self._waiting is None and size == 1:
                     raise self.too_large()
-                if waiting is not None:
-                    self._finish(waiting, pool)
-                    waiting = None
+                self._finish_waiting(pool)
                 size = max(1, size // 2)
                 logger.warning("The graphics card ran out of memory: going on with %d images a launch", size)
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
-            if waiting is not None:
-                self._finish(waiting, pool)
-            waiting = slab
+            self._finish_waiting(pool)
+            self._waiting = slab
             first, turn = rows.stop, turn + 1
-        if waiting is not None:
-            self._finish(waiting, pool)
-        self.core_seconds += time.thread_time() - before
+        self._finish_waiting(pool)
 
     def _stop(self) -> None:
         if self.should_stop is not None and self.should_stop():
@@ -244,12 +259,15 @@ class Slabs:
 
     def _wait(self, stream: torch.cuda.Stream | None) -> None:
         """Until a stream has done what it was given; looks at ``should_stop`` meanwhile."""
-        while stream is not None and not stream.query():
+        while not is_idle(stream):
             self._stop()
             time.sleep(0.002)
 
-    def _finish(self, slab: Slab, pool: ThreadPoolExecutor) -> None:
-        """Waits for a slab and puts its result in its rows."""
+    def _finish_waiting(self, pool: ThreadPoolExecutor) -> None:
+        """Waits for the slab that was launched last, if there is one, and puts its result in its rows."""
+        slab = self._waiting
+        if slab is None:
+            return
         self._wait(slab.stream)
         frames, first = slab.best.numpy(), slab.rows.start
         self.steps[slab.rows] = slab.taken.numpy()
@@ -263,3 +281,5 @@ class Slabs:
             return time.thread_time() - before
 
         self.core_seconds += sum(pool.map(part, range(0, len(frames), _IMAGES_PER_CALL)))
+        self.finished[slab.rows] = True
+        self._waiting = None

@@ -26,6 +26,13 @@ import triton.language as tl
 
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
 
+SCALE = tl.constexpr(math.sqrt(0.5 * math.log2(math.e)))
+_X, _Y, _LOG_A, _B, _LOG_C, _COLOUR = (tl.constexpr(row) for row in (X, Y, LOG_A, B, LOG_C, COLOUR))
+
+SLANT_X, SLANT_Y, SLANT_0, UPRIGHT, UPRIGHT_0 = (tl.constexpr(row) for row in range(5))
+"""Rows of the table of derived factors: U = SLANT_X px + SLANT_Y py + SLANT_0, V = UPRIGHT py + UPRIGHT_0."""
+DERIVED = 5
+
 
 @triton.jit
 def add_weighted(
@@ -105,31 +112,14 @@ def write_residual(
     return total
 
 
-SCALE = tl.constexpr(math.sqrt(0.5 * math.log2(math.e)))
-_X, _Y, _LOG_A, _B, _LOG_C, _COLOUR = (tl.constexpr(row) for row in (X, Y, LOG_A, B, LOG_C, COLOUR))
-
-SLANT_X, SLANT_Y, SLANT_0, UPRIGHT, UPRIGHT_0 = (tl.constexpr(row) for row in range(5))
-"""Rows of the table of derived factors: U = SLANT_X px + SLANT_Y py + SLANT_0, V = UPRIGHT py + UPRIGHT_0."""
-DERIVED = 5
-
-FIRST_ROW, LAST_ROW = (tl.constexpr(row) for row in range(2))
-"""Rows of the table of bands [2, ROOM / GROUP]: first and last row of the canvas that a group of Gaussians reaches."""
-BANDS = 2
-
-
 @triton.jit
 def derive(
     theta,
     derived,
-    bands,
-    cut,
-    COUNT: tl.constexpr,
     ROOM: tl.constexpr,
-    HEIGHT: tl.constexpr,
     GROUP: tl.constexpr,
-    BANDED: tl.constexpr,
 ):
-    """Factors of the exponents of all Gaussians, and the rows that each group of Gaussians reaches."""
+    """Factors of the exponents of all Gaussians."""
     for start in range(0, ROOM, GROUP):
         n = start + tl.arange(0, GROUP)
         x, y = tl.load(theta + _X * ROOM + n), tl.load(theta + _Y * ROOM + n)
@@ -141,16 +131,6 @@ def derive(
         tl.store(derived + SLANT_0 * ROOM + n, -(along * x + across * y))
         tl.store(derived + UPRIGHT * ROOM + n, upright)
         tl.store(derived + UPRIGHT_0 * ROOM + n, -(upright * y))
-        if BANDED:
-            reach = cut * SCALE / upright
-            here = n < COUNT
-            top = tl.min(tl.where(here, y - reach, 1e9), axis=0)
-            bottom = tl.max(tl.where(here, y + reach, -1e9), axis=0)
-            # Clipped as floats first; a group beyond the canvas gets an empty band.
-            top = tl.minimum(tl.maximum(tl.floor(top), 0.0), HEIGHT * 1.0)
-            bottom = tl.minimum(tl.maximum(tl.ceil(bottom), 0.0), HEIGHT * 1.0) - 1.0
-            tl.store(bands + FIRST_ROW * (ROOM // GROUP) + start // GROUP, top)
-            tl.store(bands + LAST_ROW * (ROOM // GROUP) + start // GROUP, bottom)
 
 
 @triton.jit
@@ -187,18 +167,15 @@ def forward(
     target,
     theta,
     derived,
-    bands,
     planes,
     epsilon,
     CHANNELS: tl.constexpr,
     NORMALISED: tl.constexpr,
-    BANDED: tl.constexpr,
     COUNT: tl.constexpr,
     ROOM: tl.constexpr,
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
     STRIDE: tl.constexpr,
-    GROUP: tl.constexpr,
     TOGETHER: tl.constexpr,
     STRIP: tl.constexpr,
     STRIPS: tl.constexpr,
@@ -223,35 +200,10 @@ def forward(
         px = first.to(tl.float32)[None, None, :]
         red = tl.zeros([STRIP, STRIPS], tl.float32)
         green, blue, mass = red, red, red
-        if BANDED:
-            top = block // strips_per_row * 1.0
-            bottom = (block + STRIPS - 1) // strips_per_row * 1.0
-            for group in range(0, ROOM // GROUP):
-                reaches = tl.load(bands + FIRST_ROW * (ROOM // GROUP) + group) <= bottom
-                reaches &= tl.load(bands + LAST_ROW * (ROOM // GROUP) + group) >= top
-                if reaches:
-                    for start in range(group * GROUP, group * GROUP + GROUP, TOGETHER):
-                        red, green, blue, mass = _add_gaussians(
-                            theta,
-                            derived,
-                            start,
-                            px,
-                            py,
-                            red,
-                            green,
-                            blue,
-                            mass,
-                            CHANNELS,
-                            NORMALISED,
-                            ROOM,
-                            TOGETHER,
-                            STRIP,
-                        )
-        else:
-            for start in range(0, COUNT, TOGETHER):
-                red, green, blue, mass = _add_gaussians(
-                    theta, derived, start, px, py, red, green, blue, mass, CHANNELS, NORMALISED, ROOM, TOGETHER, STRIP
-                )
+        for start in range(0, COUNT, TOGETHER):
+            red, green, blue, mass = _add_gaussians(
+                theta, derived, start, px, py, red, green, blue, mass, CHANNELS, NORMALISED, ROOM, TOGETHER, STRIP
+            )
         column = first[None, :] + tl.arange(0, STRIP)[:, None]
         at = row[None, :] * STRIDE + column
         inside = column < WIDTH

@@ -26,6 +26,10 @@ from data_schemas.splats import ADDITIVE
 from encoders.base import FitSettings
 from encoders.frame import COLOUR
 
+__all__ = ["StartRecipe", "Starts", "anchors", "begin"]
+
+_Tables = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
 
 def anchors(gaussians: int, height: int, width: int) -> NDArray[np.float32]:
     """K points in rows of nearly equal length, evenly spaced: exactly K, without random numbers.
@@ -48,9 +52,6 @@ def anchors(gaussians: int, height: int, width: int) -> NDArray[np.float32]:
         y = (2 * row + 1) / rows - 1
         points += [((2 * column + 1) / count - 1, y) for column in range(count)]
     return np.array(points, np.float32)
-
-
-__all__ = ["StartRecipe", "Starts", "anchors", "begin"]
 
 
 class Starts(Protocol):
@@ -99,9 +100,6 @@ def transport_levels(epsilons: tuple[float, ...], gaussians: int) -> tuple[float
     while levels[-1] > 3 * 4 / gaussians:
         levels.append(levels[-1] / 3)
     return tuple(levels)
-
-
-_Tables = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 
 @lru_cache(maxsize=8)

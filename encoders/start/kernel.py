@@ -14,6 +14,8 @@ _GREATEST_SPREAD = np.float32(1e28)
 BLOCK = 4 * LANES
 """Tables are padded to four vectors, which are summed side by side: enough to hide the latency of an addition."""
 
+GRID, TRANSPORT, ADAPTIVE = range(3)
+
 
 @compiled
 def saliency(image, ink, edge, floor, density):
@@ -320,9 +322,6 @@ def local_colours(image, positions, result):
                     result[n, channel] += wy * wx * np.float32(image[row, column, channel])
         for channel in range(channels):
             result[n, channel] *= np.float32(1.0 / (9 * 255))
-
-
-GRID, TRANSPORT, ADAPTIVE = range(3)
 
 
 @compiled

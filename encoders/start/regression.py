@@ -31,6 +31,15 @@ from encoders.frame import COLOUR
 from encoders.start.begin import StartRecipe, begin
 from encoders.vector import LANES, fused, load, splat, store, total
 
+FOLDS = 5
+MOST_SIDE = 32
+"""Pixels a side that the network looks at; larger images are reduced by box means."""
+
+SHARE = 0.5
+"""How far starts are moved from the usual ones to what is foretold."""
+
+_ARRAYS = ("landmarks", "weights", "offsets", "scale", "shape", "frame")
+
 
 @compiled
 def predict_rows(pixels, landmarks, squares, scale, weights, offsets, folds, numbers, features, result):
@@ -73,16 +82,6 @@ def predict_rows(pixels, landmarks, squares, scale, weights, offsets, folds, num
             for n in range(0, numbers, LANES):
                 at = image * numbers + n
                 store(result, at, fused(basis, load(weights, row + n), load(result, at)))
-
-
-FOLDS = 5
-MOST_SIDE = 32
-"""Pixels a side that the network looks at; larger images are reduced by box means."""
-
-SHARE = 0.5
-"""How far starts are moved from the usual ones to what is foretold."""
-
-_ARRAYS = ("landmarks", "weights", "offsets", "scale", "shape", "frame")
 
 
 def fold_of(pixels: NDArray[np.uint8]) -> int:

@@ -20,6 +20,8 @@ from pipeline.train.cats_job import head_of
 from pipeline.train.log import loss_png, read_lines
 from pipeline.train.state import CARD_FILE, LOG_FILE, MODEL_FILE, SAMPLES_FOLDER
 
+_HEADER = ("images", "n", "FID", "KID", "precision", "recall", "coverage", "W2", "IS")
+
 
 def newest_samples(run: Path) -> Path | None:
     """The grid of samples of the latest step."""
@@ -131,9 +133,6 @@ def training_described(config: dict[str, Any]) -> str:
     """
     loss = "" if config["loss"] is None else f", loss {config['loss']:.4f}"
     return f"{config['model']} ({config['preset']}), step {config['step']:,} of {config['job']['steps']:,}{loss}"
-
-
-_HEADER = ("images", "n", "FID", "KID", "precision", "recall", "coverage", "W2", "IS")
 
 
 def score_rows(found: Evaluation) -> list[list[str]]:

@@ -29,10 +29,19 @@ from urllib.parse import urlsplit
 
 from data_schemas.errors import SplatSpaceError
 
+logger = logging.getLogger("splatspace.flows.server")
+
+
 HOST = "127.0.0.1"
 
 RECORD = "splatspace-server.json"
 """In Prefect's home folder: address of the server that was started there, for the commands of other terminals."""
+
+DEFAULT_PORT = 4200
+SECONDS_TO_START = 180.0
+SECONDS_TO_STOP = 10.0
+# Where the server is on this machine, no proxy may come between.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def stop_with_the_starter(pipe: int) -> None:
@@ -69,15 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     main()
-
-
-logger = logging.getLogger("splatspace.flows.server")
-
-DEFAULT_PORT = 4200
-SECONDS_TO_START = 180.0
-SECONDS_TO_STOP = 10.0
-# Where the server is on this machine, no proxy may come between.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ServerError(SplatSpaceError):

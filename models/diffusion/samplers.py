@@ -91,8 +91,7 @@ class _Run:
         keep: Tensor | None,
     ) -> None:
         self.objective, self.model, self.label = objective, model, label
-        self.guidance = guidance
-        self.start = start
+        self.guidance, self.start = guidance, start
         self.known, self.keep = known, keep
         self.conditioned = keep is not None and keep.ndim == 3 and objective.group_times
         self.mask = None if keep is None else self._over_features(keep)
@@ -119,8 +118,7 @@ class _Run:
         time = torch.full((noisy.shape[0],), at.time, device=noisy.device)
         if self.conditioned and self.keep is not None:
             time = torch.where(self.keep, 1.0, time[:, None, None])
-        guidance = self.guidance
-        prediction = self.objective.predict(self.model, noisy, time, self.label, guidance)
+        prediction = self.objective.predict(self.model, noisy, time, self.label, self.guidance)
         if self.mask is None or self.known is None:
             return prediction
         return Prediction(

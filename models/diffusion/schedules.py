@@ -25,6 +25,9 @@ SCHEDULES: tuple[ScheduleName, ...] = get_args(ScheduleName)
 LARGEST_BETA = 0.999
 """Cap of one diffusion step: the last of the cosine schedule would otherwise divide by zero."""
 
+LINEAR_BETAS = (1e-4, 0.02)
+"""Of the linear schedule, at step 0 and at step T."""
+
 
 class Path(Protocol):
     """From noise to data."""
@@ -66,14 +69,12 @@ class StraightPath:
         return [self.begin + (1 - self.begin) * step / steps for step in range(steps)] + [1.0]
 
 
-def alpha_bars(name: ScheduleName, steps: int, *, first: float = 1e-4, last: float = 0.02) -> Tensor:
+def alpha_bars(name: ScheduleName, steps: int) -> Tensor:
     """alpha-bar of the steps 0 to T: the share of variance that is signal.
 
     Args:
-        name: ``linear`` (betas from ``first`` to ``last``) or ``cosine``.
+        name: ``linear`` (betas from ``LINEAR_BETAS[0]`` to ``LINEAR_BETAS[1]``) or ``cosine``.
         steps: T.
-        first: beta of step 0 of the linear schedule.
-        last: beta of step T of the linear schedule.
 
     Returns:
         float64 [T + 1]; step 0 is clean data, exactly 1.
@@ -85,6 +86,7 @@ def alpha_bars(name: ScheduleName, steps: int, *, first: float = 1e-4, last: flo
         raise JobError(f"Schedule {name!r} of {steps} steps", allowed=f"{', '.join(SCHEDULES)}; 1 step or more")
     step = torch.arange(steps + 1, dtype=torch.float64) / steps
     if name == "linear":
+        first, last = LINEAR_BETAS
         betas = first + (last - first) * step
         betas[0] = 0
         return torch.cumprod(1 - betas, dim=0)

@@ -133,13 +133,6 @@ class SplatRepresentation(nn.Module):
         """Group of each feature: five of geometry, the rest of colour."""
         return (GEOMETRY,) * 5 + (COLOUR,) * (self.features - 5)
 
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of the features in order."""
-        covariance = tuple(f"{self.covariance}_{number}" for number in range(3))
-        colours = self.layout.names[self.layout.colour_slice]
-        return ("x", "y", *covariance, *colours, *(("alpha_logit",) if self.layout.has_alpha else ()))
-
     def fit(self, chunks: Iterable[Tensor | NDArray[Any]]) -> SplatRepresentation:
         """Takes the statistics from stored splats, chunk by chunk, in bounded memory.
 

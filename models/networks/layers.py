@@ -165,15 +165,16 @@ class ConditionEmbedding(nn.Module):
         width: length of the vector.
         groups: times per token.
         classes: labels; one more entry of the table means "no label".
-        frequency_width: numbers that one time becomes first.
     """
 
-    def __init__(self, width: int, groups: int, classes: int, frequency_width: int = 128) -> None:
+    FREQUENCY_WIDTH = 128
+    """Numbers that one time becomes first."""
+
+    def __init__(self, width: int, groups: int, classes: int) -> None:
         super().__init__()
         self.groups = groups
         self.classes = classes
-        self.frequency_width = frequency_width
-        self.enter = nn.Linear(groups * frequency_width, width, bias=False)
+        self.enter = nn.Linear(groups * self.FREQUENCY_WIDTH, width, bias=False)
         self.leave = nn.Linear(width, width, bias=False)
         self.table = nn.Embedding(classes + 1, width)
         nn.init.normal_(self.table.weight, std=LABEL_SPREAD)
@@ -190,7 +191,7 @@ class ConditionEmbedding(nn.Module):
         Returns:
             [batch, 1, width] or [batch, token, width].
         """
-        features = time_features(time, self.frequency_width)
+        features = time_features(time, self.FREQUENCY_WIDTH)
         features = features.repeat(1, self.groups)[:, None, :] if time.ndim == 1 else features.mean(dim=2).flatten(2)
         embedded = self.leave(functional.silu(self.enter(features.to(self.enter.weight.dtype))))
         if label is None:

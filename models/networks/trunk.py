@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from models.networks.layers import Attention, Modulation, RMSNorm, SwiGLU, modulate
 
+MOST_TOKENS = 50
+"""By default so many Gaussians share a token that about this many tokens remain."""
+
 
 @dataclass(frozen=True)
 class TrunkSize:
@@ -131,10 +134,6 @@ class Trunk(nn.Module):
             tokens = block(tokens, modulation, mask)
         shift, scale = self.last_modulation(condition).chunk(2, dim=-1)
         return self.leave(modulate(self.last_norm(tokens), shift, scale))
-
-
-MOST_TOKENS = 50
-"""By default so many Gaussians share a token that about this many tokens remain."""
 
 
 def default_pack(gaussians: int) -> int:

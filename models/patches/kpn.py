@@ -31,6 +31,15 @@ SHARPEST = 4.0
 
 _EPSILON = 1e-6
 
+FEATURES = 32
+"""Numbers of each pixel of each level; as published, three of them are not used."""
+
+DRIFT_CHANNELS = 16
+DRIFT_LEVELS = 3
+
+SMALLEST_DECODED = 32
+"""Fewest channels of the decoder."""
+
 
 def filtered(image: Tensor, numbers: Tensor) -> Tensor:
     """Every pixel becomes a weighted sum of the 5x5 pixels around it; beyond the edge is zero.
@@ -141,16 +150,6 @@ def pyramid(image: Tensor, levels: list[Tensor], *, published: bool) -> Tensor:
     return image
 
 
-FEATURES = 32
-"""Numbers of each pixel of each level; as published, three of them are not used."""
-
-DRIFT_CHANNELS = 16
-DRIFT_LEVELS = 3
-
-SMALLEST_DECODED = 32
-"""Fewest channels of the decoder."""
-
-
 @dataclass(frozen=True)
 class KpnConfig(PatchConfig):
     """Size of a patch model that predicts kernels; patches are a power of two, which the pyramid makes one pixel of."""
@@ -191,20 +190,19 @@ class DriftNet(nn.Module):
     Args:
         channels: colours.
         published: see above.
-        levels: halvings.
     """
 
     TIME_WIDTH = 32
 
-    def __init__(self, channels: int, *, published: bool, levels: int = DRIFT_LEVELS) -> None:
+    def __init__(self, channels: int, *, published: bool) -> None:
         super().__init__()
         timed = 0 if published else self.TIME_WIDTH
         self.published = published
-        enters = [channels] + [DRIFT_CHANNELS] * (levels - 1)
+        enters = [channels] + [DRIFT_CHANNELS] * (DRIFT_LEVELS - 1)
         self.down = nn.ModuleList(nn.Conv2d(enter, DRIFT_CHANNELS, 2, stride=2) for enter in enters)
-        self.down_refine = nn.ModuleList(Refinement(DRIFT_CHANNELS, timed) for _ in range(levels))
+        self.down_refine = nn.ModuleList(Refinement(DRIFT_CHANNELS, timed) for _ in range(DRIFT_LEVELS))
         self.up = nn.ModuleList(nn.ConvTranspose2d(DRIFT_CHANNELS, leave, 2, stride=2) for leave in reversed(enters))
-        self.up_refine = nn.ModuleList(Refinement(DRIFT_CHANNELS, timed) for _ in range(levels - 1))
+        self.up_refine = nn.ModuleList(Refinement(DRIFT_CHANNELS, timed) for _ in range(DRIFT_LEVELS - 1))
 
     def forward(self, noisy: Tensor, time: Tensor) -> Tensor:
         """[batch, channel, row, column] of any size -> the same shape."""

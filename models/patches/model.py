@@ -21,6 +21,24 @@ from models.patches.outer import OuterConfig
 from models.patches.splats import SplatHeadConfig
 from models.patches.trunk import PatchTrunk, PublishedPatchTrunk
 
+HeadName = Literal["kpn", "lut", "outer", "splats"]
+HEADS: tuple[HeadName, ...] = get_args(HeadName)
+
+RecipeName = Literal["published", "modern"]
+RECIPES: tuple[RecipeName, ...] = get_args(RecipeName)
+
+_PUBLISHED_SIZES = {
+    "tiny": TrunkSize(width=64, depth=2, heads=2),
+    "small": TrunkSize(width=256, depth=6, heads=4),
+    "medium": TrunkSize(width=384, depth=12, heads=6),
+    "full": TrunkSize(width=512, depth=16, heads=8),
+}
+_MODERN_SIZES = {
+    # Three matrices of 3/4 of the width, gated and brought back, cost about what two of the full width do.
+    name: replace(size, hidden=size.width * 3 // 4)
+    for name, size in _PUBLISHED_SIZES.items()
+}
+
 
 class PatchModel(Denoiser):
     """A trunk over patches with a head.
@@ -90,25 +108,6 @@ class PublishedPatchModel(PatchModel):
                 next_step="leave them out, or choose the recipe modern",
             )
         return PublishedPatchTrunk(self.grid, spec.channels, config.size)
-
-
-HeadName = Literal["kpn", "lut", "outer", "splats"]
-HEADS: tuple[HeadName, ...] = get_args(HeadName)
-
-RecipeName = Literal["published", "modern"]
-RECIPES: tuple[RecipeName, ...] = get_args(RecipeName)
-
-_PUBLISHED_SIZES = {
-    "tiny": TrunkSize(width=64, depth=2, heads=2),
-    "small": TrunkSize(width=256, depth=6, heads=4),
-    "medium": TrunkSize(width=384, depth=12, heads=6),
-    "full": TrunkSize(width=512, depth=16, heads=8),
-}
-_MODERN_SIZES = {
-    # Three matrices of 3/4 of the width, gated and brought back, cost about what two of the full width do.
-    name: replace(size, hidden=size.width * 3 // 4)
-    for name, size in _PUBLISHED_SIZES.items()
-}
 
 
 @dataclass(frozen=True)

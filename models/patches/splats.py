@@ -38,6 +38,20 @@ PUBLISHED_DEPTH = 64.0
 
 PUBLISHED_EPSILON = 1e-6
 
+Neighbourhood = Literal["patch", "3x3"]
+
+PUBLISHED_SHARPEST, SHARPEST = 4.0, 12.0
+"""Largest inverse width of a splat, per patch: 16 splats that share a patch fairly are a quarter of it wide."""
+
+DEEPEST = 8.0
+"""Largest depth: enough for a splat to hide others, and little enough for those to learn all the same.
+
+Fitted to photographs, splats of these two bounds come 3 dB nearer in 300 steps than with a depth of 16 and a sharpness
+of 4, and 7 dB nearer than with the published ones (benchmarks.cats.__main__).
+"""
+
+PIXELS_PER_SPLAT = 4
+
 
 class PatchSplats(NamedTuple):
     """Splats of a batch of images, float32.
@@ -201,21 +215,6 @@ def as_blobs(splats: PatchSplats) -> PatchSplats:
     """Splats of the same places, colours and depths that are all round and a quarter patch in radius."""
     round_ones = splats.precision.new_tensor([4.0, 0.0, 4.0]).expand_as(splats.precision)
     return splats._replace(precision=round_ones)
-
-
-Neighbourhood = Literal["patch", "3x3"]
-
-PUBLISHED_SHARPEST, SHARPEST = 4.0, 12.0
-"""Largest inverse width of a splat, per patch: 16 splats that share a patch fairly are a quarter of it wide."""
-
-DEEPEST = 8.0
-"""Largest depth: enough for a splat to hide others, and little enough for those to learn all the same.
-
-Fitted to photographs, splats of these two bounds come 3 dB nearer in 300 steps than with a depth of 16 and a sharpness
-of 4, and 7 dB nearer than with the published ones (benchmarks.cats.__main__).
-"""
-
-PIXELS_PER_SPLAT = 4
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,11 @@ PLACE_FREQUENCIES = 6
 LONGEST_WAVE = 100.0
 """Of rotations, in patches: grids are small, and slower waves would hardly turn over one."""
 
+LIFTED = 16
+"""Channels of a lifted pixel, and numbers of an embedded time."""
+
+PUBLISHED_LONGEST_WAVE = 10_000.0
+
 
 class RotaryNorm(RMSNorm):
     """Norms queries or keys, then turns pairs of their numbers by an angle that grows with row or column.
@@ -141,12 +146,6 @@ def _rotary_block(size: TrunkSize, grid: PatchGrid, others: int) -> Block:
     block.attention.query_norm = RotaryNorm(size.width // size.heads, grid, others)
     block.attention.key_norm = RotaryNorm(size.width // size.heads, grid, others)
     return block
-
-
-LIFTED = 16
-"""Channels of a lifted pixel, and numbers of an embedded time."""
-
-PUBLISHED_LONGEST_WAVE = 10_000.0
 
 
 def unscaled_time_features(time: Tensor) -> Tensor:

@@ -12,6 +12,9 @@ from data_schemas.records import RowBlock, RowState, StoreHeader, content_hash
 from data_schemas.splats import OVER
 from pipeline.sources.base import SourceImage
 
+SMALLEST_SIGMA = 2.0**-14
+"""Least sigma that is stored: the smallest normal float16, three thousandths of a pixel in a 100-pixel image."""
+
 
 @dataclass
 class BlockInput:
@@ -101,10 +104,6 @@ def why_unreadable(image: SourceImage, header: StoreHeader) -> str:
     if image.pixels.shape != expected or image.pixels.dtype != np.uint8:
         return f"{image.pixels.dtype} image of shape {image.pixels.shape}, uint8 of {expected} is needed"
     return ""
-
-
-SMALLEST_SIGMA = 2.0**-14
-"""Least sigma that is stored: the smallest normal float16, three thousandths of a pixel in a 100-pixel image."""
 
 
 def quantise(splats: NDArray[np.float32], header: StoreHeader) -> tuple[NDArray[Any], list[str]]:

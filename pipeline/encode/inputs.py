@@ -26,6 +26,9 @@ from pipeline.sources.download import Progress
 if TYPE_CHECKING:
     from encoders.start.regression import StartRegression
 
+logger = logging.getLogger("splatspace.engine")
+
+
 REFINED_RATE = 0.5
 """Steps of a second fit over those of the first: it begins near its end."""
 
@@ -131,9 +134,6 @@ def source_of(job: EncodeJob, *, downloading: Progress | None = None) -> ImageSo
         progress=downloading,
         background=job.background,
     )
-
-
-logger = logging.getLogger("splatspace.engine")
 
 
 def engine_for(job: EncodeJob, settings: FitSettings, images: int, shape: tuple[int, int, int]) -> EngineChoice:

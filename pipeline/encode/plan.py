@@ -29,6 +29,23 @@ from pipeline.encode.rows import NameIndex, RowMatch, match_rows
 from pipeline.sources.base import ImageSource
 from pipeline.sources.download import Progress
 
+logger = logging.getLogger("splatspace.encode")
+
+SMALL_SET, SMALL_BLOCK = 8192, 256
+LARGE_BLOCK = 1024
+HUGE_SET, HUGE_BLOCK = 1_000_000, 8192
+"""Small sets get small blocks, so that a stopped run loses less; huge sets large ones, since each is eleven files."""
+
+ROWS_PER_APPEND = 262_144
+"""Rows added to a store at once: bounds the names in memory."""
+
+FEWEST_BLOCKS, FEWEST_BLOCKS_SHARED_OUT = 4, 32
+"""Blocks of a set at least where an engine asks for large ones: while one is fitted, another is read or written, and
+with Dask every worker wants some."""
+
+BLOCK_BYTES = 64 * 2**20
+"""Most bytes of pixels or of splats in one block: what a run keeps in memory is a few of them."""
+
 
 def version_path(path: Location, version: int) -> Location:
     """Where a version of a store is kept: ``path`` itself is version 1."""
@@ -65,24 +82,6 @@ def version_for(path: Location, header: StoreHeader) -> Location:
     return found or candidate
 
 
-logger = logging.getLogger("splatspace.encode")
-
-SMALL_SET, SMALL_BLOCK = 8192, 256
-LARGE_BLOCK = 1024
-HUGE_SET, HUGE_BLOCK = 1_000_000, 8192
-"""Small sets get small blocks, so that a stopped run loses less; huge sets large ones, since each is eleven files."""
-
-ROWS_PER_APPEND = 262_144
-"""Rows added to a store at once: bounds the names in memory."""
-
-FEWEST_BLOCKS, FEWEST_BLOCKS_SHARED_OUT = 4, 32
-"""Blocks of a set at least where an engine asks for large ones: while one is fitted, another is read or written, and
-with Dask every worker wants some."""
-
-BLOCK_BYTES = 64 * 2**20
-"""Most bytes of pixels or of splats in one block: what a run keeps in memory is a few of them."""
-
-
 @dataclass
 class Survey:
     """A plan with the source and the engine that it was made with, so that they need not be opened twice."""
@@ -92,20 +91,19 @@ class Survey:
     encoder: Encoder
 
 
-def plan_encode(job: EncodeJob, *, write: bool = True, downloading: Progress | None = None) -> EncodePlan:
+def plan_encode(job: EncodeJob, *, write: bool = True) -> EncodePlan:
     """Decides what a run has to do; with ``write`` the store then exists and has a row for every image.
 
     Args:
         job: what is asked for.
         write: False for a look only: nothing is created or changed.
-        downloading: told of downloads.
 
     Raises:
         SourceError: the data set cannot be read.
         StoreMismatchError: the store that is there was made with other settings.
         StoreError: the store cannot be created or written.
     """
-    return survey(job, write=write, downloading=downloading).plan
+    return survey(job, write=write).plan
 
 
 def survey(

@@ -17,6 +17,10 @@ PIXELS_PER_GAUSSIAN = 8
 
 FEWEST_BY_DEFAULT, MOST_BY_DEFAULT = 16, 4096
 
+EngineName = Literal["auto", "cpu", "reference", "gsplat", "cuda", "none"]
+
+RefineName = Literal["none", "regressed"]
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -75,8 +79,3 @@ def preset_for(dataset: str) -> Preset:
 def gaussians_for(height: int, width: int) -> int:
     """K for images of this size where neither a preset nor the user says it."""
     return min(max(height * width // PIXELS_PER_GAUSSIAN, FEWEST_BY_DEFAULT), MOST_BY_DEFAULT)
-
-
-EngineName = Literal["auto", "cpu", "reference", "gsplat", "cuda", "none"]
-
-RefineName = Literal["none", "regressed"]

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_schemas.locations import LocationField
 from data_schemas.records import StoreHeader
+from encoders.quality import psnr_of_error
 from pipeline.encode.job import EncodeJob
 from pipeline.sources.base import NoteKind
 
@@ -144,7 +145,7 @@ class BlockSummary(BaseModel):
         """PSNR in dB of the mean squared error; None without images, ``inf`` where all are lossless."""
         if not self.done:
             return None
-        return psnr_of(self.mean_error / self.done)
+        return psnr_of_error(self.mean_error / self.done)
 
     @classmethod
     def merge(cls, summaries: Iterable[BlockSummary]) -> BlockSummary:
@@ -167,11 +168,6 @@ class BlockSummary(BaseModel):
             fit_seconds=math.fsum(part.fit_seconds for part in parts),
             core_seconds=math.fsum(part.core_seconds for part in parts),
         )
-
-
-def psnr_of(mean_error: float) -> float:
-    """PSNR in dB of a mean squared error in units of 255 squared; ``inf`` for none."""
-    return math.inf if mean_error <= 0 else -10 * math.log10(mean_error)
 
 
 @dataclass(frozen=True)

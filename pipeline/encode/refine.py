@@ -41,8 +41,26 @@ from pipeline.sources.base import DrawnSource, ImageSource
 from pipeline.sources.download import Progress
 from pipeline.squared_distances import squared_distances
 
+logger = logging.getLogger("splatspace.encode")
+
+
 FEWEST_LEARNT = 40
 """Finished images of the first fit of ``--refine regressed``."""
+
+MOST_LEARNT = 8192
+"""Images of the first fit: more tell the network little."""
+
+MOST_LANDMARKS = 1000
+MOST_WEIGHTS = 4_000_000
+"""Landmarks times splat numbers, in each fold: bounds memory (a gigabyte while it learns) and the file."""
+
+RIDGES = (0.1, 0.4, 1.6)
+"""As in the measure of predictability; the one with the least error out of fold is taken."""
+
+_ROWS_AT_ONCE = 256
+_ROWS_FOR_STATISTICS = 2048
+_PERCENT = 0.5
+_JITTER = 1e-6
 
 
 def too_few_to_learn(images: int, where: str) -> SourceError:
@@ -52,12 +70,6 @@ def too_few_to_learn(images: int, where: str) -> SourceError:
         allowed=f"{FEWEST_LEARNT} or more",
         next_step="leave --refine out, or encode more images",
     )
-
-
-logger = logging.getLogger("splatspace.encode")
-
-MOST_LEARNT = 8192
-"""Images of the first fit: more tell the network little."""
 
 
 def with_regression(
@@ -137,19 +149,6 @@ def _is_whole(path: Location) -> bool:
         logger.warning("%s; it is learnt again", error.got)
         return False
     return True
-
-
-MOST_LANDMARKS = 1000
-MOST_WEIGHTS = 4_000_000
-"""Landmarks times splat numbers, in each fold: bounds memory (a gigabyte while it learns) and the file."""
-
-RIDGES = (0.1, 0.4, 1.6)
-"""As in the measure of predictability; the one with the least error out of fold is taken."""
-
-_ROWS_AT_ONCE = 256
-_ROWS_FOR_STATISTICS = 2048
-_PERCENT = 0.5
-_JITTER = 1e-6
 
 
 def learn_regression(store: SplatStore, *, seed: int = 0) -> StartRegression:

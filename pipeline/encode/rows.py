@@ -18,6 +18,12 @@ from data_schemas.stores.contract import SplatStore, block_range, blocks
 ROWS_AT_ONCE = 65_536
 """Names held in memory while a store is compared with its source."""
 
+MOST_STORED = 2**22
+"""Rows of earlier runs that are remembered: 16 bytes each."""
+
+MOST_RECENT = 2**18
+"""Rows of this run that are remembered: about 150 bytes each; the oldest are forgotten first."""
+
 
 class NameIndex:
     """Finds names in a sequence by their hash: 16 bytes a name, where a dict of text needs about 150.
@@ -127,13 +133,6 @@ def match_rows(store: SplatStore, names: Sequence[str]) -> RowMatch:
 
 def _stored(store: SplatStore, start: int, stop: int) -> list[str]:
     return [str(name) for name in store.read(["source_id"], slice(start, stop))["source_id"]]
-
-
-MOST_STORED = 2**22
-"""Rows of earlier runs that are remembered: 16 bytes each."""
-
-MOST_RECENT = 2**18
-"""Rows of this run that are remembered: about 150 bytes each; the oldest are forgotten first."""
 
 
 class ContentIndex:

@@ -64,6 +64,9 @@ _NO_SCORE = {
     "inception": "the classes of ImageNet mean nothing for these images",
 }
 
+Progress = Callable[[int, int], None]
+"""(images sampled, of how many)."""
+
 
 @dataclass(frozen=True)
 class _Sets:
@@ -78,10 +81,6 @@ class _Sets:
     reference: NDArray[np.int64]
     others: NDArray[np.int64]
     searched: NDArray[np.int64]
-
-
-Progress = Callable[[int, int], None]
-"""(images sampled, of how many)."""
 
 
 def _nothing(_done: int, _total: int) -> None:
@@ -239,7 +238,7 @@ def _measure(
         created=datetime.now(UTC),
         generator=GeneratorFacts(
             name=f"{run.config['model']} ({run.config['preset']})",
-            kind=run.representation.kind,
+            kind=run.makes,
             objective=run.objective.settings.name,
             sampler=settings.sampler,
             guidance=settings.guidance,

@@ -114,7 +114,7 @@ class GeneratorFacts(_Record):
     """What was evaluated."""
 
     name: str
-    kind: str
+    kind: str = Field(description="what it makes: splats or pixels")
     objective: str
     sampler: str
     guidance: float

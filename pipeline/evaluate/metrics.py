@@ -151,21 +151,20 @@ class _Given(nn.Module):
         return features
 
 
-def support(real: Tensor, generated: Tensor, *, neighbours: int = NEIGHBOURS) -> Support:
-    """Precision, recall, density and coverage.
+def support(real: Tensor, generated: Tensor) -> Support:
+    """Precision, recall, density and coverage, with ``NEIGHBOURS`` nearest neighbours.
 
     Args:
         real: float [image, feature].
         generated: float [image, feature].
-        neighbours: k.
 
     Raises:
-        EvaluationError: a set with no more than k images.
+        EvaluationError: a set with no more than ``NEIGHBOURS`` images.
     """
     fewest = min(len(real), len(generated))
-    require_images(fewest, neighbours + 1, f"images for the {neighbours} nearest neighbours", "take more images")
+    require_images(fewest, NEIGHBOURS + 1, f"images for the {NEIGHBOURS} nearest neighbours", "take more images")
     real, generated = real.double(), generated.double()
-    reach_real, reach_generated = _reach(real, neighbours), _reach(generated, neighbours)
+    reach_real, reach_generated = _reach(real), _reach(generated)
     within = torch.zeros(len(generated), dtype=torch.float64)
     recalled = covered = 0.0
     for first in range(0, len(real), _ROWS_AT_ONCE):
@@ -177,15 +176,15 @@ def support(real: Tensor, generated: Tensor, *, neighbours: int = NEIGHBOURS) ->
     return Support(
         precision=float((within > 0).double().mean()),
         recall=recalled / len(real),
-        density=float(within.mean()) / neighbours,
+        density=float(within.mean()) / NEIGHBOURS,
         coverage=covered / len(real),
     )
 
 
-def _reach(features: Tensor, neighbours: int) -> Tensor:
+def _reach(features: Tensor) -> Tensor:
     """Distance of each image to its k-th neighbour within the set, itself not counted."""
     parts = [
-        torch.cdist(features[first : first + _ROWS_AT_ONCE], features).kthvalue(neighbours + 1, dim=1).values
+        torch.cdist(features[first : first + _ROWS_AT_ONCE], features).kthvalue(NEIGHBOURS + 1, dim=1).values
         for first in range(0, len(features), _ROWS_AT_ONCE)
     ]
     return torch.cat(parts)

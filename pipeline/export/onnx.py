@@ -26,6 +26,7 @@ from models.diffusion.objectives import Objective
 from models.features.pixels import PixelRepresentation
 from pipeline.export.sampler_states import graph_answers, onnx_module, pixels_of, prediction_psnr, sampler_states
 from pipeline.sample.run import Run
+from pipeline.train.run_record import without_places
 
 ENTRY = "splatspace"
 GRAPH_VERSION = 1
@@ -159,7 +160,7 @@ def _metadata(run: Run, representation: PixelRepresentation) -> dict[str, Any]:
     points = torch.tensor(times, dtype=torch.float64)
     return {
         "version": GRAPH_VERSION,
-        "config": _without_places(run.config),
+        "config": without_places(run.config),
         "classes": run.objective.classes,
         # The graph reads classes: class c stands for labels[c], as the data set numbers and names it.
         "labels": list(run.labels.numbers),
@@ -171,16 +172,6 @@ def _metadata(run: Run, representation: PixelRepresentation) -> dict[str, Any]:
         "signal": path.signal(points).tolist(),
         "noise": path.noise(points).tolist(),
     }
-
-
-def _without_places(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration as it may leave this machine: of files and folders only their names."""
-
-    def named(part: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
-        return {**part, **{name: str(part[name]).rpartition("/")[2] for name in fields if part.get(name)}}
-
-    places = {"job": ("store", "out", "lpips_weights"), "store": ("path",)}
-    return {**config, **{part: named(config[part], fields) for part, fields in places.items() if part in config}}
 
 
 def _strip(model: Any) -> None:

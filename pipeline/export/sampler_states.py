@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_schemas.errors import JobError
+from encoders.quality import psnr_of_error
 from models.diffusion.samplers import generators_for
 from models.diffusion.samplers import sample as sample_batch
 from models.features.pixels import PixelRepresentation
@@ -97,8 +98,7 @@ def prediction_psnr(run: Run, answers: list[NDArray[np.float32]], states: list[S
         representation.decode(torch.from_numpy(np.concatenate(parts)))
         for parts in (answers, [state.clean for state in states])
     )
-    error = float((made - wanted).square().mean())
-    return float("inf") if error == 0 else -10 * float(np.log10(error))
+    return psnr_of_error(float((made - wanted).square().mean()))
 
 
 def pixels_of(run: Run) -> PixelRepresentation:

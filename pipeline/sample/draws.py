@@ -27,6 +27,8 @@ from pipeline.sample.run import Run
 from pipeline.store_images import as_channels_first
 from pipeline.train.rows import order_by_anchors
 
+FRAMES = 9
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -164,9 +166,6 @@ def sketch_features(run: Run, path: Path) -> Tensor:
         raise SamplingError(f"--sketch {path} cannot be read: {error}", allowed="a picture") from error
     pixels = np.asarray(small).reshape(1, run.spec.height, run.spec.width, run.spec.channels)
     return representation.encode(torch.from_numpy(pixels.copy()))
-
-
-FRAMES = 9
 
 
 def between(run: Run, first: Tensor, second: Tensor, *, frames: int = FRAMES) -> NDArray[np.float32]:

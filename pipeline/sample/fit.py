@@ -36,6 +36,14 @@ from pipeline.sources.base import SourceImage
 IMAGES_AT_ONCE = 8
 """The network always sees so many: products of another size round otherwise, and a fit would show it."""
 
+DEFAULT_ENGINE = "cpu"
+
+POLISH_STEPS = 100
+"""Of the fit that begins with a network's own Gaussians."""
+
+_FROM_STORE = ("steps", "target_psnr", "rounds", "codec", "colours", "start")
+"""Settings of the fit that are taken over from the store that a run learnt from."""
+
 
 class AnsweredStarts:
     """Starts of ``encoders.cpu.engine.CpuEncoder`` from a network that draws.
@@ -86,15 +94,6 @@ class AnsweredStarts:
         """What decides the starts, for the record of a store."""
         config = self._run.config
         return {"network": config["model"], "preset": config["preset"], "step": config.get("step")}
-
-
-DEFAULT_ENGINE = "cpu"
-
-POLISH_STEPS = 100
-"""Of the fit that begins with a network's own Gaussians."""
-
-_FROM_STORE = ("steps", "target_psnr", "rounds", "codec", "colours", "start")
-"""Settings of the fit that are taken over from the store that a run learnt from."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,9 @@ MOST_BLOCKS = 1024
 Draw = Callable[[int, int, Trajectory | None], Tensor]
 """(first image, images, what is told of the steps) to clean features."""
 
+MOST_NAMED = 5
+"""Images without splats that are named; the rest are counted."""
+
 GRID_FILE, PIXELS_FILE, STRIP_FILE, STORE_STEM = "grid.png", "pixels.png", "interpolation.png", "samples"
 
 
@@ -229,8 +232,8 @@ def _save_gifs(run: Run, fit: SampleFit, job: SampleJob, draw: Draw, folder: Pat
     return save_fitted_gifs(drawing, fit.view, fit.splats, folder, seed=job.seed)
 
 
-def failure_note(failed: Sequence[FailedImage], *, most: int = 5) -> str:
+def failure_note(failed: Sequence[FailedImage]) -> str:
     """The first images without splats, for people."""
-    shown = ", ".join(f"{image.row} ({image.reason})" for image in failed[:most])
-    more = f" and {len(failed) - most:,} more" if len(failed) > most else ""
+    shown = ", ".join(f"{image.row} ({image.reason})" for image in failed[:MOST_NAMED])
+    more = f" and {len(failed) - MOST_NAMED:,} more" if len(failed) > MOST_NAMED else ""
     return f"{len(failed):,} images could not be fitted and have pixels only: image {shown}{more}."

@@ -16,13 +16,14 @@ from data_schemas.errors import CheckpointError, JobError, SamplingError, SplatS
 from data_schemas.records import StoreHeader
 from data_schemas.splats import CODECS, CodecName
 from encoders.decode import decode, to_uint8
-from models.base import DataSpec, Denoiser
+from models.base import DataKind, DataSpec, Denoiser
 from models.checkpoint import load_checkpoint
 from models.diffusion.objectives import Objective
 from models.features.pixels import PixelRepresentation, representation_from
 from models.features.splats import SplatRepresentation
 from models.networks.render_dit import RenderDiT
 from models.registry import build_model
+from pipeline.devices import choose_device
 from pipeline.renderers import with_renderers
 from pipeline.train.class_labels import ClassLabels
 from pipeline.train.state import MODEL_FILE, representation_tensors, run_folder
@@ -90,6 +91,11 @@ class Run:
     def draws(self) -> bool:
         """Whether it looks at pixels and answers with Gaussians."""
         return isinstance(self.model, RenderDiT)
+
+    @property
+    def makes(self) -> DataKind:
+        """What comes of it: splats also where it looks at pixels."""
+        return "splats" if self.draws or isinstance(self.representation, SplatRepresentation) else "pixels"
 
     @property
     def reorders(self) -> bool:
@@ -251,7 +257,7 @@ def load_run(path: str | os.PathLike[str], *, device: str = "auto") -> Run:
     checkpoint.load_into(model)
     run = Run(file.parent, model, objective, representation, spec, codec, names, config)
     _require_label_for_each_class(run, file)
-    model.eval().requires_grad_(False).to(_device(device))
+    model.eval().requires_grad_(False).to(choose_device(device))
     return run
 
 
@@ -268,12 +274,3 @@ def _require_label_for_each_class(run: Run, file: Path) -> None:
             allowed="an ascending label for each class",
             next_step="give the folder of a run",
         )
-
-
-def _device(name: str) -> torch.device:
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(device for device, found in there.items() if found))
-    if not there.get(name, False):
-        raise JobError(f"--device {name}", allowed="auto, " + ", ".join(device for device, ok in there.items() if ok))
-    return torch.device(name)

@@ -138,6 +138,8 @@ def sample(
         remove_abandoned(out)
         with unfinished_folder(out) as partial:
             result = _written(request, partial, evaluations, progress, beside)
+            for lock in partial.glob("*.lock"):
+                lock.unlink()  # of the store of samples; no other process knows of this folder yet
             if out.exists():
                 out.rmdir()
             partial.rename(out)

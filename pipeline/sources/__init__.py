@@ -27,6 +27,8 @@ SPLITS = ("train", "test", "all")
 
 MOST_SIZE = 16_384
 
+_ARRAY_FILES: dict[str, Callable[[Path], ImageSource]] = {".npz": open_npz, ".npy": open_npy}
+
 
 class SourceRequest(NamedTuple):
     """What a named data set is opened with."""
@@ -93,8 +95,6 @@ SOURCES: dict[str, Callable[[SourceRequest], ImageSource]] = {
     "demo": _demo,
 }
 """The named data sets. A new one is a file beside this one and a line here."""
-
-_ARRAY_FILES: dict[str, Callable[[Path], ImageSource]] = {".npz": open_npz, ".npy": open_npy}
 
 
 def open_source(

@@ -29,6 +29,9 @@ SMALL_MEMBER_BYTES = 8 << 20
 
 MOST_MEMBERS = 10_000_000
 
+MOST_UNPACKED_BYTES = 4 << 30
+"""All members together; a tar cannot be searched without unpacking it."""
+
 
 @dataclass(frozen=True)
 class ZipMember:
@@ -159,10 +162,6 @@ def unsafe_name(name: str) -> str:
     if ".." in name.split("/"):
         return "a path that leaves the archive"
     return ""
-
-
-MOST_UNPACKED_BYTES = 4 << 30
-"""All members together; a tar cannot be searched without unpacking it."""
 
 
 def read_tar_members(path: Path, wanted: Collection[str], most_bytes: int) -> dict[str, bytes]:

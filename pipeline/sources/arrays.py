@@ -18,6 +18,13 @@ from data_schemas.records import SourceRecord
 from pipeline.sources.archives import digest_of_files
 from pipeline.sources.base import ImageSource, SourceImage
 
+IMAGES_KEY, LABELS_KEY = "images", "labels"
+
+ALLOWED = "uint8 [image, height, width] or [image, height, width, channel] with channel 1 or 3"
+
+_IMAGES_LOOKED_AT = 1000
+_HEADER_BYTES = 65536
+
 
 class ArraySource:
     """An ``ImageSource`` over one array.
@@ -69,14 +76,6 @@ class ArraySource:
             )
             for index in indices
         ]
-
-
-IMAGES_KEY, LABELS_KEY = "images", "labels"
-
-ALLOWED = "uint8 [image, height, width] or [image, height, width, channel] with channel 1 or 3"
-
-_IMAGES_LOOKED_AT = 1000
-_HEADER_BYTES = 65536
 
 
 def open_npy(path: Path) -> ImageSource:

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from data_schemas.printable import printable
 from data_schemas.records import SourceRecord
 
+logger = logging.getLogger("splatspace.sources")
+
+
 MAX_IMAGE_PIXELS = 50_000_000
 """Most pixels of one image that is decoded at all (guards against decompression bombs)."""
 
@@ -34,6 +37,9 @@ NOTE_STEPS: dict[NoteKind, str] = {
     "decoder": "look at them",
 }
 """What to do about them."""
+
+NAMED = 3
+"""Names of each kind in the warning; the rest are counted."""
 
 
 class ImageNote(NamedTuple):
@@ -130,12 +136,6 @@ class DrawnSource:
     def read(self, indices: Sequence[int]) -> list[SourceImage]:
         """Reads chosen images."""
         return self._source.read([self._chosen[index] for index in indices])
-
-
-logger = logging.getLogger("splatspace.sources")
-
-NAMED = 3
-"""Names of each kind in the warning; the rest are counted."""
 
 
 class LeftOut(NamedTuple):

@@ -23,6 +23,43 @@ from pipeline.sources.arrays import ArraySource
 from pipeline.sources.base import ImageSource
 from pipeline.sources.download import Progress, RemoteFile, fetch
 
+logger = logging.getLogger("splatspace.sources")
+
+_ARRAY_CLASS = object()
+"""Stands for ``numpy.ndarray`` inside a pickle; cannot be called, so no array of a pickle's choice is made."""
+
+ARCHIVE = RemoteFile(
+    "cifar10/cifar-10-python.tar.gz",
+    ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
+    "sha256:6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    most_bytes=512 << 20,
+)
+
+LABEL_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+BATCH_IMAGES = 10_000
+PIXEL_BYTES = 3072
+RECORD_BYTES = 1 + PIXEL_BYTES
+
+PARTS = {
+    "train": ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
+    "test": ("test_batch",),
+}
+PARTS["all"] = PARTS["train"] + PARTS["test"]
+
+FOLDERS = (
+    "",
+    "cifar-10-batches-py",
+    "cifar-10-batches-bin",
+    "cifar10",
+    "cifar10/cifar-10-batches-py",
+    "cifar10/cifar-10-batches-bin",
+)
+"""Where unpacked batches are looked for below ``--data-dir``."""
+
+_ARCHIVES = ("cifar-10*.tar*", "cifar-10*.tgz", "cifar10/cifar-10*.tar*", "cifar10/cifar-10*.tgz")
+_MOST_PART_BYTES = 64 << 20
+
 
 def load_restricted(data: bytes, name: str) -> dict[str, Any]:
     """A dictionary of numbers, strings, lists and numpy arrays of plain numbers; no other class is ever called.
@@ -46,10 +83,6 @@ def load_restricted(data: bytes, name: str) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise SourceError(f"{name} holds a {type(loaded).__name__}", allowed="a dictionary, as CIFAR-10 is published")
     return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in loaded.items()}
-
-
-_ARRAY_CLASS = object()
-"""Stands for ``numpy.ndarray`` inside a pickle; cannot be called, so no array of a pickle's choice is made."""
 
 
 def _empty_array(kind: object, shape: object, code: object) -> NDArray[Any]:
@@ -92,41 +125,6 @@ class _Unpickler(pickle.Unpickler):
                 allowed="numbers, strings, lists, dictionaries and numpy arrays",
                 next_step="do not trust this file; download the official one",
             ) from None
-
-
-logger = logging.getLogger("splatspace.sources")
-
-ARCHIVE = RemoteFile(
-    "cifar10/cifar-10-python.tar.gz",
-    ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
-    "sha256:6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-    most_bytes=512 << 20,
-)
-
-LABEL_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-BATCH_IMAGES = 10_000
-PIXEL_BYTES = 3072
-RECORD_BYTES = 1 + PIXEL_BYTES
-
-PARTS = {
-    "train": ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
-    "test": ("test_batch",),
-}
-PARTS["all"] = PARTS["train"] + PARTS["test"]
-
-FOLDERS = (
-    "",
-    "cifar-10-batches-py",
-    "cifar-10-batches-bin",
-    "cifar10",
-    "cifar10/cifar-10-batches-py",
-    "cifar10/cifar-10-batches-bin",
-)
-"""Where unpacked batches are looked for below ``--data-dir``."""
-
-_ARCHIVES = ("cifar-10*.tar*", "cifar-10*.tgz", "cifar10/cifar-10*.tar*", "cifar10/cifar-10*.tgz")
-_MOST_PART_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)

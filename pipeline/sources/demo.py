@@ -35,6 +35,9 @@ _WHITE, _DARK = (240, 240, 236), (26, 20, 30)
 
 _Point = tuple[float, float]
 
+IMAGES = 1000
+SIZE = 32
+
 
 @dataclass(frozen=True)
 class Character:
@@ -264,10 +267,6 @@ class _Drawing:
         else:
             paint(canvas, limb((x - 1, y + 7), (x + 2, y - 13), 1.5, 1.5), _WOOD)
             paint(canvas, limb((x - 3, y - 13), (x + 8, y - 10), 2.2, 1.2), _STEEL)
-
-
-IMAGES = 1000
-SIZE = 32
 
 
 class DemoSource:

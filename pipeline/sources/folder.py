@@ -25,6 +25,9 @@ from pipeline.sources.base import NAMED, ImageSource, LeftOut, some
 from pipeline.sources.decoding.background import BLACK
 from pipeline.sources.image_files import ImageFile, ImageFileSource, natural_key
 
+logger = logging.getLogger("splatspace.sources")
+
+
 _STORE = re.compile(r"(?P<store>.+\.(zarr|h5|hdf5))(?P<beside>\.lock|\.journal|\.[0-9a-f]{12}\.partial)?")
 _BESIDE = (".attribution.txt", ".regression.npz", "-features")
 _UNFINISHED = re.compile(r".+\.[0-9a-f]{12}\.partial")
@@ -36,6 +39,8 @@ _FIRST_SAMPLE = re.compile(r"0{4,}\.png")
 _PAGES = {"report.html": b": splat report</title>", "evaluation.html": b": evaluation</title>"}
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _SCHEMA = re.compile(rb"\"schema\"\s*:\s*\"splatspace\"|schema.{0,200}?splatspace", re.DOTALL)
+
+_DOCUMENT_BYTES = 1 << 20
 
 
 def own_outputs(paths: Iterable[str], head: Callable[[str], bytes]) -> set[str]:
@@ -117,11 +122,6 @@ def _is_own_store_file(path: str, head: Callable[[str], bytes]) -> bool:
     return start.startswith(_HDF5) and bool(_SCHEMA.search(start))
 
 
-logger = logging.getLogger("splatspace.sources")
-
-_DOCUMENT_BYTES = 1 << 20
-
-
 @dataclass(frozen=True)
 class Listing:
     """What lies in a folder or a zip.
@@ -137,29 +137,26 @@ class Listing:
     sizes: dict[str, int]
 
 
-def open_folder(
-    path: Path, *, size: int | None = None, name: str | None = None, background: str = BLACK
-) -> ImageSource:
+def open_folder(path: Path, *, size: int | None = None, background: str = BLACK) -> ImageSource:
     """All images below a folder.
 
     Args:
         path: the folder.
         size: cut each image to a centred square and resize it to so many pixels a side.
-        name: what the record calls the set; by default the folder's name.
         background: what transparency is laid over, ``#rrggbb``.
 
     Raises:
         SourceError: no readable image, or several sizes without ``size``.
     """
     listing = list_folder(path)
-    record = SourceRecord(name=name or resolved(path).name, digest=digest_of_listing(listing.sizes.items()))
+    record = SourceRecord(name=resolved(path).name, digest=digest_of_listing(listing.sizes.items()))
     return _images_of(listing, record, path, size, background)
 
 
-def open_zip(path: Path, *, size: int | None = None, name: str | None = None, background: str = BLACK) -> ImageSource:
+def open_zip(path: Path, *, size: int | None = None, background: str = BLACK) -> ImageSource:
     """All images inside a zip; arguments and errors as ``open_folder``, and ArchiveError for an unsafe zip."""
     listing = list_zip(path)
-    record = SourceRecord(name=name or path.stem, digest=digest_of_files([path]))
+    record = SourceRecord(name=path.stem, digest=digest_of_files([path]))
     return _images_of(listing, record, path, size, background)
 
 

@@ -28,31 +28,6 @@ CHOICES = 6
 CHARACTERS = CHOICES ** len(LAYERS)
 SHOES = "shoes/1.png"
 
-
-@dataclass(frozen=True)
-class Pose:
-    """One of the 63 poses: which cell of every sheet it is.
-
-    Attributes:
-        action: ``spellcard``, ``walk`` or ``slash``.
-        direction: ``left``, ``front`` or ``right``.
-        frame: the number that the published file names carry.
-        row: of the cell, from the top.
-        column: of the cell.
-    """
-
-    action: str
-    direction: str
-    frame: int
-    row: int
-    column: int
-
-    @property
-    def name(self) -> str:
-        """``action/direction/frame``."""
-        return f"{self.action}/{self.direction}/{self.frame}"
-
-
 # (action, row of its first direction, (column, frame number) in time order). The last frame of spellcard and
 # of walk carries the number that the published frames have, not the one that follows.
 _ACTIONS = (
@@ -62,16 +37,6 @@ _ACTIONS = (
 )
 
 DIRECTIONS = ("left", "front", "right")
-
-POSES: tuple[Pose, ...] = tuple(
-    Pose(action, direction, frame, row + turn, column)
-    for action, row, cells in _ACTIONS
-    for turn, direction in enumerate(DIRECTIONS)
-    for column, frame in cells
-)
-
-ACTION_NAMES: tuple[str, ...] = tuple(dict.fromkeys(f"{pose.action} {pose.direction}" for pose in POSES))
-"""The nine classes: what the character does, and where it looks."""
 
 SHEET_SHA256: dict[str, str] = {
     "body/0.png": "27d1ac78db37c42f35a20d15c42705efc5e58d47c236cc01423879d4f797f151",
@@ -103,6 +68,41 @@ SHEET_SHA256: dict[str, str] = {
 """The 25 sheets by path, in no folder, and the SHA-256 of each official file."""
 
 ReadSheet = Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class Pose:
+    """One of the 63 poses: which cell of every sheet it is.
+
+    Attributes:
+        action: ``spellcard``, ``walk`` or ``slash``.
+        direction: ``left``, ``front`` or ``right``.
+        frame: the number that the published file names carry.
+        row: of the cell, from the top.
+        column: of the cell.
+    """
+
+    action: str
+    direction: str
+    frame: int
+    row: int
+    column: int
+
+    @property
+    def name(self) -> str:
+        """``action/direction/frame``."""
+        return f"{self.action}/{self.direction}/{self.frame}"
+
+
+POSES: tuple[Pose, ...] = tuple(
+    Pose(action, direction, frame, row + turn, column)
+    for action, row, cells in _ACTIONS
+    for turn, direction in enumerate(DIRECTIONS)
+    for column, frame in cells
+)
+
+ACTION_NAMES: tuple[str, ...] = tuple(dict.fromkeys(f"{pose.action} {pose.direction}" for pose in POSES))
+"""The nine classes: what the character does, and where it looks."""
 
 
 @dataclass(frozen=True)

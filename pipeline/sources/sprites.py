@@ -38,6 +38,27 @@ from pipeline.sources.sprite_sheets import (
     read_sheet_zip,
 )
 
+logger = logging.getLogger("splatspace.sources")
+
+COMMIT = "3ce4048c5227802bd8f1888e293fd3afdba91c0c"
+_RAW = f"https://raw.githubusercontent.com/YingzhenLi/Sprites/{COMMIT}/"
+
+SIZES = (32, 64)
+TRAIN_CHARACTERS = 1000
+
+LICENCE = "CC-BY-SA 3.0 and GPL 3.0 (the art); a store of it is under the same terms"
+ATTRIBUTION = (
+    "Liberated Pixel Cup and Universal LPC Spritesheet authors (lpc.opengameart.org), sheets as collected in "
+    "github.com/YingzhenLi/Sprites; the set is Sprites of Yingzhen Li and Stephan Mandt, Disentangled Sequential "
+    "Autoencoder, ICML 2018. Changed here: layers composed over black"
+)
+
+_SUBFOLDERS = ("", "sprites", "LPC", "Sprites")
+_FRAME_NAME = re.compile(r"(?P<action>[a-z]+)/(?P<direction>[a-z]+)_(?P<outfit>[0-5]{4})_(?P<frame>\d)\.png")
+
+POSE_NUMBERS = {pose.name: number for number, pose in enumerate(POSES)}
+_LABELS = np.array([ACTION_NAMES.index(f"{pose.action} {pose.direction}") for pose in POSES])
+
 
 class Frames(Protocol):
     """Pixels by the numbers of image of the whole set, pose * 1296 + character."""
@@ -109,28 +130,6 @@ class FileFrames:
         if pixels.shape != (CELL, CELL, 3):
             return f"The frame has {pixels.shape[1]} x {pixels.shape[0]} pixels. Allowed: {CELL} x {CELL}."
         return pixels if self._size == CELL else halve(pixels[None])[0]
-
-
-logger = logging.getLogger("splatspace.sources")
-
-COMMIT = "3ce4048c5227802bd8f1888e293fd3afdba91c0c"
-_RAW = f"https://raw.githubusercontent.com/YingzhenLi/Sprites/{COMMIT}/"
-
-SIZES = (32, 64)
-TRAIN_CHARACTERS = 1000
-
-LICENCE = "CC-BY-SA 3.0 and GPL 3.0 (the art); a store of it is under the same terms"
-ATTRIBUTION = (
-    "Liberated Pixel Cup and Universal LPC Spritesheet authors (lpc.opengameart.org), sheets as collected in "
-    "github.com/YingzhenLi/Sprites; the set is Sprites of Yingzhen Li and Stephan Mandt, Disentangled Sequential "
-    "Autoencoder, ICML 2018. Changed here: layers composed over black"
-)
-
-_SUBFOLDERS = ("", "sprites", "LPC", "Sprites")
-_FRAME_NAME = re.compile(r"(?P<action>[a-z]+)/(?P<direction>[a-z]+)_(?P<outfit>[0-5]{4})_(?P<frame>\d)\.png")
-
-POSE_NUMBERS = {pose.name: number for number, pose in enumerate(POSES)}
-_LABELS = np.array([ACTION_NAMES.index(f"{pose.action} {pose.direction}") for pose in POSES])
 
 
 class SpriteSource:

@@ -23,6 +23,8 @@ logger = logging.getLogger("splatspace.train")
 MOST_NAMED = 5
 """Lines that a warning names."""
 
+_SIZE, _DOTS_PER_INCH = (7.0, 3.0), 100
+
 
 class TrainLog:
     """One line of JSON per entry, and the same as scalars for TensorBoard and for trackers of experiments.
@@ -115,9 +117,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         named = ", ".join(map(str, strange[:MOST_NAMED])) + (" and more" if len(strange) > MOST_NAMED else "")
         logger.warning("%s: %d lines are no entries of a log and are left out: %s", path, len(strange), named)
     return found
-
-
-_SIZE, _DOTS_PER_INCH = (7.0, 3.0), 100
 
 
 def loss_png(lines: Sequence[dict[str, Any]]) -> bytes | None:

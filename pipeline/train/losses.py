@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,7 +24,6 @@ from pipeline.sources.download import RemoteFile, fetch
 logger = logging.getLogger("splatspace.train")
 
 PerceptualName = Literal["none", "gradient", "dct", "lpips", "lpips-if-there"]
-PERCEPTUAL: tuple[PerceptualName, ...] = get_args(PerceptualName)
 
 VGG16 = RemoteFile(
     f"lpips/{BACKBONE_FILE}",

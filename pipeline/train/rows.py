@@ -33,7 +33,13 @@ from pipeline.store_images import content_identities
 from pipeline.train.class_labels import ClassLabels
 from pipeline.train.job import TrainJob
 
+logger = logging.getLogger("splatspace.train")
+
+
 MOST_NAMED = 20
+
+FEWEST_IMAGES = 2
+CHUNK_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,6 @@ def split_rows(rows: NDArray[np.int64], hashes: NDArray[np.uint8], *, distinct: 
     share = np.ascontiguousarray(hashes[:, :8]).view("<u8").ravel() / 2.0**64
     apart = share < held_out
     return DataSplit(rows[kept & ~apart], rows[kept & apart], rows[~kept])
-
-
-logger = logging.getLogger("splatspace.train")
-
-FEWEST_IMAGES = 2
-CHUNK_ROWS = 1024
 
 
 def order_by_anchors(splats: NDArray[Any], layout: Layout, anchors: NDArray[Any]) -> NDArray[Any]:

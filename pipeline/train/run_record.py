@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
+
+_PLACES = {"job": ("store", "out", "lpips_weights"), "store": ("path",)}
+"""Fields that name files and folders, by part of the configuration."""
 
 
 @dataclass(frozen=True)
@@ -88,5 +92,20 @@ class RunRecord:
     step: int
 
     def config(self) -> dict[str, Any]:
-        """The same as plain values, as they are saved."""
-        return asdict(self)
+        """The same as plain values, as they are published: of files and folders their names."""
+        return without_places(asdict(self))
+
+
+def without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration as it may leave this machine: of files and folders only their names.
+
+    Where they are is said by the state that a training goes on from (``pipeline.train.state``).
+
+    Args:
+        config: of ``model.safetensors``; older ones hold whole paths.
+    """
+
+    def named(part: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
+        return {**part, **{name: re.split(r"[/\\]", str(part[name]))[-1] for name in fields if part.get(name)}}
+
+    return {**config, **{part: named(config[part], fields) for part, fields in _PLACES.items() if part in config}}

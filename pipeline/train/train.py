@@ -22,6 +22,7 @@ from models.diffusion.objectives import build_objective
 from models.ema import Ema, decay_for
 from models.networks.render_dit import RenderDiT
 from models.registry import build_model, step_gflop
+from pipeline.devices import choose_device
 from pipeline.folder_lock import sole_writer
 from pipeline.renderers import with_renderers
 from pipeline.train.job import TrainJob
@@ -81,9 +82,9 @@ def train(
         )
     tracked = require_trackers(trackers)
     fabric = _fabric(job)
-    with explained("create", job.out):
-        job.out.mkdir(parents=True, exist_ok=True)
     with sole_writer(job.out) if fabric.is_global_zero else nullcontext():
+        with explained("create", job.out):
+            job.out.mkdir(parents=True, exist_ok=True)
         if fabric.is_global_zero:
             _require_free(job, resume=resume)  # again: another may have begun and ended meanwhile
         return _trained(job, fabric, resume=resume, progress=progress, should_stop=should_stop, trackers=tracked)
@@ -252,7 +253,7 @@ def _fabric(job: TrainJob) -> Fabric:
     Raises:
         JobError: a device that is not there, or a precision that it does not know.
     """
-    accelerator = _accelerator(job.device)
+    accelerator = choose_device(job.device)
     several = job.devices * job.nodes > 1
     precision = "bf16-mixed" if _precision(job, torch.device(accelerator)) == "bf16" else "32-true"
     try:
@@ -271,19 +272,6 @@ def _fabric(job: TrainJob) -> Fabric:
             f"{job.devices} devices of {accelerator}: {error}", next_step="give --device cpu or fewer --devices"
         ) from error
     return fabric
-
-
-def _accelerator(name: str) -> str:
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return next(device for device in ("cuda", "mps", "cpu") if there[device])
-    if name not in there:
-        raise JobError(f"Device {name!r}", allowed="auto, " + ", ".join(there))
-    if not there[name]:
-        raise JobError(
-            f"Device {name} is not there", allowed=", ".join(device for device, found in there.items() if found)
-        )
-    return name
 
 
 def _precision(job: TrainJob, device: torch.device) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from encoders.quality import psnr, psnr_of_mean_error, squared_error, ssim
+from encoders.quality import psnr, psnr_of_error, psnr_of_mean_error, squared_error, ssim
 
 
 def pair(shape, noise=12):
@@ -63,6 +63,8 @@ def test_psnr_of_the_mean_error():
     assert psnr_of_mean_error(np.array([30.0, np.nan])) == pytest.approx(30)
     assert psnr_of_mean_error(np.array([np.inf])) == math.inf
     assert math.isnan(psnr_of_mean_error(np.array([np.nan])))
+    assert psnr_of_error(0.001) == pytest.approx(30)
+    assert psnr_of_error(0.0) == math.inf
 
 
 @pytest.mark.parametrize("measure", [psnr, ssim])

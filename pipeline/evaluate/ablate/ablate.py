@@ -8,11 +8,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from data_schemas.errors import EvaluationError, JobError, SamplingError, SplatSpaceError, StoppedError, TrainingError
 from data_schemas.files import explained, write_file
@@ -20,6 +19,7 @@ from data_schemas.records import StoreHeader
 from data_schemas.splats import StartName
 from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.open import open_store, require_outside_stores
+from encoders.quality import psnr_of_mean_error
 from models.checkpoint import read_config
 from models.registry import model_named
 from pipeline.encode.inputs import encoder_for
@@ -281,7 +281,5 @@ def _whole(run: Path, steps: int) -> bool:
 def _psnr(place: Any, limit: int | None) -> float | None:
     """PSNR of the mean squared error of the finished rows, dB."""
     with open_store(place, "r") as store:
-        values = store.read(["psnr"])["psnr"][store.finished_rows()][:limit].astype(np.float64)
-    values = values[~np.isnan(values)]
-    mean = float(np.mean(10 ** (-values / 10))) if len(values) else 0.0
-    return -10 * float(np.log10(mean)) if mean > 0 else None
+        psnr = psnr_of_mean_error(store.read(["psnr"])["psnr"][store.finished_rows()][:limit])
+    return psnr if math.isfinite(psnr) else None

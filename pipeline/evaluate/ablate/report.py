@@ -24,6 +24,11 @@ JSON_FILE, MARKDOWN_FILE, PICTURE_FILE = "ablation.json", "ablation.md", "ablati
 
 _COLUMNS = 3
 
+ABLATION_HEADER = (
+    "axis", "value", "evaluations", "FID", "KID", "precision", "recall", "FID of the store", "PSNR of the store, dB",
+    "parameters", "GFLOP a step", "TFLOP a sample", "trainings",
+)  # fmt: skip
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -112,12 +117,6 @@ def ablation_cells(row: AblationRow) -> list[str]:
         shown(row.tflop, ".5f"),
         str(row.seeds) + (f"; {row.failure}" if row.failure else ""),
     ]
-
-
-ABLATION_HEADER = (
-    "axis", "value", "evaluations", "FID", "KID", "precision", "recall", "FID of the store", "PSNR of the store, dB",
-    "parameters", "GFLOP a step", "TFLOP a sample", "trainings",
-)  # fmt: skip
 
 
 def ablation_words(found: Ablation) -> str:

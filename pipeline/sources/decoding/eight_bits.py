@@ -21,6 +21,14 @@ from pipeline.sources.decoding.pixel_kinds import WIDE_GREY_MODES, PixelKind, me
 
 _GREY_AND_ALPHA = "LA;16B"
 
+LEAST_SPAN = 16
+"""Grey levels between the darkest and the brightest pixel, below which an image that had more than 8 bits is called
+flattened: numbers of 12 bits in a file that declares 16 span 15 of 255, numbers of 8 bits none."""
+
+_GREY_MODES = ("1", "L")
+_PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
+_SHALLOW_GREY = {"1": 1, "L;2": 2, "L;4": 4, "L": 8, "I;16B": 16}
+
 
 def low_bytes(data: bytes, kind: str) -> NDArray[np.uint8]:
     """Decodes an image file once more, for the other byte of each sample.
@@ -51,15 +59,6 @@ def _swapped(raw: str) -> str:
     name, _, order = raw.rpartition(";16")
     little = order == "L" or (order == "N" and sys.byteorder == "little")
     return f"{name};16{'B' if little else 'L'}"
-
-
-LEAST_SPAN = 16
-"""Grey levels between the darkest and the brightest pixel, below which an image that had more than 8 bits is called
-flattened: numbers of 12 bits in a file that declares 16 span 15 of 255, numbers of 8 bits none."""
-
-_GREY_MODES = ("1", "L")
-_PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
-_SHALLOW_GREY = {"1": 1, "L;2": 2, "L;4": 4, "L": 8, "I;16B": 16}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,15 @@ from pipeline.sources.decoding.weak_headers import dib_fits, require_icon_as_ann
 HEAD_BYTES = 4096
 """So many first bytes of a file are looked at: an SVG may begin with a long comment."""
 
+_RAW = "dng cr2 cr3 crw nef nrw arw srf sr2 orf rw2 raf pef srw 3fr fff erf kdc dcr mrw x3f iiq mos"
+
+_NETPBM = re.compile(rb"P[1-6f]\s")
+_SVG = re.compile(rb"\s*(<\?xml.*?)?<svg[\s>]", re.DOTALL)
+_AVIF_BRANDS, _HEIC_BRANDS = (
+    {b"avif", b"avis"},
+    {b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"mif1", b"msf1"},
+)
+
 
 class ImageFormat(NamedTuple):
     """One format.
@@ -48,8 +57,6 @@ class ImageFormat(NamedTuple):
 def _starts(*texts: bytes) -> tuple[tuple[int, bytes], ...]:
     return tuple((0, text) for text in texts)
 
-
-_RAW = "dng cr2 cr3 crw nef nrw arw srf sr2 orf rw2 raf pef srw 3fr fff erf kdc dcr mrw x3f iiq mos"
 
 READ_FORMATS = (
     ImageFormat("PNG", (".png", ".apng"), _starts(b"\x89PNG\r\n\x1a\n"), "PNG"),
@@ -142,13 +149,6 @@ _BY_NAME = {form.name: form for form in (*UNREAD_FORMATS, *READ_FORMATS)}
 # What a raw image of a camera begins with is a TIFF to Pillow, so the unread ones are asked first; but nothing is as
 # frequent as these two.
 _BY_START = (*READ_FORMATS[:2], *UNREAD_FORMATS, *READ_FORMATS[2:])
-
-_NETPBM = re.compile(rb"P[1-6f]\s")
-_SVG = re.compile(rb"\s*(<\?xml.*?)?<svg[\s>]", re.DOTALL)
-_AVIF_BRANDS, _HEIC_BRANDS = (
-    {b"avif", b"avis"},
-    {b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"mif1", b"msf1"},
-)
 
 
 def format_of_name(name: str) -> ImageFormat | None:

@@ -14,7 +14,7 @@ import torch
 
 from data_schemas.splats import ADDITIVE, NORMALISED
 from encoders.autograd.reference import ReferenceEncoder
-from encoders.base import FitSettings
+from encoders.base import FitSettings, FitStoppedError
 from encoders.cpu.engine import CpuEncoder
 from encoders.cuda.device_fit import Tiles
 from encoders.cuda.engine import CudaEncoder
@@ -41,16 +41,16 @@ pytestmark = pytest.mark.usefixtures("quick_interpreter")
 CODECS = (ADDITIVE, NORMALISED)
 
 
-def fused(images, frames, *, tiles=None, banded=False, **settings):
+def fused(images, frames, *, tiles=None, **settings):
     """A batch of the fused fit with given starts."""
-    return batch_of(partial(FusedFit.of, tiles=tiles, banded=banded), images, frames, **settings)
+    return batch_of(partial(FusedFit.of, tiles=tiles), images, frames, **settings)
 
 
 def residual_planes(batch):
     """[image, height, width, channel] as the last forward pass left them."""
     fit = batch.fit
     size = fit.height * fit.stride
-    tables = 4 * (COLOUR + fit.channels) * fit.room + 5 * fit.room + 2 * (fit.room // fit.tiles.group)
+    tables = 4 * (COLOUR + fit.channels) * fit.room + 5 * fit.room
     first = -(-tables // 32) * 32
     planes = batch.records[:, first : first + fit.channels * size]
     return planes.unflatten(1, (fit.channels, fit.height, fit.stride))[..., : fit.width].permute(0, 2, 3, 1)
@@ -101,9 +101,8 @@ def test_gradients_with_the_tiles_of_a_graphics_card(tiles, channels, codec):
     images = noise(6, 11, channels)
     frames = random_frame(35, channels, 6, 11, seed=3)[None]
     expected = own_gradients(frames, images, codec)
-    for banded in (False, True):
-        result = kernel_gradients(fused(images, frames, codec=codec, tiles=tiles, banded=banded))
-        assert_close_by_parameter(result, expected, 1e-4 if banded else 2e-5)
+    result = kernel_gradients(fused(images, frames, codec=codec, tiles=tiles))
+    assert_close_by_parameter(result, expected, 2e-5)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -193,18 +192,6 @@ def test_the_cpu_engine_reaches_the_same_psnr(codec):
     )
     assert cuda == pytest.approx(cpu, abs=0.3)
     assert cuda > 24
-
-
-def test_bands_lose_next_to_nothing_and_skip_something():
-    images = smooth_images(1, 24)
-    settings = FitSettings(60, steps=4)
-    dense, banded = (CudaEncoder(settings, device="cpu", banded=banded).fit(images) for banded in (False, True))
-    np.testing.assert_allclose(banded.splats, dense.splats, atol=2e-4)
-    batch = fused(images, begin(images, settings), tiles=Tiles(), banded=True)
-    batch.advance(1)
-    bands = batch.records[0, 4 * 8 * batch.fit.room + 5 * batch.fit.room :][:4].reshape(2, 2)
-    assert bands[0, 1] > bands[0, 0]
-    assert bands[1, 0] < 23
 
 
 def test_a_launch_may_stop_after_any_step():
@@ -332,6 +319,30 @@ def test_a_hard_image_goes_on_for_another_round():
 def test_a_fit_can_be_stopped():
     with pytest.raises(InterruptedError):
         encoder().fit(smooth_images(2, 9), should_stop=lambda: True)
+
+
+def test_a_stopped_fit_keeps_the_slabs_that_are_done():
+    images = smooth_images(4, 6)
+    whole = encoder(steps=1).fit(images)
+    # Asked before a slab's start and before its launch: the third slab is the first that is refused.
+    looks = iter([False] * 4 + [True] * 1000)
+    with pytest.raises(FitStoppedError) as stopped:
+        encoder(steps=1, batch=1).fit(images, should_stop=lambda: next(looks))
+    result, finished = stopped.value.result, stopped.value.finished
+    assert finished.tolist() == [True, True, False, False]
+    np.testing.assert_array_equal(result.splats[:2], whole.splats[:2])
+    np.testing.assert_array_equal(result.steps, [1, 1, 0, 0])
+    assert not result.splats[2:].any()
+
+
+def test_a_stopped_fit_leaves_what_the_device_still_works_on(monkeypatch):
+    from encoders.cuda import slabs
+
+    looks = iter([False] * 2 + [True] * 1000)
+    monkeypatch.setattr(slabs, "is_idle", lambda _: False)
+    with pytest.raises(FitStoppedError) as stopped:
+        encoder(steps=1, batch=1).fit(smooth_images(2, 6), should_stop=lambda: next(looks))
+    assert not stopped.value.finished.any()
 
 
 @pytest.mark.parametrize("codec", CODECS)

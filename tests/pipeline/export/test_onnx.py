@@ -31,11 +31,12 @@ from models.patches.model import HEADS, RECIPES, HeadName, RecipeName, model_nam
 from models.registry import build_model
 from pipeline.cli import app
 from pipeline.export import onnx as onnx_export
-from pipeline.export.onnx import _without_places, onnx_graph
+from pipeline.export.onnx import onnx_graph
 from pipeline.export.onnx_quantise import divided_nodes, quantised_graph
 from pipeline.export.sampler_states import graph_answers, sampler_states
 from pipeline.sample.run import Run
 from pipeline.train.cats_job import RECIPE_DEFAULTS
+from pipeline.train.run_record import without_places
 from tests.models.small_networks import awakened
 
 SIDE = 8
@@ -192,7 +193,7 @@ def test_labels_and_any_batch(tables: tuple[Run, bytes]) -> None:
 def test_metadata_names_files_and_no_folders_of_this_machine() -> None:
     job = {"store": "/home/me/stores/cats.zarr", "out": "/home/me/runs/cats", "lpips_weights": None, "seed": 3}
     config = {"model": "cats-lut", "job": job, "store": {"path": "s3://mine/cats.zarr", "images": 5}}
-    assert _without_places(config) == {
+    assert without_places(config) == {
         "model": "cats-lut",
         "job": {"store": "cats.zarr", "out": "cats", "lpips_weights": None, "seed": 3},
         "store": {"path": "cats.zarr", "images": 5},
@@ -205,7 +206,7 @@ def test_the_file_says_all_and_names_no_machine(tables: tuple[Run, bytes], repos
     run, data = tables
     [entry] = onnx.load_model_from_string(data).metadata_props
     facts = json.loads(entry.value)
-    assert facts["config"] == _without_places(run.config)
+    assert facts["config"] == without_places(run.config)
     assert facts["shape"] == [3, SIDE, SIDE]
     assert facts["classes"] == 2
     assert (facts["labels"], facts["label_names"]) == ([0, 1], ["", ""]), "of a run from before labels were kept"

@@ -121,6 +121,7 @@ def test_the_store_says_how_it_was_sampled_and_how_it_was_fitted(run: Run, tmp_p
     assert (found.done, found.header.images) == (3, True)
     assert found.psnr == pytest.approx(result.fit.psnr if result.fit else None)
     assert verify(result.store).faults == ()
+    assert list((tmp_path / "out").glob("*.lock")) == []
 
 
 @pytest.mark.slow

@@ -78,6 +78,7 @@ def test_pictures_grid_and_store_show_the_same(run: Run, tmp_path: Path) -> None
     shown = np.stack([np.asarray(Image.open(path)) for path in result.pictures])
     np.testing.assert_array_equal(shown, run.rendered(rows["splats"]))
     assert len(np.unique(shown, axis=0)) == 5
+    assert list((tmp_path / "out").glob("*.lock")) == []
     for path in result.gifs:
         with Image.open(path) as picture:
             assert getattr(picture, "n_frames", 1) > 1
@@ -337,7 +338,7 @@ def test_a_foreign_checkpoint_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError):
         load_run(tmp_path)
-    with pytest.raises(JobError, match="--device quantum"):
+    with pytest.raises(JobError, match="Device 'quantum'"):
         load_run(run.path, device="quantum")
 
 

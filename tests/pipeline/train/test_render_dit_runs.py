@@ -67,6 +67,7 @@ def test_a_run_remembers_slots_layout_and_losses(run: Run, store: Path) -> None:
     usual = run.model.slots.mean.numpy()
     np.testing.assert_allclose(usual[:, :2], np.log(np.maximum(splats[..., :2], 1e-3)).mean(axis=0), atol=1e-4)
     assert (run.spec.kind, run.spec.gaussians, run.spec.layout) == ("pixels", GAUSSIANS, header.layout)
+    assert run.makes == "splats", "what an evaluation says of its kind"
     settings = run.objective.settings
     assert (settings.shown_clean, settings.shown_weight) == (0.05, 0.05)
     assert run.config["store"]["order"] == "slots of the store"

@@ -95,6 +95,24 @@ def test_a_run_holds_all_that_sampling_needs(run: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_is_published_names_no_folder_and_what_goes_on_does(run: Path, store: Path) -> None:
+    config = load_checkpoint(run / "model.safetensors").config
+    assert (config["job"]["store"], config["job"]["out"], config["store"]["path"]) == ("a.zarr", "whole", "a.zarr")
+    assert str(store.parent).encode() not in (run / "model.safetensors").read_bytes()
+    assert json.loads((run / "state.json").read_text())["job"]["store"] == str(store)
+    assert continued_job(run, {}).store == store
+
+
+def test_a_training_that_fails_before_it_begins_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for out in ("run", "mine"):
+        with pytest.raises(StoreError):
+            trained(tmp_path / "none.zarr", tmp_path / out)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("run")] == []
+    assert (tmp_path / "mine").is_dir(), "made by somebody else"
+
+
+@pytest.mark.slow
 def test_the_log_and_the_grids_follow_the_steps(run: Path) -> None:
     lines = read_lines(run / "log.jsonl")
     assert [line["step"] for line in lines] == [3, 6]
@@ -170,7 +188,8 @@ def test_a_folder_takes_one_training_at_a_time(store: Path, tmp_path: Path, monk
     # Before the first one has written anything there is nothing but the lock that tells.
     with sole_writer(tmp_path / "new"), pytest.raises(StoreLockedError):
         trained(store, tmp_path / "new")
-    assert list((tmp_path / "new").iterdir()) == []
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "new").mkdir()
     monkeypatch.chdir(tmp_path / "new")
     with sole_writer(Path()):
         assert (tmp_path / "new.lock").exists()
