@@ -23,7 +23,10 @@ class ShardBatch(list[int]):
 
 
 class ShardShuffleSampler(Sampler[list[int]]):
-    """Batches for ``DataLoader(dataset, batch_sampler=...)`` in which every shard is read about once an epoch.
+    """Batches of positions in which every shard is read about once an epoch.
+
+    For ``DataLoader(dataset, sampler=sampler, batch_size=None)``, which takes batches as the data set makes them (the
+    fastest), or ``DataLoader(dataset, batch_sampler=sampler)``, which collates items.
 
     Shards (blocks of the store, one file for each array) come in random order, as many together as the memory of the
     data set holds, and their rows are shuffled among each other. Where the whole set is in memory this is the plain

@@ -2,7 +2,7 @@
 
 dataset = SplatDataset("sprites.zarr", features=True)
 sampler = ShardShuffleSampler(dataset, batch_size=64, num_workers=2)
-for batch in DataLoader(dataset, batch_sampler=sampler, num_workers=2):
+for batch in DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=2):
     network(batch["features"])
 """
 
@@ -146,7 +146,7 @@ class SplatDataset(Dataset[Any]):
         )
         self._most_bytes = memory * MEBIBYTE
         self.in_memory: bool = len(self.rows) * self._stored.row_bytes <= self._most_bytes
-        self._source: HeldRows | RecentRows | None = HeldRows(self._stored, self.rows) if self.in_memory else None
+        self._source: HeldRows | RecentRows | None = self._whole() if self.in_memory else None
         self._process = os.getpid()
         self.representation: SplatRepresentation | None = None
         if isinstance(features, SplatRepresentation):
@@ -217,10 +217,11 @@ class SplatDataset(Dataset[Any]):
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Several items at once, which ``DataLoader`` asks for: each shard is looked at once."""
         batch: Any = self._batch(indices)
-        columns = {
-            name: values.tolist() if name in ("label", "row") else values.unbind() for name, values in batch.items()
-        }
-        items: Any = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        items: list[Any] = [{} for _ in indices]
+        for name, values in batch.items():
+            column = values.tolist() if name in ("label", "row") else values.unbind()
+            for item, value in zip(items, column, strict=True):
+                item[name] = value
         return items if self.transform is None else [self.transform(item) for item in items]
 
     def close(self) -> None:
@@ -251,6 +252,9 @@ class SplatDataset(Dataset[Any]):
             for start in range(0, len(shard), PORTION_ROWS):
                 yield ShardBatch(shard[start : start + PORTION_ROWS].tolist())
 
+    def _whole(self) -> HeldRows:
+        return HeldRows(self._stored, self.rows, floats=len(self.rows) * self._stored.float_bytes <= self._most_bytes)
+
     def _held(self) -> HeldRows | RecentRows:
         """Where rows are taken from in this process."""
         if self._closed:
@@ -258,7 +262,7 @@ class SplatDataset(Dataset[Any]):
         if self._source is not None and (self.in_memory or self._process == os.getpid()):
             return self._source
         if self.in_memory:
-            self._source = HeldRows(self._stored, self.rows)
+            self._source = self._whole()
         else:
             worker = get_worker_info()
             share = self._most_bytes // (1 if worker is None else worker.num_workers)
@@ -268,18 +272,19 @@ class SplatDataset(Dataset[Any]):
 
     def _batch(self, indices: Sequence[int]) -> SplatItem:
         total = len(self)
-        for index in indices:
-            if not -total <= index < total:
-                raise IndexError(f"Position {index} of a data set of {total} rows. Allowed: 0 to {total - 1}.")
-        positions = [int(index) % total for index in indices]
-        portion = self._held().take(positions, shards=isinstance(indices, ShardBatch))
-        batch: SplatItem = {"splats": portion.splats.float()}
+        index = np.asarray(indices, np.int64)
+        if len(index) and not -total <= index.min() <= index.max() < total:
+            wrong = next(number for number in index.tolist() if not -total <= number < total)
+            raise IndexError(f"Position {wrong} of a data set of {total} rows. Allowed: 0 to {total - 1}.")
+        index = index % total
+        portion = self._held().take(index, shards=isinstance(indices, ShardBatch)).floats()
+        batch: SplatItem = {"splats": portion.splats}
         if self.representation is not None:
-            batch["features"] = self.representation.encode(batch["splats"])
+            batch["features"] = self.representation.encode(portion.splats)
         if portion.image is not None:
-            batch["image"] = portion.image.float().div_(255)
-        batch["label"] = self.labels[positions]
-        batch["row"] = torch.from_numpy(self.rows[positions])
+            batch["image"] = portion.image
+        batch["label"] = self.labels.index_select(0, torch.from_numpy(index))
+        batch["row"] = torch.from_numpy(self.rows[index])
         return batch
 
     def _fitted(self, anchors: NDArray[np.float32] | None) -> SplatRepresentation:
@@ -287,7 +292,7 @@ class SplatDataset(Dataset[Any]):
         made = SplatRepresentation(
             layout=header.layout, gaussians=header.gaussians, anchors=anchors, colours=header.colours
         )
-        portions = (self._held().take(portion, shards=True).splats for portion in self._portions())
+        portions = (self._held().take(np.array(portion), shards=True).splats for portion in self._portions())
         return made.fit(splats.float() for splats in portions)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +25,11 @@ from pipeline.finite_splats import require_finite
 
 @dataclass(frozen=True)
 class Portion:
-    """Rows as they are stored.
+    """Rows as they are stored, or as training takes them.
 
     Attributes:
         splats: float16 or float32 [row, gaussian, parameter].
-        image: uint8 [row, channel, y, x]; None where images are not read.
+        image: uint8, or float32 in [0, 1], [row, channel, y, x]; None where images are not read.
     """
 
     splats: Tensor
@@ -40,6 +39,19 @@ class Portion:
     def nbytes(self) -> int:
         """Of both."""
         return self.splats.nbytes + (0 if self.image is None else self.image.nbytes)
+
+    def floats(self) -> Portion:
+        """As float32; itself where it is."""
+        image = self.image
+        if image is not None and image.dtype == torch.uint8:
+            image = image.float().div_(255)
+        return Portion(self.splats.float(), image)
+
+    def take(self, rows: Tensor) -> Portion:
+        """Copies of rows by number, int64 [row]."""
+        # Not by indexing, which takes ten times as long for 8 bits.
+        image = self.image
+        return Portion(self.splats.index_select(0, rows), None if image is None else image.index_select(0, rows))
 
     def part(self, rows: slice) -> Portion:
         """A copy of some rows, which keeps none of the others in memory."""
@@ -82,9 +94,15 @@ class StoredRows:
 
     @property
     def row_bytes(self) -> int:
-        """What a row takes in memory."""
+        """What a row takes in memory as it is stored."""
         specs = array_specs(self.header)
         return sum(int(np.prod(specs[name].tail)) * np.dtype(specs[name].dtype).itemsize for name in self._names[1:])
+
+    @property
+    def float_bytes(self) -> int:
+        """What a row takes in memory as float32."""
+        specs = array_specs(self.header)
+        return 4 * sum(int(np.prod(specs[name].tail)) for name in self._names[1:])
 
     @property
     def chunk_rows(self) -> int:
@@ -158,32 +176,31 @@ class HeldRows:
     Args:
         stored: where they come from; closed when all are read.
         rows: int64 [position], ascending.
+        floats: hold them as float32, which costs two to four times the memory and spares each batch the conversion.
     """
 
-    def __init__(self, stored: StoredRows, rows: NDArray[np.int64]) -> None:
+    def __init__(self, stored: StoredRows, rows: NDArray[np.int64], *, floats: bool) -> None:
         header = stored.header
-        splats = torch.empty(
-            (len(rows), header.gaussians, header.splat_layout.width), dtype=getattr(torch, header.dtype)
-        )
+        dtype = torch.float32 if floats else getattr(torch, header.dtype)
+        splats = torch.empty((len(rows), header.gaussians, header.splat_layout.width), dtype=dtype)
         image: Tensor | None = None
         for block in np.unique(rows // header.block_rows).tolist():
             span = block_range(block, header.block_rows, len(stored.finished))
             first, last = np.searchsorted(rows, [span.start, span.stop]).tolist()
             inside = torch.from_numpy(rows[first:last] - span.start)
-            portion = stored.read(span.start, span.stop)
-            splats[first:last] = portion.splats[inside]
+            portion = stored.read(span.start, span.stop).take(inside)
+            portion = portion.floats() if floats else portion
+            splats[first:last] = portion.splats
             if portion.image is not None:
                 if image is None:
-                    image = torch.empty((len(rows), *portion.image.shape[1:]), dtype=torch.uint8)
-                image[first:last] = portion.image[inside]
+                    image = torch.empty((len(rows), *portion.image.shape[1:]), dtype=portion.image.dtype)
+                image[first:last] = portion.image
         stored.close()
         self._all = Portion(splats, image)
 
-    def take(self, positions: Sequence[int], *, shards: bool) -> Portion:
+    def take(self, positions: NDArray[np.int64], *, shards: bool) -> Portion:
         """Rows by position; whether their shards are wanted whole makes no difference here."""
-        index = torch.tensor(positions)
-        image = self._all.image
-        return Portion(self._all.splats[index], None if image is None else image[index])
+        return self._all.take(torch.from_numpy(positions))
 
 
 class RecentRows:
@@ -202,15 +219,15 @@ class RecentRows:
         self._held: OrderedDict[int, Portion] = OrderedDict()
         self._bytes = 0
 
-    def take(self, positions: Sequence[int], *, shards: bool) -> Portion:
+    def take(self, positions: NDArray[np.int64], *, shards: bool) -> Portion:
         """Rows by position.
 
         Args:
-            positions: which.
+            positions: int64, which.
             shards: read the whole shard of every row, since its other rows are wanted soon, where one fits into the
                 memory; else its chunk.
         """
-        rows = self._rows[np.asarray(positions, np.int64)]
+        rows = self._rows[positions]
         chunks = rows // self._size
         parts: list[Portion] = []
         order = np.argsort(chunks, kind="stable")
@@ -219,12 +236,13 @@ class RecentRows:
             chunk = int(sorted_rows[group[0]]) // self._size
             held = self._chunk(chunk, shards)
             inside = torch.from_numpy(sorted_rows[group] - chunk * self._size)
-            parts.append(Portion(held.splats[inside], None if held.image is None else held.image[inside]))
+            parts.append(held.take(inside))
         while self._bytes > self._most_bytes and len(self._held) > 1:
             self._bytes -= self._held.popitem(last=False)[1].nbytes
         back = torch.from_numpy(np.argsort(order, kind="stable"))
         images = [part.image for part in parts if part.image is not None]
-        return Portion(torch.cat([part.splats for part in parts])[back], torch.cat(images)[back] if images else None)
+        joined = Portion(torch.cat([part.splats for part in parts]), torch.cat(images) if images else None)
+        return joined.take(back)
 
     def _chunk(self, chunk: int, shards: bool) -> Portion:
         if chunk in self._held:
