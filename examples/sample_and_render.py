@@ -35,7 +35,7 @@ def main() -> None:
             "splats", options.store, options.run, model=options.model, preset="tiny", steps=options.steps,
             batch=options.batch,
         )  # fmt: skip
-        trained = splatspace.train(job, progress=lambda now: print(f"  {now.words()}", end="\r"))
+        trained = splatspace.train(job, progress=lambda now: print(f"  {now.words}", end="\r"))
         print(f"\n{trained.model} with {trained.parameters:,} weights learned from {trained.images} images")
 
     run = splatspace.load_run(options.run)

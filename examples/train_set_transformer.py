@@ -5,19 +5,16 @@
 Flow matching (Lipman et al. 2023): the network answers the velocity from noise to data, Euler steps follow it.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import splatspace
-
-COLUMNS = 8
 
 
 class SetNetwork(nn.Module):
@@ -37,11 +34,11 @@ class SetNetwork(nn.Module):
 
 
 def main() -> None:
-    """Trains, samples, and writes a grid of pictures."""
+    """Trains, samples, and writes the pictures in a row."""
     parser = argparse.ArgumentParser(description="Trains a set transformer on a store.")
     parser.add_argument("--store", type=Path, default=Path("demo.zarr"), help="made of the built-in set where missing")
     parser.add_argument("--out", type=Path, default=Path("set-samples.png"))
-    for name, value in {"steps": 2000, "batch": 32, "width": 96, "layers": 4, "evaluations": 50, "samples": 16}.items():
+    for name, value in {"steps": 2000, "batch": 32, "width": 96, "layers": 4, "evaluations": 50, "samples": 8}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -49,21 +46,19 @@ def main() -> None:
         splatspace.encode(splatspace.resolve_job("demo", options.store, limit=512, gaussians=48))
 
     dataset = splatspace.SplatDataset(options.store, image=False, features=True, order="none")
-    sampler = splatspace.ShardShuffleSampler(dataset, options.batch, drop_last=len(dataset) > options.batch)
+    sampler = splatspace.ShardShuffleSampler(dataset, options.batch)
     loader = DataLoader(dataset, sampler=sampler, batch_size=None)
-    representation, header = dataset.representation, dataset.header
+    representation = dataset.representation
     assert representation is not None
     network = SetNetwork(representation.features, options.width, options.layers)
-    optimiser = torch.optim.AdamW(network.parameters(), 1e-3)
+    optimiser, losses = torch.optim.AdamW(network.parameters(), 1e-3), []
     print(f"{dataset}, {sum(map(torch.numel, network.parameters())):,} weights")
-    losses: list[float] = []
     while len(losses) < options.steps:
         sampler.set_epoch(sampler.epoch + 1)
         for batch in loader:
             clean, noise = batch["features"], torch.randn_like(batch["features"])
             time = torch.rand(len(clean))
-            mixed = torch.lerp(noise, clean, time[:, None, None])
-            loss = (network(mixed, time) - (clean - noise)).square().mean()
+            loss = (network(torch.lerp(noise, clean, time[:, None, None]), time) - (clean - noise)).square().mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -75,11 +70,12 @@ def main() -> None:
     with torch.no_grad():
         for moment in torch.arange(options.evaluations) / options.evaluations:
             features += network(features, moment.expand(len(features))) / options.evaluations
-    splats, size = representation.decode(features).numpy(), {"height": 4 * header.height, "width": 4 * header.width}
-    pictures = splatspace.to_uint8(splatspace.decode(splats, layout=dataset.layout, codec=header.codec, **size))
-    rows = [torch.cat(list(row), dim=1) for row in torch.from_numpy(pictures).split(COLUMNS) if len(row) == COLUMNS]
-    Image.fromarray(torch.cat(rows).squeeze(-1).numpy()).save(options.out)
-    print(f"{options.out}: {len(rows) * COLUMNS} samples at 4 times the size of the training images")
+    codec, height, width = dataset.header.codec, 4 * dataset.header.height, 4 * dataset.header.width
+    splats = representation.decode(features).numpy()
+    decoded = splatspace.decode(splats, layout=dataset.layout, codec=codec, height=height, width=width)
+    pictures = splatspace.to_uint8(decoded)
+    Image.fromarray(np.concatenate(list(pictures), axis=1).squeeze()).save(options.out)
+    print(f"{options.out}: {len(pictures)} samples at 4 times the size of the training images")
 
 
 if __name__ == "__main__":
