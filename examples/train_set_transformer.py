@@ -5,6 +5,8 @@
 Flow matching (Lipman et al. 2023): the network answers the velocity from noise to data, Euler steps follow it.
 """
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
 
@@ -28,54 +30,50 @@ class SetNetwork(nn.Module):
         self.leave = nn.Linear(width, features)
 
     def forward(self, noisy: Tensor, time: Tensor) -> Tensor:
-        """Velocity [image, gaussian, feature] of noisy features at times [image]."""
-        times = time[:, None, None].expand(-1, noisy.shape[1], 1)
-        return self.leave(self.trunk(self.enter(torch.cat([noisy, times], dim=-1))))
+        """Velocity [image, gaussian, feature] of noisy features at times [image, 1, 1]."""
+        return self.leave(self.trunk(self.enter(torch.cat([noisy, time.expand(*noisy.shape[:2], 1)], dim=-1))))
 
 
 def main() -> None:
     """Trains, samples, and writes the pictures in a row."""
     parser = argparse.ArgumentParser(description="Trains a set transformer on a store.")
     parser.add_argument("--store", type=Path, default=Path("demo.zarr"), help="made of the built-in set where missing")
-    parser.add_argument("--out", type=Path, default=Path("set-samples.png"))
     for name, value in {"steps": 2000, "batch": 32, "width": 96, "layers": 4, "evaluations": 50, "samples": 8}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
-    torch.manual_seed(0)
     if not options.store.exists():
         splatspace.encode(splatspace.resolve_job("demo", options.store, limit=512, gaussians=48))
 
     dataset = splatspace.SplatDataset(options.store, image=False, features=True, order="none")
     sampler = splatspace.ShardShuffleSampler(dataset, options.batch)
-    loader = DataLoader(dataset, sampler=sampler, batch_size=None)
     representation = dataset.representation
     assert representation is not None
+    torch.manual_seed(0)
     network = SetNetwork(representation.features, options.width, options.layers)
     optimiser, losses = torch.optim.AdamW(network.parameters(), 1e-3), []
     print(f"{dataset}, {sum(map(torch.numel, network.parameters())):,} weights")
     while len(losses) < options.steps:
         sampler.set_epoch(sampler.epoch + 1)
-        for batch in loader:
+        for batch in DataLoader(dataset, sampler=sampler, batch_size=None):
             clean, noise = batch["features"], torch.randn_like(batch["features"])
-            time = torch.rand(len(clean))
-            loss = (network(torch.lerp(noise, clean, time[:, None, None]), time) - (clean - noise)).square().mean()
+            time = torch.rand(len(clean), 1, 1)
+            loss = (network(torch.lerp(noise, clean, time), time) - (clean - noise)).square().mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             losses.append(loss.item())
             if len(losses) % max(1, options.steps // 5) == 0:
-                print(f"step {len(losses):5d}  loss {sum(losses[-100:]) / len(losses[-100:]):.3f}")
+                print(f"step {len(losses):5d}  loss {np.mean(losses[-100:]):.3f}", flush=True)
 
     features = torch.randn(options.samples, *representation.shape)
     with torch.no_grad():
         for moment in torch.arange(options.evaluations) / options.evaluations:
-            features += network(features, moment.expand(len(features))) / options.evaluations
-    codec, height, width = dataset.header.codec, 4 * dataset.header.height, 4 * dataset.header.width
-    splats = representation.decode(features).numpy()
-    decoded = splatspace.decode(splats, layout=dataset.layout, codec=codec, height=height, width=width)
-    pictures = splatspace.to_uint8(decoded)
-    Image.fromarray(np.concatenate(list(pictures), axis=1).squeeze()).save(options.out)
-    print(f"{options.out}: {len(pictures)} samples at 4 times the size of the training images")
+            features += network(features, moment.expand(len(features), 1, 1)) / options.evaluations
+    header, splats = dataset.header, representation.decode(features).numpy()
+    size = {"height": 4 * header.height, "width": 4 * header.width}
+    pictures = splatspace.to_uint8(splatspace.decode(splats, layout=dataset.layout, codec=header.codec, **size))
+    Image.fromarray(np.concatenate(list(pictures), axis=1).squeeze()).save(out := options.store.with_suffix(".png"))
+    print(f"{out}: {len(pictures)} samples at 4 times the size of the training images")
 
 
 if __name__ == "__main__":

@@ -97,11 +97,11 @@ def test_images_are_encoded_from_python(tmp_path: Path, program: Program) -> Non
 
 
 @pytest.mark.slow
-def test_a_set_transformer_is_trained(tmp_path: Path, store: Path, program: Program) -> None:
+def test_a_set_transformer_is_trained(store: Path, program: Program) -> None:
     sizes = ("--steps", 3, "--batch", 4, "--width", 8, "--layers", 1, "--evaluations", 2, "--samples", 8)
-    printed = program("train_set_transformer.py", "--store", store, "--out", "samples.png", *sizes)
+    printed = program("train_set_transformer.py", "--store", store, *sizes)
     assert "step     3  loss" in printed
-    with Image.open(tmp_path / "samples.png") as picture:
+    with Image.open(store.with_suffix(".png")) as picture:
         assert picture.size == (8 * 128, 128)
 
 
