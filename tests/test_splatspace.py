@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 import time
@@ -51,6 +52,25 @@ def test_the_page_has_an_example_for_each_name(repository: Path) -> None:
     for name in splatspace.__all__:
         assert f"`{name}" in page, name
         assert f"splatspace.{name}" in page, name
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief_previews")
+def test_the_examples_of_the_page_run(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (repository / "docs/python-api.md").read_text()
+    # Less of everything: it is the calls that must be right.
+    for long, short in (("limit=64", "limit=9"), ("gaussians=32", "gaussians=6"), ("steps=50", "steps=3, workers=1"),
+                        ("steps=20", "steps=2, device='cpu'"), ("batch=16", "batch=4"), ("size=512", "size=64")):  # fmt: skip
+        assert long in page
+        page = page.replace(long, short)
+    space: dict = {}
+    for number, program in enumerate(re.findall(r"```python\n(.*?)```", page, re.DOTALL)):
+        exec(compile(program, f"example {number}", "exec"), space)
+    assert space["pixels"].shape == (8, 256, 256, 3)
+    assert space["splats"].shape == (9, 6, 8)
+    assert Path("seven.png").exists()
+    assert space["result"].grid.exists()
 
 
 def test_it_is_packed_and_started_by_the_console_script(repository: Path) -> None:
