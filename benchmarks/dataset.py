@@ -25,6 +25,8 @@ from pipeline.dataset.shard_shuffle import ShardShuffleSampler
 from pipeline.dataset.splat_dataset import SplatDataset
 
 BATCH = 64
+STREAMED_MEMORY = 24
+"""MiB, about half of what the set needs."""
 
 
 class Tensors(Dataset[Any]):
@@ -67,12 +69,15 @@ def row_by_row(path: Path, rows: int) -> Callable[[], int]:
 
     def read() -> int:
         order = np.random.default_rng(1).permutation(rows)
+        items = []
         with open_store(path) as store:
             for row in order.tolist():
                 content = store.read(["splats", "image", "label"], [row])
-                torch.from_numpy(content["splats"][0]).float()
-                torch.from_numpy(content["image"][0]).permute(2, 0, 1).float() / 255
-        return rows
+                items.append((
+                    torch.from_numpy(content["splats"][0]).float(),
+                    torch.from_numpy(content["image"][0]).permute(2, 0, 1).float() / 255,
+                ))  # fmt: skip
+        return len(items)
 
     return read
 
@@ -103,7 +108,7 @@ def table(path: Path, *, few: int, workers: int, repeats: int) -> dict[str, floa
         repeats: turns.
     """
     held = SplatDataset(path)
-    streamed = SplatDataset(path, memory=16)
+    streamed = SplatDataset(path, memory=STREAMED_MEMORY)
     tensors = Tensors(held[:])
     shuffled = {"batch_size": BATCH, "shuffle": True}
     streams = ShardShuffleSampler(streamed, BATCH)
@@ -136,7 +141,7 @@ def main() -> None:
     parser.add_argument("--block-rows", type=int, default=1024)
     parser.add_argument("--few", type=int, default=256, help="rows that are read one by one")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, dict[str, float]] = {}

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict, overload
+from typing import Any, Self, overload
 
 import numpy as np
 import torch
@@ -21,23 +21,19 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 from upath import UPath
 
-from data_schemas.errors import JobError, StoreError, StoreMismatchError
+from data_schemas.errors import JobError, StoreError
 from data_schemas.locations import location
 from data_schemas.records import RowState, StoreHeader
-from data_schemas.splats import OVER, Layout
-from data_schemas.stores.base import RowStore
+from data_schemas.splats import Layout
 from data_schemas.stores.contract import blocks
 from data_schemas.stores.open import open_store
-from encoders.start.begin import anchors as grid_anchors
 from models.features.splats import SplatRepresentation
+from pipeline.dataset.promises import SlotOrder, require_fitting, require_promised, slot_anchors
 from pipeline.dataset.shard_shuffle import SHARE_OF_MEMORY, ShardBatch
 from pipeline.dataset.stored_rows import HeldRows, RecentRows, StoredRows
 from pipeline.encode.rows import UnfinishedRows, unfinished_rows
 
 logger = logging.getLogger("splatspace.dataset")
-
-SlotOrder = Literal["stored", "anchors", "none"]
-SLOT_ORDERS: tuple[SlotOrder, ...] = ("stored", "anchors", "none")
 
 DEFAULT_MEMORY = 2048
 """MiB that a data set holds where nothing else was asked for."""
@@ -46,22 +42,15 @@ MEBIBYTE = 2**20
 PORTION_ROWS = 1024
 
 
-class SplatItem(TypedDict, total=False):
-    """One image, or a batch of them with a first axis more (label and row are then int64 tensors).
+SplatItem = dict[str, Any]
+"""One image, or a batch of them with a first axis more (label and row are then int64 tensors).
 
-    Attributes:
-        splats: float32 [gaussian, parameter], in the columns of ``dataset.layout``.
-        features: float32 [gaussian, feature], normalised; where they were asked for.
-        image: float32 [channel, y, x] in [0, 1], the source pixels; where the store has them.
-        label: class number of the data set, -1 where there is none.
-        row: of the store.
-    """
-
-    splats: Tensor
-    features: Tensor
-    image: Tensor
-    label: int | Tensor
-    row: int | Tensor
+- ``splats``: float32 [gaussian, parameter], in the columns of ``dataset.layout``.
+- ``features``: float32 [gaussian, feature], normalised; where they were asked for.
+- ``image``: float32 [channel, y, x] in [0, 1], the source pixels; where the store has them.
+- ``label``: class number of the data set, -1 where there is none.
+- ``row``: of the store.
+"""
 
 
 class SplatDataset(Dataset[Any]):
@@ -116,15 +105,13 @@ class SplatDataset(Dataset[Any]):
         layout: str | None = None,
         memory: int = DEFAULT_MEMORY,
     ) -> None:
-        if order not in SLOT_ORDERS:
-            raise JobError(f"order={order!r}", allowed=", ".join(SLOT_ORDERS))
         if isinstance(memory, bool) or not isinstance(memory, int) or memory < 0:
             raise JobError(f"memory={memory!r}", allowed="MiB, a whole number from 0 on")
         self.transform = transform
         self._closed = False
         with open_store(store, "r") as opened:
             self.header: StoreHeader = opened.header
-            _require_promised(opened, gaussians, layout, image)
+            require_promised(opened, gaussians, layout, image)
             small = opened.read(["state", "label"])
             self.unfinished: UnfinishedRows = unfinished_rows(opened, blocks(len(opened), self.header.block_rows))
             place = opened.path
@@ -139,7 +126,7 @@ class SplatDataset(Dataset[Any]):
             )
         if self.unfinished.count:
             logger.warning("%s: %d rows are not done and not used: %s", place, self.unfinished.count, self.unfinished)
-        anchors = _anchors(self.header, order)
+        anchors = slot_anchors(self.header, order)
         images = self.header.images if image is None else image
         self._stored = StoredRows(
             location(store), self.header, finished, images=images, anchors=anchors if order == "anchors" else None
@@ -150,7 +137,7 @@ class SplatDataset(Dataset[Any]):
         self._process = os.getpid()
         self.representation: SplatRepresentation | None = None
         if isinstance(features, SplatRepresentation):
-            self.representation = _require_fitting(features, self.header)
+            self.representation = require_fitting(features, self.header)
         elif features:
             self.representation = self._fitted(anchors)
 
@@ -200,7 +187,7 @@ class SplatDataset(Dataset[Any]):
             index: a position, negative ones from the end; or a slice or several positions for a batch.
 
         Returns:
-            A :class:`SplatItem`, or what ``transform`` makes of it.
+            A ``SplatItem``, or what ``transform`` makes of it.
 
         Raises:
             IndexError: there is no such position.
@@ -216,7 +203,7 @@ class SplatDataset(Dataset[Any]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Several items at once, which ``DataLoader`` asks for: each shard is looked at once."""
-        batch: Any = self._batch(indices)
+        batch = self._batch(indices)
         items: list[Any] = [{} for _ in indices]
         for name, values in batch.items():
             column = values.tolist() if name in ("label", "row") else values.unbind()
@@ -294,52 +281,3 @@ class SplatDataset(Dataset[Any]):
         )
         portions = (self._held().take(np.array(portion), shards=True).splats for portion in self._portions())
         return made.fit(splats.float() for splats in portions)
-
-
-def _require_promised(store: RowStore, gaussians: int | None, layout: str | None, image: bool | None) -> None:
-    header = store.header
-    if not header.gaussians:
-        raise StoreMismatchError(
-            f"{store.path} holds images only",
-            allowed="a store with Gaussians",
-            next_step="encode the images with --gaussians 1 or more",
-        )
-    for name, wanted, got in (("gaussians", gaussians, header.gaussians), ("layout", layout, header.layout)):
-        if wanted is not None and wanted != got:
-            raise StoreMismatchError(
-                f"{store.path} has {name} {got}",
-                allowed=f"{name} {wanted}, as was asked for",
-                next_step="open another store, or ask for what this one has",
-            )
-    if image and not header.images:
-        raise StoreMismatchError(
-            f"{store.path} holds no source images",
-            allowed="a store encoded with images",
-            next_step="leave image=True out, or encode it again without --no-images",
-        )
-
-
-def _require_fitting(representation: SplatRepresentation, header: StoreHeader) -> SplatRepresentation:
-    found = representation.layout.name, representation.gaussians
-    if found != (header.layout, header.gaussians):
-        raise StoreMismatchError(
-            f"Features of layout {found[0]} and {found[1]} Gaussians",
-            allowed=f"layout {header.layout} and {header.gaussians} Gaussians, as the store has",
-            next_step="give the representation of a run that was trained on such a store, or features=True",
-        )
-    return representation
-
-
-def _anchors(header: StoreHeader, order: SlotOrder) -> NDArray[np.float32] | None:
-    """Where the Gaussians of each index are, as generators read them; None where the index means nothing."""
-    if order == "none":
-        return None
-    if order == "anchors" and header.codec == OVER:
-        raise JobError(
-            f"order='anchors' with codec {header.codec}, where the order is what lies in front",
-            allowed="a store whose Gaussians are summed",
-            next_step="leave order out",
-        )
-    if header.anchors is not None:
-        return np.array(header.anchors, np.float32)
-    return grid_anchors(header.gaussians, header.height, header.width) if order == "anchors" else None

@@ -227,6 +227,8 @@ class RecentRows:
             shards: read the whole shard of every row, since its other rows are wanted soon, where one fits into the
                 memory; else its chunk.
         """
+        if not len(positions):
+            return self._stored.read(0, 0)
         rows = self._rows[positions]
         chunks = rows // self._size
         parts: list[Portion] = []

@@ -43,5 +43,6 @@ def make_store(
         store.append(rows.source_id.tolist())
         for block in range(blocks):
             part = slice(block * made.block_rows, (block + 1) * made.block_rows)
-            store.write_block(block, RowBlock(**{n: None if v is None else v[part] for n, v in vars(rows).items()}))
+            columns: dict[str, Any] = {n: None if v is None else v[part] for n, v in vars(rows).items()}
+            store.write_block(block, RowBlock(**columns))
     return rows

@@ -65,6 +65,7 @@ def test_every_finished_row_is_an_item(tmp_path: Path, suffix: str, memory: int)
         assert batch["splats"].shape == (4, 3, 8)
         assert_item({name: values[2] for name, values in batch.items()}, rows, DONE[3])
         assert dataset[40:]["row"].tolist() == DONE[40:]
+        assert dataset[9:9]["image"].shape == (0, 3, 6, 5)
         for beyond in (len(DONE), -len(DONE) - 1):
             with pytest.raises(IndexError, match="0 to 45"):
                 dataset[beyond]
