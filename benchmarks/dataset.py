@@ -3,7 +3,8 @@
     python -m benchmarks.dataset
 
 Prints the table of docs/performance.md. The store is made here: random Gaussians and pixels in the sizes of sprites.
-Wall time, the least of some repeats; what is compared takes turns. Files are in the page cache of the system.
+Items for a second of the processor, of one process with all its threads, the best of some repeats; what is compared
+takes turns. Files are in the page cache of the system.
 """
 
 from __future__ import annotations
@@ -88,23 +89,22 @@ def through(loader: Iterable[dict[str, Any]]) -> Callable[[], int]:
 
 
 def rates(ways: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
-    """Items a second of each way, the best of some turns."""
+    """Items for a second of the processor of each way, the best of some turns."""
     best = dict.fromkeys(ways, 0.0)
     for _ in range(repeats):
         for name, way in ways.items():
-            began = time.perf_counter()
+            began = time.process_time()
             count = way()
-            best[name] = max(best[name], count / (time.perf_counter() - began))
+            best[name] = max(best[name], count / (time.process_time() - began))
     return best
 
 
-def table(path: Path, *, few: int, workers: int, repeats: int) -> dict[str, float]:
-    """Items a second of every way of reading one store.
+def table(path: Path, *, few: int, repeats: int) -> dict[str, float]:
+    """Items for a second of the processor, for every way of reading one store.
 
     Args:
         path: of the store.
         few: rows that are read one by one.
-        workers: of the loaders that have some.
         repeats: turns.
     """
     held = SplatDataset(path)
@@ -112,17 +112,11 @@ def table(path: Path, *, few: int, workers: int, repeats: int) -> dict[str, floa
     tensors = Tensors(held[:])
     shuffled = {"batch_size": BATCH, "shuffle": True}
     streams = ShardShuffleSampler(streamed, BATCH)
-    divided = ShardShuffleSampler(streamed, BATCH, num_workers=workers)
     return rates(
         {
             "store row by row, random order": row_by_row(path, few),
             "SplatDataset larger than memory, ShardShuffleSampler": through(
                 DataLoader(streamed, sampler=streams, batch_size=None)
-            ),
-            f"the same, {workers} workers": through(
-                DataLoader(
-                    streamed, sampler=divided, batch_size=None, num_workers=workers, multiprocessing_context="fork"
-                )
             ),
             "SplatDataset in memory, ShardShuffleSampler": through(
                 DataLoader(held, sampler=ShardShuffleSampler(held, BATCH), batch_size=None)
@@ -140,7 +134,6 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8192)
     parser.add_argument("--block-rows", type=int, default=1024)
     parser.add_argument("--few", type=int, default=256, help="rows that are read one by one")
-    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -149,8 +142,8 @@ def main() -> None:
         for suffix in ("zarr", "h5"):
             path = Path(folder, f"random.{suffix}")
             make_store(path, options.rows, options.block_rows)
-            found[suffix] = table(path, few=options.few, workers=options.workers, repeats=options.repeats)
-    print("| items a second | zarr | HDF5 |")
+            found[suffix] = table(path, few=options.few, repeats=options.repeats)
+    print("| items for a second of the processor | zarr | HDF5 |")
     print("|---|---|---|")
     for name in found["zarr"]:
         print(f"| {name} | {found['zarr'][name]:,.0f} | {found['h5'][name]:,.0f} |")

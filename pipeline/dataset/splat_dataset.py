@@ -17,7 +17,6 @@ from typing import Any, Self, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 from upath import UPath
 
