@@ -46,7 +46,7 @@ def main() -> None:
         images, options.store, limit=options.limit, gaussians=options.gaussians, steps=options.steps
     )
     summary = splatspace.encode(job, progress=lambda now: print(f"  {now.processed} of {now.images} images", end="\r"))
-    print(f"{summary.rows_done} images in {summary.store}, {summary.psnr:.2f} dB (of the mean error)")
+    print(f"\n{summary.rows_done} images in {summary.store}, {summary.psnr:.2f} dB (of the mean error)")
     print(f"{summary.fitted} fitted now in {summary.wall_seconds:.1f} s, {summary.kept} were there already")
     for image in summary.failed:
         print(f"  not encoded: {image}")

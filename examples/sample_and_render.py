@@ -8,7 +8,6 @@ Without a run that is there it first trains a small one on ``--store``.
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 
 import splatspace
@@ -26,7 +25,6 @@ def main() -> None:
     for name, value in {"steps": 1000, "batch": 32, "number": 16, "evaluations": 20}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     if not options.run.exists():
         if not options.store.exists():
