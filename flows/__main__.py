@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from splatspace import require_own_packages
+
+# Before anything of the packages is imported: Python looks into the current folder first.
+require_own_packages()
+
 import json
 import os
 import signal

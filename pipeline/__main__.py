@@ -1,6 +1,6 @@
 """``python -m pipeline`` is ``splatspace``."""
 
-from pipeline.cli import main
+from splatspace import main
 
 if __name__ == "__main__":
     main()

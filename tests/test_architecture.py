@@ -109,7 +109,7 @@ def test_every_dependency_is_declared_and_every_declared_one_is_used(repository:
                     imported |= {alias.name.partition(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                     imported.add(node.module.partition(".")[0])
-    third_party = imported - set(sys.stdlib_module_names) - set(PACKAGES)
+    third_party = imported - set(sys.stdlib_module_names) - {*PACKAGES, "splatspace"}
     project = _project(repository)
     declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
     optional = {

@@ -62,6 +62,10 @@ def test_a_command_loads_what_its_work_needs(repository: Path, tmp_path: Path) -
         repository,
         tmp_path,
         """
+import splatspace as public
+step("public names", (0, dir(public)))
+public.SplatSpaceError
+step("errors", (0, ""))
 step("help", splatspace("--help"))
 step("version", splatspace("--version"))
 step("help of encode", splatspace("encode", "--help"))
@@ -79,7 +83,16 @@ step("export", splatspace("export", "fitted.zarr", "--image", "0", "--out", "fir
 step("report", splatspace("report", "fitted.zarr"))
 """,
     )
-    for name in ("help", "version", "help of encode", "help of train", "wrong option", "presets"):
+    for name in (
+        "public names",
+        "errors",
+        "help",
+        "version",
+        "help of encode",
+        "help of train",
+        "wrong option",
+        "presets",
+    ):
         assert loaded[name] == set(), name
     for name in ("dry run", "images only", "info", "convert"):
         assert loaded[name] == STORES, name

@@ -88,6 +88,8 @@ class SampleJob:
 
     def __post_init__(self) -> None:
         """Checks what can be checked without the model."""
+        # Programs without a type checker give text.
+        object.__setattr__(self, "out", Path(self.out))
         if not 1 <= self.number <= MOST_SAMPLES:
             raise JobError(f"-n {self.number}", allowed=f"1 to {MOST_SAMPLES:,}")
         if self.batch < 1:

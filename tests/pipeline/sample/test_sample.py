@@ -6,6 +6,7 @@ import json
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -360,3 +361,8 @@ def test_the_command(run: Run, store: Path, tmp_path: Path) -> None:
         refused = splatspace(*common, "--out", tmp_path / "b", *wrong)
         assert refused.exit_code == 2, refused.output
     assert not (tmp_path / "b").exists()
+
+
+def test_a_program_may_name_the_folder_as_text() -> None:
+    job: Any = SampleJob
+    assert job("samples").out == Path("samples")

@@ -1,0 +1,1 @@
+"""Stores as data sets of torch, for other people's training code."""
