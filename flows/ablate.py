@@ -12,7 +12,7 @@ from pydantic import Field
 
 from data_schemas.errors import SplatSpaceError
 from flows.artifacts import ProgressBar, artifact_key, escape, harmless, picture, places, small_sheet, table
-from flows.guards import PathText, require_inside_roots
+from flows.guards import require_inside_roots
 from flows.stop import run_stoppably
 from models.registry import PresetName
 from pipeline.evaluate.ablate.ablate import ablate as run_ablation
@@ -27,6 +27,7 @@ from pipeline.evaluate.ablate.report import (
     ablation_words,
 )
 from pipeline.evaluate.features import FeatureName
+from pipeline.options import PathText
 
 
 @flow(name="ablate", flow_run_name="{store} to {out}", persist_result=False)

@@ -9,16 +9,17 @@ from prefect import flow, get_run_logger
 from pydantic import Field
 
 from data_schemas.locations import location
-from encoders.base import MAX_GAUSSIANS, MAX_STEPS
+from encoders.settings import MAX_GAUSSIANS, MAX_STEPS
 from flows.artifacts import ProgressBar
 from flows.generator_artifacts import publish_evaluation
-from flows.guards import PathText, require_generator_quality, require_inside_roots
+from flows.guards import require_generator_quality, require_inside_roots
 from models.diffusion.samplers import SamplerName
 from pipeline.evaluate.evaluate import evaluate as measure
 from pipeline.evaluate.feature_training import features_folder
 from pipeline.evaluate.features import FeatureName
 from pipeline.evaluate.job import EvaluateJob
 from pipeline.evaluate.reading import PAGE_FILE
+from pipeline.options import PathText
 from pipeline.train.state import run_folder
 
 

@@ -14,12 +14,13 @@ from pydantic import Field
 
 from flows.artifacts import ProgressBar
 from flows.generator_artifacts import publish_training
-from flows.guards import PathText, require_inside_roots
+from flows.guards import require_inside_roots
 from flows.stop import run_stoppably
 from models.features.covariance import CovarianceForm
 from models.features.normalisation import Normalisation
 from models.patches.model import HeadName, RecipeName
 from models.registry import PresetName
+from pipeline.options import PathText
 from pipeline.train.job import OrderName, PrecisionName, TrainJob
 from pipeline.train.request import KindName, requested_job
 from pipeline.train.state import MODEL_FILE, STATE_FILE, TrainProgress, TrainSummary

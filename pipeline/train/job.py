@@ -16,7 +16,7 @@ from models.diffusion.objective_settings import OBJECTIVES
 from models.features.covariance import checked_form
 from models.features.normalisation import checked_normalisation
 from models.registry import model_named
-from pipeline.encode.job import job_error
+from pipeline.options import job_error
 from pipeline.train.losses import PerceptualName
 
 OrderName = Literal["auto", "stored", "anchors"]

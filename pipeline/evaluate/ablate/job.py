@@ -19,8 +19,8 @@ from models.diffusion.objective_settings import OBJECTIVES
 from models.features.covariance import COVARIANCE_FORMS
 from models.features.normalisation import NORMALISATIONS
 from models.networks.trunk import default_pack
-from pipeline.encode.job import job_error
 from pipeline.evaluate.features import FeatureName
+from pipeline.options import job_error
 from pipeline.train.job import RENDER_LOSS_WEIGHT, TrainJob, resolve_train_job
 
 AxisName = Literal[

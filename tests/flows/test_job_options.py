@@ -1,0 +1,115 @@
+"""Options that a command and a flow make from the fields of one job: each is reached from both, with one range."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import annotated_types
+import pytest
+import typer
+from prefect import Flow
+from prefect.exceptions import ParameterTypeError
+from typer.testing import CliRunner
+
+import flows.encode
+from pipeline.cli import app
+from pipeline.cli.encode import encode
+from pipeline.encode.job import EncodeJob
+from pipeline.options import DeclaredOption, Internal, declared, fields_of, marks_of
+
+JOBS: dict[str, tuple[tuple[type, ...], Callable[..., None], Flow[..., Any] | None]] = {
+    "encode": ((EncodeJob,), encode, flows.encode.encode),
+}
+"""Models that declare the options of a command, the command, and its flow."""
+
+NEITHER = {
+    "encode": {"regression", "download"},
+}
+"""Fields that nobody gives: those that are marked ``Internal``, each with its reason."""
+
+NO_PARAMETER = {
+    "encode": {"images", "block_rows", "overwrite"},
+}
+"""Options that flows leave out, each with its reason."""
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_every_field_is_reached_from_the_command_line_and_from_the_flow(name: str) -> None:
+    models, command, flow = JOBS[name]
+    fields = declared(*models)
+    internal = {field: mark for model in models for field, (kind, _) in fields_of(model).items()
+                if isinstance(mark := marks_of(kind)[0], Internal)}  # fmt: skip
+    assert set(internal) - set(fields) == NEITHER[name]
+    assert all(mark.reason for mark in internal.values())
+    assert set(fields) <= set(inspect.signature(command).parameters)
+    if flow is not None:
+        missing = set(fields) - set(flow.parameters.properties)
+        assert missing == NO_PARAMETER[name]
+        assert missing == {field for field, one in fields.items() if one.option.no_parameter}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_command_and_flow_say_the_same_of_an_option(name: str) -> None:
+    models, _, flow = JOBS[name]
+    shown = {option.name: option for option in typer.main.get_command(app).commands[name].params}  # type: ignore[attr-defined]
+    for field, one in declared(*models).items():
+        assert getattr(shown[field], "help", None) == one.help
+        if flow is not None and not one.option.no_parameter:
+            described = flow.parameters.properties[field]["description"]
+            assert described == flow_words(one)
+
+
+def flow_words(one: DeclaredOption) -> str:
+    words = one.help
+    for other in ("--compute", "--resume", "--splats", "--gif", "--store", "--axis"):
+        words = words.replace(other, other[2:])
+    return words
+
+
+def outside(one: DeclaredOption) -> list[float]:
+    """Numbers just outside of a declared range."""
+    found: list[float] = []
+    for rule in one.given.range:
+        if isinstance(rule, annotated_types.Ge):
+            found.append(rule.ge - 1)  # type: ignore[operator]
+        if isinstance(rule, annotated_types.Le):
+            found.append(rule.le + 1)  # type: ignore[operator]
+        if isinstance(rule, annotated_types.Gt):
+            found.append(rule.gt)  # type: ignore[arg-type]
+        if isinstance(rule, annotated_types.Lt):
+            found.append(rule.lt)  # type: ignore[arg-type]
+    return found
+
+
+BESIDES: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "encode": (["demo", "--out", "a.zarr", "--dry-run"], {"dataset": "demo", "out": "a.zarr"}),
+}
+"""What a call needs besides, on the command line and in the flow."""
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_number_outside_the_range_is_refused_by_both(
+    name: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    models, _, flow = JOBS[name]
+    words, parameters = BESIDES[name]
+    tried = 0
+    for field, one in declared(*models).items():
+        for number in outside(one):
+            flag = (one.option.flags or (f"--{field.replace('_', '-')}",))[0]
+            result = CliRunner().invoke(app, [name, *words, f"{flag}={number}"])
+            assert (result.exit_code, flag in result.output) == (2, True), (flag, number, result.output)
+            if flow is not None and not one.option.no_parameter:
+                with pytest.raises(ParameterTypeError, match=field):
+                    flow.validate_parameters({**parameters, field: number})
+            tried += 1
+    assert tried > 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_flow_refuses_what_is_no_parameter() -> None:
+    with pytest.raises(TypeError, match="colour"):
+        flows.encode.encode.validate_parameters({"dataset": "demo", "out": "a.zarr", "colour": "signed"})
