@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -33,6 +33,10 @@ def _as_text(given: object) -> object:
 
 PathText = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
 """A path or a URL as text: a ``Path`` would lose a slash of ``s3://``."""
+
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+"""Where flows may compute; the command line takes what torch knows besides."""
 
 
 @dataclass(frozen=True, kw_only=True)

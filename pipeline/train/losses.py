@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -20,10 +20,10 @@ from models.features.pixels import PixelRepresentation
 from models.features.splats import SplatRepresentation
 from models.image_losses import BACKBONE_FILE, SMALLEST_SIDE, Lpips, gradient_loss, wave_loss
 from pipeline.sources.download import RemoteFile, fetch
+from pipeline.train.job import PerceptualName
 
 logger = logging.getLogger("splatspace.train")
 
-PerceptualName = Literal["none", "gradient", "dct", "lpips", "lpips-if-there"]
 PERCEPTUAL: tuple[PerceptualName, ...] = get_args(PerceptualName)
 
 VGG16 = RemoteFile(
