@@ -34,7 +34,7 @@ def parameters_from(*models: type) -> Callable[[Flow], Flow]:
         own = inspect.signature(function).parameters
         first = [one.name for one in own.values() if one.kind is one.POSITIONAL_OR_KEYWORD]
         names = [*first, *(name for name in fields if name not in first)]
-        names += [one.name for one in own.values() if one.kind is one.KEYWORD_ONLY]
+        names += [one.name for one in own.values() if one.kind is one.KEYWORD_ONLY and one.name not in fields]
         parameters = [
             _parameter(fields[name], own.get(name)) if name in fields else own[name].replace(annotation=hints[name])
             for name in names
@@ -56,7 +56,7 @@ def _parameter(one: DeclaredOption, own: inspect.Parameter | None) -> inspect.Pa
     default = one.default if own is None or own.default is inspect.Parameter.empty else own.default
     return inspect.Parameter(
         one.name,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD if own is not None else inspect.Parameter.KEYWORD_ONLY,
+        inspect.Parameter.KEYWORD_ONLY if own is None else own.kind,
         default=inspect.Parameter.empty if default is MISSING else default,
         annotation=one.parameter.annotation,
     )

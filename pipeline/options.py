@@ -81,6 +81,12 @@ class Internal:
     reason: str
 
 
+class DeviceOption(BaseModel):
+    """Of commands and flows whose job leaves open where it is done."""
+
+    device: Annotated[str, Field(description="Device: auto, cpu, cuda or mps."), Option(parameter=DeviceName)] = "auto"
+
+
 @dataclass(frozen=True)
 class Given:
     """Type of a value that a user gives.
@@ -167,7 +173,7 @@ def marks_of(annotation: Any) -> tuple[Option | Internal | None, str]:
 
 def _declared(name: str, annotation: Any, description: str, default: Any, option: Option) -> DeclaredOption:
     words = option.default
-    if option.open and not words and default is not None and default is not False:
+    if option.open and not words and default not in (None, False, ()):
         words = "yes" if default is True else str(default)
     optional = option.open or default is None
     given = _given(annotation if option.given is None else option.given, optional)
@@ -204,8 +210,11 @@ def job_error(error: ValidationError, command: str) -> JobError:
     """
     first = error.errors()[0]
     field = str(first["loc"][0]) if first["loc"] else "job"
+    got = first.get("input")
+    # Python itself refuses to write some thousands of digits.
+    long = isinstance(got, int) and abs(got) >= 10**40
     return JobError(
-        f"--{field.replace('_', '-')} {first.get('input')!r}",
+        f"--{field.replace('_', '-')} {'of more than 40 digits' if long else repr(got)}",
         allowed=first["msg"].removeprefix("Input should be "),
         next_step=f"see splatspace {command} --help",
     )

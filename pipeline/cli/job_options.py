@@ -30,7 +30,7 @@ def options_from(*models: type) -> Callable[[Command], Command]:
         own = inspect.signature(command).parameters.values()
         first = [one.name for one in own if one.kind is one.POSITIONAL_OR_KEYWORD]
         names = [*first, *(name for name in fields if name not in first)]
-        names += [one.name for one in own if one.kind is one.KEYWORD_ONLY]
+        names += [one.name for one in own if one.kind is one.KEYWORD_ONLY and one.name not in fields]
         for one in own:
             for mark in getattr(hints.get(one.name), "__metadata__", ()):
                 if isinstance(mark, After):
@@ -69,12 +69,13 @@ def _parameter(one: DeclaredOption, own: inspect.Parameter | None) -> inspect.Pa
         if kind is bool and not flags:
             flag = one.name.replace("_", "-")
             flags = (f"--{flag}/--no-{flag}" if one.on_by_default else f"--{flag}",)
-        # The command line can show these bounds; the job checks every rule.
+        # The parser knows no bound that is left out itself; the job checks every rule.
+        left_out = any(hasattr(rule, "gt") or (hasattr(rule, "lt") and kind is float) for rule in one.given.range)
         bounds = {
             limit: getattr(rule, bound)
             for rule in one.given.range
             for limit, bound in (("min", "ge"), ("max", "le"))
-            if hasattr(rule, bound) and not any(hasattr(other, "gt") for other in one.given.range)
+            if hasattr(rule, bound) and not left_out
         }
         shown = typer.Option(*flags, **facts, **bounds)
     return inspect.Parameter(
