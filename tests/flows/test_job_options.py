@@ -12,15 +12,18 @@ import typer
 from prefect import Flow
 from prefect.exceptions import ParameterTypeError
 
+import flows.ablate
 import flows.encode
 import flows.evaluate
 import flows.train
 from pipeline.cli import app
+from pipeline.cli.ablate import ablate
 from pipeline.cli.encode import encode
 from pipeline.cli.evaluate import evaluate
 from pipeline.cli.sample import sample
 from pipeline.cli.train import train
 from pipeline.encode.job import EncodeJob
+from pipeline.evaluate.ablate.job import AblateJob
 from pipeline.evaluate.job import EvaluateJob
 from pipeline.options import DeclaredOption, DeviceOption, Internal, declared, fields_of, marks_of
 from pipeline.sample.job import SampleJob
@@ -29,14 +32,16 @@ from pipeline.train.job import TrainJob, TrainRequest
 JOBS: dict[str, tuple[tuple[type, ...], Callable[..., None], Flow[..., Any] | None]] = {
     "encode": ((EncodeJob,), encode, flows.encode.encode),
     "train": ((TrainJob, TrainRequest), train, flows.train.train),
+    "ablate": ((AblateJob,), ablate, flows.ablate.ablate),
     "sample": ((SampleJob, DeviceOption), sample, None),
     "evaluate": ((EvaluateJob, DeviceOption), evaluate, flows.evaluate.evaluate),
 }
 """Models that declare the options of a command, the command, and its flow."""
 
-NEITHER = {
+NEITHER: dict[str, set[str]] = {
     "encode": {"regression", "download"},
     "train": {"changes", "objective_changes", "weight_decay", "warm_up", "clip", "constant_rate", "second_moment"},
+    "ablate": set(),
     "sample": {"known", "suffix"},
     "evaluate": {"rows", "references"},
 }
@@ -45,6 +50,7 @@ NEITHER = {
 NO_PARAMETER: dict[str, set[str]] = {
     "encode": {"images", "block_rows", "overwrite"},
     "train": {"settings", "devices", "nodes"},
+    "ablate": set(),
     "evaluate": set(),
 }
 """Options that flows leave out, each with its reason."""
@@ -100,6 +106,7 @@ def outside(one: DeclaredOption) -> list[float]:
 
 BESIDES: dict[str, tuple[list[str], dict[str, Any]]] = {
     "encode": (["demo", "--out", "a.zarr", "--dry-run"], {"dataset": "demo", "out": "a.zarr"}),
+    "ablate": (["--store", "a.zarr", "--out", "here"], {"store": "a.zarr", "out": "here"}),
     "sample": (["run", "--out", "images", "--splats"], {}),
     "evaluate": (["run", "--store", "a.zarr", "--splats"], {"run": "run", "store": "a.zarr"}),
     "train": (["splats", "--store", "a.zarr", "--out", "run"], {"store": "a.zarr", "out": "run"}),
