@@ -39,9 +39,7 @@ def parameters_from(*models: type) -> Callable[[Flow], Flow]:
             _parameter(fields[name], own.get(name)) if name in fields else own[name].replace(annotation=hints[name])
             for name in names
         ]
-        function.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
-            parameters, return_annotation=hints["return"]
-        )
+        function.__signature__ = inspect.Signature(parameters, return_annotation=hints["return"])
         function.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": hints["return"]}
         described = {name: fields[name].help if name in fields else _description(hints[name]) for name in names}
         lines = "".join(f"    {name}: {_without_dashes(words)}\n" for name, words in described.items())

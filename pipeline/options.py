@@ -104,7 +104,7 @@ class Given:
     @property
     def annotation(self) -> Any:
         """For a signature that pydantic reads."""
-        ranged = Annotated[self.kind, *self.range] if self.range else self.kind
+        ranged: Any = Annotated[self.kind, *self.range] if self.range else self.kind
         return ranged | None if self.optional else ranged
 
 
@@ -238,5 +238,5 @@ def require_declared(job: Any, command: str) -> None:
 
 @functools.cache
 def _checked(job: type) -> TypeAdapter[Any]:
-    fields = {name: (annotation, ...) for name, (annotation, _) in fields_of(job).items()}
+    fields: dict[str, Any] = {name: (annotation, ...) for name, (annotation, _) in fields_of(job).items()}
     return TypeAdapter(create_model(job.__name__, __config__=ConfigDict(arbitrary_types_allowed=True), **fields))

@@ -44,7 +44,7 @@ def options_from(*models: type) -> Callable[[Command], Command]:
             for name in names
         ]
         as_keywords = [one.replace(kind=one.KEYWORD_ONLY) for one in built]
-        command.__signature__ = inspect.Signature(as_keywords)  # pyright: ignore[reportFunctionMemberAccess]
+        command.__signature__ = inspect.Signature(as_keywords)
         command.__annotations__ = {one.name: one.annotation for one in built} | {"return": None}
         return command
 
