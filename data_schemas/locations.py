@@ -1,7 +1,7 @@
 """Where a store is: a local path, or a URL of an object store (``s3://``, ``gs://``, any that fsspec knows).
 
 A URL never becomes a ``pathlib.Path``, which would turn ``s3://b/x`` into ``s3:/b/x`` in the current folder; it is a
-``UPath``, which has the same methods.
+``UPath``, which has the same methods. Its library takes a second to import and comes with the first URL.
 """
 
 from __future__ import annotations
@@ -10,25 +10,33 @@ import errno
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import fsspec
-from fsspec.registry import known_implementations, registry
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
-from upath import UPath
 
 from data_schemas.errors import StoreError
 
-__all__ = ["Location", "LocationField", "location", "resolved", "shown"]
+if TYPE_CHECKING:
+    from upath import UPath
 
-Location = Path | UPath
-"""A place where a store or a file beside it is kept."""
+    Location = Path | UPath
+    """A place where a store or a file beside it is kept."""
+
+__all__ = ["Location", "LocationField", "location", "resolved", "shown"]
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/(?P<second>/?)(?P<rest>.*)", re.DOTALL)
 _LOCAL = ("file", "local")
 _WITHOUT_BUCKET = ("memory",)
 _OURS = ("s3", "s3a", "gs", "gcs")
 """Schemes whose libraries the extra ``remote`` installs."""
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Location":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from upath import UPath
+
+    return Path | UPath
 
 
 def location(given: str | os.PathLike[str] | UPath) -> Location:
@@ -57,6 +65,8 @@ def location(given: str | os.PathLike[str] | UPath) -> Location:
     scheme = match["scheme"].lower()
     if scheme in _LOCAL:
         return Path("/" + match["rest"].lstrip("/"))
+    from fsspec.registry import known_implementations, registry
+
     if scheme not in known_implementations and scheme not in registry:
         if not match["second"]:
             return Path(text)  # a local folder whose name ends in a colon
@@ -111,6 +121,9 @@ def shown(text: str) -> str:
 
 
 def _remote(scheme: str, rest: str, options: dict[str, Any]) -> UPath:
+    import fsspec
+    from upath import UPath
+
     url = f"{scheme}://{rest}"
     user, at, _ = rest.partition("/")[0].rpartition("@")
     if (at and ":" in user) or "?" in rest or "#" in rest:
@@ -140,15 +153,21 @@ def _remote(scheme: str, rest: str, options: dict[str, Any]) -> UPath:
 
 
 def _field(given: object) -> Location:
-    if not isinstance(given, str | os.PathLike | UPath):
-        raise ValueError("Input should be a path or a URL")
+    if not isinstance(given, str | os.PathLike):
+        from upath import UPath
+
+        if not isinstance(given, UPath):
+            raise ValueError("Input should be a path or a URL")
     return location(given)
 
 
-LocationField = Annotated[
-    Path | UPath,
-    PlainValidator(_field),
-    PlainSerializer(str, return_type=str, when_used="json"),
-    WithJsonSchema({"type": "string", "format": "path"}),
-]
+if TYPE_CHECKING:
+    LocationField = Location
+else:
+    LocationField = Annotated[
+        Any,
+        PlainValidator(_field),
+        PlainSerializer(str, return_type=str, when_used="json"),
+        WithJsonSchema({"type": "string", "format": "path"}),
+    ]
 """A place as a field of a pydantic model: text in JSON."""

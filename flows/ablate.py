@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
-from pydantic import Field
 
 from data_schemas.errors import SplatSpaceError
 from flows.artifacts.progress import ProgressBar
 from flows.artifacts.report import artifact_key, escape, harmless, picture, places, small_sheet, table
-from flows.guards import PathText, require_inside_roots
+from flows.guards import require_inside_roots
 from flows.logs import follow_prefect
+from flows.parameters import parameters_from
 from flows.stop import run_stoppably
-from models.registry import PresetName
 from pipeline.evaluate.ablate.job import AblateJob, resolve_ablate_job
 from pipeline.evaluate.ablate.report import (
     ABLATION_HEADER,
@@ -27,47 +26,16 @@ from pipeline.evaluate.ablate.report import (
     ablation_cells,
     ablation_words,
 )
-from pipeline.evaluate.features import FeatureName
 
 follow_prefect()
 
 
 @flow(name="ablate", flow_run_name="{store} to {out}", persist_result=False)
-def ablate(
-    store: PathText,
-    out: PathText,
-    axes: Annotated[str, Field(min_length=1)] | None = None,
-    model: Annotated[str, Field(min_length=1)] | None = None,
-    preset: PresetName | None = None,
-    steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None,
-    batch: Annotated[int, Field(ge=1, le=1_000_000)] | None = None,
-    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None,
-    limit: Annotated[int, Field(ge=1)] | None = None,
-    seeds: Annotated[int, Field(ge=1, le=100)] | None = None,
-    images: Annotated[int, Field(ge=1)] | None = None,
-    evaluations: Annotated[int, Field(ge=1)] | None = None,
-    features: FeatureName | None = None,
-    device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
-    workers: Annotated[int, Field(ge=1)] | None = None,
-) -> Path:
+@parameters_from(AblateJob)
+def ablate(store: str, out: str, *, axes: str | None = None, **options: Any) -> Path:
     """Trains and evaluates a base generator and others that differ from it in one choice; run again, it continues.
 
-    Args:
-        store: the base store of splats, with its source images.
-        out: folder of the ablation.
-        axes: what to change, as pack=1,2,4; objective; ema=no. Without it everything that splatspace ablate knows.
-        model: of the base (splatdit).
-        preset: its size (tiny).
-        steps: optimiser steps of each training (2,000).
-        batch: images of a step (64).
-        learning_rate: its height, as train has it without.
-        limit: only the first finished images of the store.
-        seeds: trainings of each point (1).
-        images: of each set that is compared; without it 1,000, at most half of the store.
-        evaluations: of the network per image; without it the objective's.
-        features: in what to measure.
-        device: where to compute; auto takes a graphics card where there is one.
-        workers: of the encoder, where stores with another K or start are made; without it one per processor.
+    Several axes stand behind one another: pack=1,2,4; objective; ema=no.
 
     Returns:
         path of ablation.md.
@@ -79,11 +47,8 @@ def ablate(
     from pipeline.evaluate.ablate.ablate import ablate as run_ablation
 
     require_inside_roots(store=store, out=out)
-    job = resolve_ablate_job(
-        store, out, axes=[part for part in (axes or "").split(";") if part.strip()], model=model, preset=preset,
-        steps=steps, batch=batch, learning_rate=learning_rate, limit=limit, seeds=seeds, images=images,
-        evaluations=evaluations, features=features, device=device, workers=workers,
-    )  # fmt: skip
+    parts = [part for part in (axes or "").split(";") if part.strip()]
+    job = resolve_ablate_job(store, out, axes=parts, **options)
     with ProgressBar("ablation") as bar:
 
         def work(should_stop: Callable[[], bool]) -> Ablation:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
+from models.names import HeadName
 from pipeline.encode.presets import PRESETS
 
 WORK_POOL = "splatspace"
@@ -20,8 +21,8 @@ WATCHED_FOLDER = "data/incoming"
 GENERATED = ("mnist", "sprites", "cifar10")
 """Data sets whose splats generators learn."""
 
-PATCH_HEADS = ("kpn", "lut", "outer", "splats")
-"""Of the patch models, which learn the cats; the same as ``models.patches.model.HEADS``, which imports torch."""
+PATCH_HEADS: tuple[HeadName, ...] = get_args(HeadName)
+"""Of the patch models, which learn the cats."""
 
 CONCURRENCY = {"limit": 1, "collision_strategy": "ENQUEUE"}
 """A store has one run at a time: a second run of a deployment waits for the first."""

@@ -8,91 +8,58 @@ Prefect tens of milliseconds, and a few hundred per run are what its small datab
 from __future__ import annotations
 
 import threading
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 from pydantic import Field
 
 from data_schemas.errors import JobError
 from data_schemas.locations import Location
-from data_schemas.splats import ColourRange, SplatDtype, StartName
 from data_schemas.stores.open import open_store
-from encoders.base import MAX_GAUSSIANS, MAX_ROUNDS, MAX_STEPS
 from flows.artifacts.report import harmless, publish_report
-from flows.guards import PathText, PsnrFloor, require_inside_roots, require_quality
+from flows.guards import PsnrFloor, require_inside_roots, require_quality
 from flows.logs import follow_prefect
+from flows.parameters import parameters_from
 from flows.shard_runs import ShardRuns, ShardsFailed
 from pipeline.documents import report_folder
 from pipeline.encode.compute.local import IMAGES_PER_SHARD
-from pipeline.encode.job import resolve_job
-from pipeline.encode.presets import EngineName, RefineName, Split
+from pipeline.encode.job import EncodeJob, resolve_job
 from pipeline.encode.records import EncodeSummary
 from pipeline.encode.run import encode as encode_images
 from pipeline.report import ReportSummary, build_report
 from pipeline.report.build import current_report
-from pipeline.sources import MOST_SIZE
 
 follow_prefect()
 
 
 @flow(name="encode", flow_run_name="{dataset} to {out}", persist_result=False)
+@parameters_from(EncodeJob)
 def encode(
-    dataset: PathText,
-    out: PathText,
-    data_dir: Path | None = None,
-    split: Split | None = None,
-    size: Annotated[int, Field(ge=1, le=MOST_SIZE)] | None = None,
-    background: str | None = None,
-    limit: Annotated[int, Field(ge=1)] | None = None,
-    gaussians: Annotated[int, Field(ge=0, le=MAX_GAUSSIANS)] | None = None,
-    steps: Annotated[int, Field(ge=0, le=MAX_STEPS)] | None = None,
-    target_psnr: Annotated[float, Field(gt=0, le=120)] | None = None,
-    rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS)] | None = None,
-    colours: ColourRange | None = None,
-    start: StartName | None = None,
-    refine: RefineName = "none",
-    codec: Literal["additive", "normalised", "over"] | None = None,
-    dtype: SplatDtype | None = None,
-    engine: EngineName = "auto",
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0,
-    workers: Annotated[int, Field(ge=1, le=4096)] | None = None,
-    compute: Annotated[str, Field(pattern=r"^(local|dask|(tcp|tls)://\S+:[0-9]+)$")] = "local",
-    versions: bool = False,
-    min_psnr: PsnrFloor | None = None,
-    min_psnr_p1: PsnrFloor | None = None,
-    images_per_task: Annotated[int, Field(ge=1)] = IMAGES_PER_SHARD,
+    dataset: str,
+    out: str,
+    *,
+    min_psnr: Annotated[
+        PsnrFloor | None,
+        Field(
+            description="Fail the run, after writing everything, where the PSNR of the mean error is below this, in dB."
+        ),
+    ] = None,
+    min_psnr_p1: Annotated[
+        PsnrFloor | None,
+        Field(
+            description="Fail the run, after writing everything, where the PSNR of the 1st percentile is below this, "
+            "in dB."
+        ),
+    ] = None,
+    images_per_task: Annotated[
+        int, Field(ge=1, description="Fewest images of one task; a large set gets larger tasks, at most 200 in all.")
+    ] = IMAGES_PER_SHARD,
+    **options: Any,
 ) -> EncodeSummary:
     """Fits exactly K 2D Gaussians to every image of a data set and reports the PSNR of what was stored.
 
     Run it again with the same parameters and it continues: finished images are kept, failed ones are tried again.
-    What is left out is as the preset of the data set says.
-
-    Args:
-        dataset: mnist, sprites, sprites64, cifar10, cats, demo, or the path of a folder, .zip, .npz or .npy.
-        out: the store, ending in .zarr or .h5; relative to the folder in which the flow runs.
-        data_dir: folder that holds the files of a named data set; without it they are downloaded once.
-        split: part of the data set.
-        size: resize the images to this many pixels a side.
-        background: what transparent images are laid over: black, white, another name of a colour, or #rrggbb.
-        limit: only the first images of the data set.
-        gaussians: K, Gaussians per image; 0 stores the images only, for generators of pixels.
-        steps: most optimiser steps per image, in the first round.
-        target_psnr: stop an image at this PSNR, in dB.
-        rounds: an image that misses target_psnr goes on, each round twice as long as the last.
-        colours: bounded (each in 0 to 1) or signed.
-        start: where Gaussians begin; generators learn best from transport.
-        refine: regressed fits twice, the second time from starts that the pixels foretell.
-        codec: how Gaussians make an image.
-        dtype: type of the stored numbers.
-        engine: what fits; auto takes the fastest that runs here.
-        seed: seeds the adaptive start.
-        workers: threads of the engine, or worker processes with compute = dask; without it, one per processor.
-        compute: local (this process), dask (worker processes on this machine) or tcp://HOST:PORT of a scheduler.
-        versions: where the store was made with other settings, leave it alone and write NAME.v2.zarr, NAME.v3.zarr ...
-        min_psnr: fail the run, after writing everything, where the PSNR of the mean error is below this, in dB.
-        min_psnr_p1: fail the run, after writing everything, where the PSNR of the 1st percentile is below this, in dB.
-        images_per_task: fewest images of one task; a large set gets larger tasks, at most 200 in all.
+    What is left out is as the preset of the data set says; paths are relative to the folder in which the flow runs.
 
     Returns:
         what was encoded, kept and failed.
@@ -101,15 +68,10 @@ def encode(
         SplatSpaceError: the job cannot be run, a shard failed after its retries (all others are done by then), or
             the quality falls short.
     """
-    job = resolve_job(
-        dataset, out, data_dir=data_dir, split=split, size=size, background=background,
-        limit=limit, gaussians=gaussians, steps=steps,
-        target_psnr=target_psnr, rounds=rounds, colours=colours, start=start, refine=refine, codec=codec, dtype=dtype,
-        engine=engine, seed=seed, workers=workers, compute=compute, versions=versions,
-    )  # fmt: skip
+    job = resolve_job(dataset, out, **options)
     if job.gaussians == 0 and (min_psnr is not None or min_psnr_p1 is not None):
         raise JobError("min_psnr of a store of images only", allowed="gaussians of 1 or more, or no floor")
-    require_inside_roots(dataset=dataset, out=out, data_dir=data_dir, report=str(report_folder(job.out)))
+    require_inside_roots(dataset=dataset, out=out, data_dir=job.data_dir, report=str(report_folder(job.out)))
     stop = threading.Event()
     # With Prefect's tasks for shards; the first fit of refine = regressed is run in the same way.
     runs = ShardRuns(stop, images_per_task)

@@ -1,4 +1,4 @@
-"""What a run may do and what it must reach: folders, quality gates, and the kinds of parameters that flows share.
+"""What a run may do and what it must reach: folders, quality gates.
 
 Whoever may start a run chooses its parameters, so on a shared server the paths among them need a fence: the folders of
 ``SPLATSPACE_ROOTS``. A run whose PSNR, FID or recall falls short fails, after everything is written.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from data_schemas.errors import JobError, QualityError, StoreError
 from data_schemas.locations import Location, resolved
@@ -178,11 +178,3 @@ def require_generator_quality(
             f"evaluations and n = {scores.n:,}: " + ", ".join(missed),
             next_step=f"see {page}; more steps or a larger preset lower the FID",
         )
-
-
-def _as_text(given: object) -> object:
-    return os.fspath(given) if isinstance(given, os.PathLike) else given
-
-
-PathText = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
-"""A path or a URL as text: a ``Path`` would lose a slash of ``s3://``."""

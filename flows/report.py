@@ -7,10 +7,11 @@ from prefect import flow, get_run_logger
 from data_schemas.locations import Location, location
 from data_schemas.stores.open import open_store
 from flows.artifacts.report import publish_report
-from flows.guards import PathText, PsnrFloor, require_inside_roots, require_quality
+from flows.guards import PsnrFloor, require_inside_roots, require_quality
 from flows.logs import follow_prefect
 from pipeline.documents import report_folder
 from pipeline.encode.plan import newest_version
+from pipeline.options import PathText
 from pipeline.report import build_report
 
 follow_prefect()

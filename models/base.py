@@ -5,15 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from data_schemas.errors import JobError
 from data_schemas.splats import ColourRange
-
-DataKind = Literal["splats", "pixels"]
-
+from models.names import DataKind
 
 LARGEST_SIZE = 1_000_000
 """Of anything in the data of a network: more than any store holds, and far less than what would fill a memory."""

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from data_schemas.errors import JobError
 from models.base import DataKind, DataSpec, Denoiser
+from models.names import PresetName
 from models.networks.pixel_dit import PixelDiT, PixelDiTConfig
 from models.networks.pixel_unet import PixelUNet, PixelUNetConfig
 from models.networks.published import PublishedConfig, PublishedTransformer
@@ -36,7 +37,6 @@ __all__ = [
     "step_gflop",
 ]
 
-PresetName = Literal["tiny", "small", "medium", "full"]
 PRESETS: tuple[PresetName, ...] = get_args(PresetName)
 
 _TRUNKS: dict[PresetName, TrunkSize] = {

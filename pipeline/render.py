@@ -20,10 +20,8 @@ from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.open import open_store
 from encoders.decode import decode, to_uint8
 from pipeline.finite_splats import require_finite
+from pipeline.image_limits import LARGEST_SIDE
 from pipeline.whole_numbers import whole_number
-
-LARGEST_SIDE = 8192
-"""Most pixels of the longer side."""
 
 
 def render_image(

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 HEAVY = (
-    "distributed", "h5py", "jinja2", "lightning_fabric", "matplotlib", "numba", "numpy", "onnx", "pandas", "pooch",
-    "prefect", "requests", "scipy.stats", "skimage", "sklearn", "torch", "torchmetrics", "triton", "zarr",
+    "distributed", "fsspec", "h5py", "jinja2", "lightning_fabric", "matplotlib", "numba", "numpy", "onnx", "pandas",
+    "pooch", "prefect", "requests", "scipy.stats", "skimage", "sklearn", "torch", "torchmetrics", "triton", "upath",
+    "zarr",
 )  # fmt: skip
 
-STORES = {"h5py", "numpy", "zarr"}
+STORES = {"fsspec", "h5py", "numpy", "upath", "zarr"}
 """What reads and writes stores."""
 
 WALK = """

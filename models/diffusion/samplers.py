@@ -18,7 +18,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,9 @@ from torch import Tensor, nn
 from data_schemas.errors import JobError, SamplingError
 from models.diffusion.objectives import Objective, Prediction
 from models.diffusion.schedules import LARGEST_BETA, StraightPath
+from models.names import MOST_EVALUATIONS, SamplerName
 
-SamplerName = Literal["dpmpp-2m", "heun", "euler", "ddim", "ancestral"]
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)
-
-MOST_EVALUATIONS = 100_000
-"""Of the network for one image: a hundred times what the slowest published sampler takes."""
 
 Trajectory = Callable[[int, float, Tensor, Tensor], None]
 """(number of the step, time, noisy data, predicted clean data): called when the start of a step was evaluated."""

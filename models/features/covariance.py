@@ -10,14 +10,14 @@ Stored are sigma_x, sigma_y and rho of S = [[sx^2, rho sx sy], [rho sx sy, sy^2]
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from data_schemas.errors import JobError
+from models.names import CovarianceForm
 
-CovarianceForm = Literal["matrix_log", "log_cholesky", "raw"]
 COVARIANCE_FORMS: tuple[CovarianceForm, ...] = get_args(CovarianceForm)
 
 SMALLEST_SIGMA = 1e-4

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from data_schemas.errors import JobError, TrainingError
+from models.names import Normalisation
 
-Normalisation = Literal["whitened", "minmax"]
 NORMALISATIONS: tuple[Normalisation, ...] = get_args(Normalisation)
 
 WINSOR = 0.005

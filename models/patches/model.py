@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, get_args
 
 from torch import Tensor
 
 from data_schemas.errors import JobError
 from models.base import DataSpec, Denoiser
+from models.names import HeadName, RecipeName
 from models.networks.trunk import TrunkSize
 from models.patches.head import HeadShape, PatchConfig, PatchGrid
 from models.patches.kpn import KpnConfig
@@ -21,10 +22,8 @@ from models.patches.outer import OuterConfig
 from models.patches.splats import SplatHeadConfig
 from models.patches.trunk import PatchTrunk, PublishedPatchTrunk
 
-HeadName = Literal["kpn", "lut", "outer", "splats"]
 HEADS: tuple[HeadName, ...] = get_args(HeadName)
 
-RecipeName = Literal["published", "modern"]
 RECIPES: tuple[RecipeName, ...] = get_args(RecipeName)
 
 _PUBLISHED_SIZES = {

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich import box
 from rich.table import Table
 
+from pipeline.cli.job_options import options_from
 from pipeline.cli.progress_bar import download_progress, duration, encode_progress
 from pipeline.cli.terminal import named, print_json, say, stdout, stop_on_signal, warn
-from pipeline.encode.presets import PRESETS, EngineName, RefineName
-
-if TYPE_CHECKING:
-    from pipeline.encode.job import EncodeJob
+from pipeline.encode.job import EncodeJob, resolve_job
+from pipeline.encode.presets import PRESETS
 
 ENCODE_EXAMPLES = (
     "splatspace encode demo --out demo.zarr",
@@ -27,98 +25,11 @@ ENCODE_EXAMPLES = (
 )
 
 
+@options_from(EncodeJob)
 def encode(
-    dataset: Annotated[
-        str, typer.Argument(help="mnist, sprites, sprites64, cifar10, cats, demo, or a folder, .zip, .npz or .npy.")
-    ],
-    out: Annotated[str, typer.Option("--out", "-o", help="The store: NAME.zarr, NAME.h5 or s3://BUCKET/NAME.zarr.")],
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with the data set's files; nothing is fetched.")] = None,
-    split: Annotated[
-        Literal["train", "test", "all"] | None, typer.Option(help="Split of the set. Default: see splatspace presets.")
-    ] = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Resize images to N pixels a side.")] = None,
-    background: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLOUR", help="What transparent images are laid over: black, white, #rrggbb. Default: black."
-        ),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Encode the first N images only.")] = None,
-    gaussians: Annotated[
-        int | None,
-        typer.Option(
-            "--gaussians",
-            "-k",
-            min=0,
-            help="Gaussians per image (K); 0 stores the images only. Default: by set or size.",
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=0, help="Maximum of optimiser steps per image, in the first round. Default: 400.")
-    ] = None,
-    target_psnr: Annotated[float | None, typer.Option(help="Stop the fit of an image at this PSNR in dB.")] = None,
-    rounds: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Number of rounds: an image that misses the target continues, each round twice as long. Default: 1.",
-        ),
-    ] = None,
-    colours: Annotated[
-        Literal["bounded", "signed"] | None,
-        typer.Option("--colours", "--colors", help="Range of colours: in [0, 1], or of any sign. Default: bounded."),
-    ] = None,
-    start: Annotated[
-        Literal["transport", "grid", "adaptive"] | None,
-        typer.Option(help="Initialisation of the Gaussians. Default: transport."),
-    ] = None,
-    refine: Annotated[
-        RefineName,
-        typer.Option(
-            help="regressed: fit twice, the second time from an initialisation predicted by the pixels; for generators."
-        ),
-    ] = "none",
-    codec: Annotated[
-        Literal["additive", "normalised", "over"] | None,
-        typer.Option(
-            help="How Gaussians make an image: a sum, a weighted mean, or one over the other. Default: additive."
-        ),
-    ] = None,
-    dtype: Annotated[
-        Literal["float16", "float32"] | None, typer.Option(help="Type of the stored numbers. Default: float16.")
-    ] = None,
-    engine: Annotated[
-        EngineName,
-        typer.Option(help="Engine that fits. gsplat: codec over, on a GPU; reference: every codec, slow."),
-    ] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the adaptive initialisation.")] = 0,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            envvar="SPLATSPACE_WORKERS",
-            help="Number of threads, or of processes with --compute dask. Default: one per CPU.",
-        ),
-    ] = None,
-    compute: Annotated[
-        str,
-        typer.Option(
-            envvar="SPLATSPACE_COMPUTE",
-            help="local; dask: worker processes of this machine; tcp://HOST:PORT: those of a Dask scheduler.",
-        ),
-    ] = "local",
-    images: Annotated[bool, typer.Option("--images/--no-images", help="Keep the source pixels in the store.")] = True,
-    block_rows: Annotated[
-        int | None,
-        typer.Option(min=1, help="Number of rows written together (one zarr shard). Default: by number of images."),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing store.")] = False,
-    versions: Annotated[
-        bool,
-        typer.Option(
-            "--versions", help="With other settings than the store's, write NAME.v2.zarr and so on beside it."
-        ),
-    ] = False,
+    dataset: str,
+    out: str,
+    *,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write NAME-report/report.html beside the store.")
     ] = True,
@@ -127,39 +38,13 @@ def encode(
         bool, typer.Option("--dry-run", help="Print the resolved job and what it would do as JSON; write nothing.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+    **options: Any,
 ) -> None:
     """Fits exactly K Gaussians to every image and writes a store and its PSNR report.
 
     Run again, it continues: images that are done are kept, new ones are added, failed ones are tried again.
     """
-    from pipeline.encode.job import resolve_job
-
-    job = resolve_job(
-        dataset,
-        out,
-        data_dir=data_dir,
-        split=split,
-        size=size,
-        background=background,
-        limit=limit,
-        gaussians=gaussians,
-        steps=steps,
-        target_psnr=target_psnr,
-        rounds=rounds,
-        colours=colours,
-        start=start,
-        refine=refine,
-        codec=codec,
-        dtype=dtype,
-        engine=engine,
-        seed=seed,
-        workers=workers,
-        compute=compute,
-        images=images,
-        block_rows=block_rows,
-        overwrite=overwrite,
-        versions=versions,
-    )
+    job = resolve_job(dataset, out, **options)
     if dry_run:
         print_json(_planned(job))
         return

@@ -72,8 +72,9 @@ def edit(
     """Changes Gaussians of one image and writes it as a picture or as a store; the given store stays as it is."""
     from data_schemas.files import remove_abandoned
     from data_schemas.stores.open import require_outside_stores
+    from pipeline.image_limits import LARGEST_SIDE
     from pipeline.images import picture_of
-    from pipeline.render import LARGEST_SIDE, save_png
+    from pipeline.render import save_png
     from pipeline.sample.edit import Edit, edited
     from pipeline.sample.store import read_image, write_image
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from data_schemas.errors import JobError
+from pipeline.cli.job_options import After, options_from
 from pipeline.cli.progress_bar import count_progress
-from pipeline.cli.terminal import print_json, say, warn
+from pipeline.cli.terminal import numbers_of, print_json, say, warn
+from pipeline.options import DeviceOption
+from pipeline.sample.job import KnownPart, SampleJob, StoreSuffix
 
 SAMPLE_EXAMPLES = (
     "splatspace sample runs/sprites -n 64 --out samples",
@@ -26,77 +29,41 @@ SAMPLE_EXAMPLES = (
 )
 
 
+@options_from(SampleJob, DeviceOption)
 def sample(
     run: Annotated[Path, typer.Argument(help="Folder of a training, or its model.safetensors.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the PNGs, grid.png and samples.zarr.")],
-    number: Annotated[int, typer.Option("--number", "-n", min=1, help="Number of images.")] = 64,
-    evaluations: Annotated[
-        int | None,
-        typer.Option(min=1, help="Number of function evaluations (NFE) per image. Default: the objective's."),
-    ] = None,
-    sampler: Annotated[
-        str | None, typer.Option(help="Sampler: dpmpp-2m, heun, euler, ddim or ancestral. Default: the objective's.")
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option(min=1, help="Size of the longer side in pixels. Default: as trained.")
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Class by name or number, all (each equally often, the default) or none.")
-    ] = None,
-    guidance: Annotated[float, typer.Option(min=0, help="Strength of classifier-free guidance; 1 for none.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed; image i follows from it and from i.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Number of images at once.")] = 64,
-    interpolate: Annotated[
-        str | None, typer.Option(metavar="I,J", help="Number of images between two samples, in interpolation.png.")
-    ] = None,
+    out: Path,
+    *,
+    number: int = 64,
+    interpolate: str | None = None,
     inpaint: Annotated[
         str | None,
         typer.Option(metavar="STORE:IMAGE", help="Image to keep outside of --box, by row or name (inpainting)."),
+        After("interpolate"),
     ] = None,
     box: Annotated[
         str | None,
         typer.Option(metavar="X0,Y0,X1,Y1", help="Box that is drawn again: left, top, right, bottom in pixels."),
+        After("inpaint"),
     ] = None,
     recolour: Annotated[
         str | None,
         typer.Option(metavar="STORE:IMAGE", help="Image whose geometry is kept and whose colours are drawn again."),
+        After("box"),
     ] = None,
-    sketch: Annotated[
-        Path | None, typer.Option(help="Init image to begin with instead of pure noise; generators of pixels only.")
-    ] = None,
-    signal: Annotated[float, typer.Option(help="Fraction of the init image in what sampling begins with.")] = 0.25,
-    anatomy: Annotated[
-        bool,
-        typer.Option(
-            "--anatomy", help="Write visualisations of how a patch model makes images: roll-out, seams, parts."
-        ),
-    ] = False,
-    splats: Annotated[
-        bool, typer.Option("--splats", help="Fit Gaussians to what a generator of pixels draws and write samples.zarr.")
-    ] = False,
-    gaussians: Annotated[
-        int | None,
-        typer.Option(
-            "--gaussians",
-            "-k",
-            help="With --splats: Gaussians per image. Default: as in the store that was learned from.",
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="With --splats: optimiser steps of the fit. Default: as in that store.")
-    ] = None,
-    gif: Annotated[bool, typer.Option("--gif", help="Write forward.gif and sampling.gif of the first image.")] = False,
     beside: Annotated[
-        Path | None, typer.Option(help="With --gif: a run of train pixels, shown beside the splats.")
+        Path | None,
+        typer.Option(help="With --gif: a run of train pixels, shown beside the splats."),
+        After("gif"),
     ] = None,
-    hdf5: Annotated[bool, typer.Option("--hdf5", help="Write samples.h5 instead of samples.zarr.")] = False,
-    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
+    hdf5: Annotated[
+        bool, typer.Option("--hdf5", help="Write samples.h5 instead of samples.zarr."), After("beside")
+    ] = False,
+    device: str = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    **options: Any,
 ) -> None:
     """Generates images: a PNG each, all of them in a grid, and their splats as a store."""
-    from pipeline.cli.terminal import numbers_of
-    from pipeline.sample.job import KnownPart, SampleJob
-
     if inpaint is not None and recolour is not None:
         raise JobError("--inpaint with --recolour", allowed="one of them")
     if (inpaint is None) != (box is None):
@@ -113,27 +80,8 @@ def sample(
         if first % 1 or second % 1:
             raise JobError(f"--interpolate {interpolate}", allowed="two whole numbers, as in 0,1")
         ends = int(first), int(second)
-    job = SampleJob(
-        out=out,
-        number=number,
-        evaluations=evaluations,
-        sampler=sampler,
-        size=size,
-        label=label,
-        guidance=guidance,
-        seed=seed,
-        batch=batch,
-        known=known,
-        sketch=sketch,
-        signal=signal,
-        anatomy=anatomy,
-        interpolate=ends,
-        gif=gif,
-        suffix=".h5" if hdf5 else ".zarr",
-        splats=splats,
-        gaussians=gaussians,
-        steps=steps,
-    )
+    suffix: StoreSuffix = ".h5" if hdf5 else ".zarr"
+    job = SampleJob(out, number=number, known=known, interpolate=ends, suffix=suffix, **options)
     # Imports that take a second come after the options have been checked.
     from pipeline.sample.run import load_run
     from pipeline.sample.sample import sample as run_sample

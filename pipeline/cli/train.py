@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich import box
 from rich.table import Table
 
+from pipeline.cli.job_options import options_from
 from pipeline.cli.progress_bar import duration, work_progress
 from pipeline.cli.terminal import print_json, say, stdout, stop_on_signal, warn
+from pipeline.train.job import KindName, TrainJob, TrainRequest
 
 if TYPE_CHECKING:
     from pipeline.train.state import TrainProgress, TrainSummary
@@ -27,106 +29,18 @@ TRAIN_EXAMPLES = (
 )
 
 
+@options_from(TrainJob, TrainRequest)
 def train(
-    kind: Annotated[
-        Literal["splats", "pixels", "cats"],
-        typer.Argument(help="What the generator makes; cats: pixels, by a patch model."),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
-    store: Annotated[str | None, typer.Option(help="The store to learn from; not needed with --resume.")] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Model; see splatspace models. Default: render-dit, or pixel-unet for pixels."),
-    ] = None,
-    head: Annotated[
-        Literal["kpn", "lut", "outer", "splats"] | None,
-        typer.Option(help="Head of a patch model; cats only, required there."),
-    ] = None,
-    recipe: Annotated[
-        Literal["published", "modern"] | None, typer.Option(help="Recipe of a patch model. Default: modern.")
-    ] = None,
-    preset: Annotated[
-        Literal["tiny", "small", "medium", "full"] | None, typer.Option(help="Size of the model. Default: small.")
-    ] = None,
-    pack: Annotated[
-        int | None, typer.Option(min=1, help="Gaussians per token of splatdit. Default: about 50 tokens.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A field of the preset, as in kernel=cosine or entries=64."),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimiser steps; with --resume they may grow. Default: 10000.")
-    ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images per step, over all devices. Default: 64.")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Peak of the learning rate. Default: by model and preset.")
-    ] = None,
-    objective: Annotated[
-        str | None,
-        typer.Option(help="Objective: flow-clean, flow-velocity, epsilon, ddpm-linear, ddpm-cosine or published."),
-    ] = None,
-    render_loss: Annotated[
-        float | None,
-        typer.Option(min=0, help="Weight of a loss on rendered predictions (20). Default: 0, none."),
-    ] = None,
-    perceptual: Annotated[
-        Literal["none", "gradient", "dct", "lpips"] | None,
-        typer.Option(help="Perceptual loss on predicted pixels. Default: none; of cats: by recipe."),
-    ] = None,
-    perceptual_weight: Annotated[float | None, typer.Option(min=0, help="Weight of the perceptual loss.")] = None,
-    lpips_weights: Annotated[
-        Path | None,
-        typer.Option(help="Weights for lpips: vgg16-397923af.pth or its folder. Default: downloaded to the cache."),
-    ] = None,
-    flip: Annotated[float | None, typer.Option(min=0, max=1, help="Fraction of images that are mirrored.")] = None,
-    distinct: Annotated[
-        bool | None, typer.Option("--distinct/--repeats", help="Learn each distinct image once. Default: cats only.")
-    ] = None,
-    held_out: Annotated[
-        float | None,
-        typer.Option(min=0, max=0.9, help="Fraction of images held out for evaluation. Default: 0; of cats 0.1."),
-    ] = None,
-    covariance: Annotated[
-        Literal["matrix_log", "log_cholesky", "raw"] | None, typer.Option(help="Parametrisation of a covariance.")
-    ] = None,
-    normalisation: Annotated[
-        Literal["whitened", "minmax"] | None, typer.Option(help="Normalisation of the features. Default: by model.")
-    ] = None,
-    classes: Annotated[
-        bool | None, typer.Option("--classes/--no-classes", help="Condition on labels. Default: where there are some.")
-    ] = None,
-    order: Annotated[
-        Literal["auto", "stored", "anchors"] | None,
-        typer.Option(help="Order of the Gaussians: as stored, or each image assigned to anchors."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Learn from the first N finished images only.")] = None,
-    ema: Annotated[
-        bool | None,
-        typer.Option("--ema/--no-ema", help="Sample from the moving average of the weights (EMA). Default: yes."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything. Default: 0.")] = None,
-    device: Annotated[str | None, typer.Option(help="Device: auto, cpu, cuda or mps. Default: auto.")] = None,
-    devices: Annotated[int | None, typer.Option(min=1, help="Number of processes on this machine. Default: 1.")] = None,
-    nodes: Annotated[
-        int | None, typer.Option(min=1, help="Number of machines, each given this command. Default: 1.")
-    ] = None,
-    precision: Annotated[
-        Literal["auto", "32", "bf16"] | None, typer.Option(help="Precision; auto: bf16 on CUDA, else 32.")
-    ] = None,
-    compile: Annotated[bool | None, typer.Option("--compile", help="Compile the network.")] = None,
-    every: Annotated[
-        int | None,
-        typer.Option(min=1, help="Number of steps between checkpoints and sample grids. Default: a tenth of all."),
-    ] = None,
-    latents: Annotated[
-        int | None, typer.Option(min=1, help="Memory for features in MiB; larger sets are streamed. Default: 4096.")
-    ] = None,
+    kind: KindName,
+    out: Path,
+    store: str | None = None,
+    *,
     track: Annotated[
         list[str] | None, typer.Option(help="Tracker to log to as well: wandb or mlflow (extras); may be repeated.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    **options: Any,
 ) -> None:
     """Trains a generator on a store: model.safetensors, card.md, log.jsonl and sample grids in the run's folder.
 
@@ -136,14 +50,7 @@ def train(
     from pipeline.train.request import requested_job
     from pipeline.train.train import train as run
 
-    job = requested_job(
-        kind, store, out, resume=resume, head=head, recipe=recipe, model=model, preset=preset, pack=pack,
-        settings=settings or (), steps=steps, batch=batch, learning_rate=learning_rate, objective=objective,
-        render_loss=render_loss, perceptual=perceptual, perceptual_weight=perceptual_weight,
-        lpips_weights=lpips_weights, flip=flip, distinct=distinct, held_out=held_out, covariance=covariance,
-        normalisation=normalisation, classes=classes, order=order, limit=limit, ema=ema, seed=seed, device=device,
-        devices=devices, nodes=nodes, precision=precision, compile=compile, every=every, latents=latents,
-    )  # fmt: skip
+    job = requested_job(kind, store, out, resume=resume, **options)
     with stop_on_signal() as should_stop, work_progress("train", "step {done:,} of {total:,}: {words}") as show:
 
         def progress(made: TrainProgress) -> None:

@@ -1,6 +1,6 @@
 """What one run of the encoder is asked to do, resolved from the presets and the user's options.
 
-What pydantic finds wrong is said in the words of the command line.
+Light to import: the command line makes its options from the fields.
 """
 
 from __future__ import annotations
@@ -9,35 +9,22 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from upath import UPath
 
 from data_schemas.errors import JobError
 from data_schemas.locations import LocationField, location
 from data_schemas.splats import ADDITIVE, NORMALISED, OVER, CodecName, ColourRange, SplatDtype, StartName
-from encoders.base import MAX_GAUSSIANS, MAX_ROUNDS, MAX_STEPS, FitSettings
+from encoders.settings import MAX_GAUSSIANS, MAX_ROUNDS, MAX_STEPS, FitSettings
 from pipeline.encode.presets import PRESETS, EngineName, RefineName, Split, gaussians_for, preset_for
-from pipeline.sources.decoding.background import BACKGROUND_PATTERN, BLACK, background_name
+from pipeline.image_limits import BACKGROUND_PATTERN, BLACK, MOST_SIZE
+from pipeline.options import Internal, Option, PathText, job_error
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 logger = logging.getLogger("splatspace.encode")
-
-
-def job_error(error: ValidationError, command: str) -> JobError:
-    """The first thing that is wrong, as an option, what it may be, and where to read on.
-
-    Args:
-        error: of a job's model.
-        command: of ``splatspace`` that makes such jobs.
-    """
-    first = error.errors()[0]
-    field = str(first["loc"][0]) if first["loc"] else "job"
-    return JobError(
-        f"--{field.replace('_', '-')} {first.get('input')!r}",
-        allowed=first["msg"].removeprefix("Input should be "),
-        next_step=f"see splatspace {command} --help",
-    )
 
 
 LOCAL, DASK = "local", "dask"
@@ -96,34 +83,120 @@ class EncodeJob(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: str = Field(min_length=1, description="a preset or a path")
-    out: LocationField = Field(description="the store, .zarr or .h5, or the URL of a .zarr")
-    data_dir: Path | None = Field(default=None, description="folder that holds the data set's files")
-    split: Split = "all"
-    size: int | None = Field(default=None, ge=1, le=16384, description="resize to this many pixels a side")
-    background: str = Field(
-        default=BLACK, pattern=BACKGROUND_PATTERN, description="what transparent images are laid over, #rrggbb"
-    )
-    limit: int | None = Field(default=None, ge=1, description="first images of the source only")
-    gaussians: int | None = Field(default=None, ge=0, le=MAX_GAUSSIANS, description="K; 0: the images only")
-    steps: int = Field(default=400, ge=0, le=MAX_STEPS)
-    target_psnr: float | None = Field(default=None, gt=0, le=120, description="stop an image there, dB")
-    rounds: int = Field(default=1, ge=1, le=MAX_ROUNDS, description="for images that miss the target")
-    colours: ColourRange = "bounded"
-    start: StartName = "transport"
-    refine: RefineName = Field(default="none", description="regressed: a second fit from foretold starts")
-    regression: LocationField | None = Field(default=None, description="file of the regression, filled in by the run")
-    codec: CodecName = ADDITIVE
-    dtype: SplatDtype = "float16"
-    engine: EngineName = "auto"
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    workers: int = Field(default=1, ge=1, le=4096, description="threads of the engine; worker processes with Dask")
-    images: bool = Field(default=True, description="keep the source pixels in the store")
-    overwrite: bool = Field(default=False, description="replace a store that is there")
-    versions: bool = Field(default=False, description="another setting makes another store, NAME.v2.zarr and so on")
-    download: bool = Field(default=True, description="fetch a data set that is not there")
-    compute: str = Field(default="local", description="local, dask, or tcp://HOST:PORT of a Dask scheduler")
-    block_rows: int | None = Field(default=None, ge=1, le=1_000_000, description="rows written together")
+    dataset: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="mnist, sprites, sprites64, cifar10, cats, demo, or a folder, .zip, .npz or .npy.",
+        ),
+        Option(argument=True, given=PathText),
+    ]
+    out: Annotated[
+        LocationField,
+        Field(description="The store: NAME.zarr, NAME.h5 or s3://BUCKET/NAME.zarr."),
+        Option(flags=("--out", "-o"), given=PathText),
+    ]
+    data_dir: Annotated[
+        Path | None, Field(description="Folder with the data set's files; nothing is fetched."), Option()
+    ] = None
+    split: Annotated[
+        Split, Field(description="Split of the set."), Option(open=True, default="see splatspace presets")
+    ] = "all"
+    size: Annotated[
+        int | None, Field(ge=1, le=MOST_SIZE, description="Resize images to N pixels a side."), Option()
+    ] = None
+    background: Annotated[
+        str,
+        Field(pattern=BACKGROUND_PATTERN, description="What transparent images are laid over: black, white, #rrggbb."),
+        Option(open=True, default="black", given=str, metavar="COLOUR"),
+    ] = BLACK
+    limit: Annotated[int | None, Field(ge=1, description="Encode the first N images only."), Option()] = None
+    gaussians: Annotated[
+        int | None,
+        Field(ge=0, le=MAX_GAUSSIANS, description="Gaussians per image (K); 0 stores the images only."),
+        Option(flags=("--gaussians", "-k"), open=True, default="by set or size"),
+    ] = None
+    steps: Annotated[
+        int,
+        Field(ge=0, le=MAX_STEPS, description="Maximum of optimiser steps per image, in the first round."),
+        Option(open=True),
+    ] = 400
+    target_psnr: Annotated[
+        float | None, Field(gt=0, le=120, description="Stop the fit of an image at this PSNR in dB."), Option()
+    ] = None
+    rounds: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MAX_ROUNDS,
+            description="Number of rounds: an image that misses the target continues, each round twice as long.",
+        ),
+        Option(open=True),
+    ] = 1
+    colours: Annotated[
+        ColourRange,
+        Field(description="Range of colours: in [0, 1], or of any sign."),
+        Option(flags=("--colours", "--colors"), open=True),
+    ] = "bounded"
+    start: Annotated[StartName, Field(description="Initialisation of the Gaussians."), Option(open=True)] = "transport"
+    refine: Annotated[
+        RefineName,
+        Field(
+            description="regressed: fit twice, the second time from an initialisation predicted by the pixels; "
+            "for generators."
+        ),
+        Option(),
+    ] = "none"
+    regression: Annotated[LocationField | None, Internal("the run, with the file of the regression")] = None
+    codec: Annotated[
+        CodecName,
+        Field(description="How Gaussians make an image: a sum, a weighted mean, or one over the other."),
+        Option(open=True, default="additive", given=Literal["additive", "normalised", "over"]),
+    ] = ADDITIVE
+    dtype: Annotated[SplatDtype, Field(description="Type of the stored numbers."), Option(open=True)] = "float16"
+    engine: Annotated[
+        EngineName,
+        Field(
+            description="Engine that fits; auto: the fastest that runs here; gsplat: codec over, on a GPU; "
+            "reference: every codec, slow."
+        ),
+        Option(),
+    ] = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of the adaptive initialisation."), Option()] = 0
+    workers: Annotated[
+        int,
+        Field(ge=1, le=4096, description="Number of threads, or of processes with --compute dask."),
+        Option(open=True, default="one per CPU", envvar="SPLATSPACE_WORKERS"),
+    ] = 1
+    compute: Annotated[
+        str,
+        Field(
+            pattern=r"^(local|dask|(tcp|tls)://\S+:[0-9]+)$",
+            description="local; dask: worker processes of this machine; tcp://HOST:PORT: those of a Dask scheduler.",
+        ),
+        Option(envvar="SPLATSPACE_COMPUTE"),
+    ] = "local"
+    images: Annotated[
+        bool,
+        Field(description="Keep the source pixels in the store."),
+        Option(no_parameter="generators and reports of flows need the pixels"),
+    ] = True
+    block_rows: Annotated[
+        int | None,
+        Field(ge=1, le=1_000_000, description="Number of rows written together (one zarr shard)."),
+        Option(default="by number of images", no_parameter="images_per_task decides how a flow divides its work"),
+    ] = None
+    overwrite: Annotated[
+        bool,
+        Field(description="Replace an existing store."),
+        Option(no_parameter="a run by schedule or retry must not replace a store"),
+    ] = False
+    versions: Annotated[
+        bool,
+        Field(description="With other settings than the store's, write NAME.v2.zarr and so on beside it."),
+        Option(),
+    ] = False
+    download: Annotated[bool, Internal("the plan of --dry-run, which fetches nothing")] = True
 
     def fit_settings(self, height: int, width: int) -> FitSettings:
         """What the engine needs to know, for images of this size."""
@@ -178,6 +251,8 @@ def resolve_job(dataset: str, out: str | os.PathLike[str] | UPath, **options: An
     if "codec" in given:
         given["codec"] = _codec(str(given["codec"]))
     if "background" in given:
+        from pipeline.sources.decoding.background import background_name
+
         given["background"] = background_name(str(given["background"]))
     if "data_dir" in given and dataset not in PRESETS:
         raise JobError(

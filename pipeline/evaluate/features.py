@@ -11,7 +11,7 @@ import logging
 import os
 import pickle
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,11 @@ from data_schemas.errors import EvaluationError
 from data_schemas.files import cache_folder
 from data_schemas.stores.contract import SplatStore
 from pipeline.evaluate.feature_training import DIMENSION, TrainedFeatures, trained_features
+from pipeline.evaluate.job import FeatureName
 from pipeline.sources.download import RemoteFile, fetch
 from pipeline.store_images import labels
 
 logger = logging.getLogger("splatspace.evaluate")
-
-FeatureName = Literal["auto", "classifier", "selfsup", "inception"]
 
 INCEPTION_VARIABLE = "SPLATSPACE_INCEPTION_WEIGHTS"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"

@@ -1,85 +1,157 @@
-"""What one evaluation is asked to measure."""
+"""What one evaluation is asked to measure. Light to import: the command line makes its options from the fields."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from data_schemas.errors import JobError
-from models.diffusion.samplers import SAMPLERS, steps_of
-from pipeline.evaluate.features import FeatureName
-from pipeline.sample.job import require_fit_options
-from pipeline.whole_numbers import require_seed
+from models.names import MOST_EVALUATIONS, SamplerName
+from pipeline.options import Internal, Option, PathText, require_declared
+from pipeline.sample.job import FitGaussians, FitSteps, require_fit
+
+FeatureName = Literal["auto", "classifier", "selfsup", "inception"]
+
+NumberOfEvaluations = Annotated[int, Field(ge=1, le=MOST_EVALUATIONS)]
 
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """What to measure.
+    """What to measure: each field describes itself.
 
-    Attributes:
-        run: folder of the training, or its ``model.safetensors``.
-        store: path or URL of the store that the generator was trained on, with source images.
-        out: folder of ``evaluation.json`` and ``evaluation.html``.
-        reference: path or URL of a store of images that nothing learnt from, of the same size: samples are compared
-            with these. None compares with the images of ``store``. The features and the nearest originals are always
-            those of ``store``.
-        images: of each set; None takes 1,000, or half of the store where that is less.
-        evaluations: of the network; None takes the objective's.
-        sweep: further numbers of evaluations to measure; None takes a quarter and a half of ``evaluations``.
-        sampler: None takes the objective's.
-        guidance: 1 for none.
-        features: see ``build_extractor``.
-        weights: of Inception, file or folder.
-        against: evaluations of other generators (``evaluation.json`` or its folder) for one table.
-        ablation: ``ablation.json`` or its folder, for the page.
-        rows: first finished rows of the store only; None takes all.
-        references: most originals among which nearest neighbours are searched.
-        splats: also fit Gaussians to what a generator of pixels draws, and measure what they show.
-        gaussians: K of the fit; None takes that of the store that was learnt from.
-        steps: of the fit's optimiser; None takes those of that store.
-        batch: images at once.
-        seed: of the samples and of the choice of originals.
+    Raises:
+        JobError: a value outside its range, or options of a fit without one.
     """
 
-    run: Path
-    store: str
-    out: Path
-    reference: str | None = None
-    images: int | None = None
-    evaluations: int | None = None
-    sweep: tuple[int, ...] | None = None
-    sampler: str | None = None
-    guidance: float = 1.0
-    features: FeatureName = "auto"
-    weights: Path | None = None
-    against: tuple[Path, ...] = ()
-    ablation: Path | None = None
-    rows: int | None = None
-    references: int = 10_000
-    splats: bool = False
-    gaussians: int | None = None
-    steps: int | None = None
-    batch: int = 64
-    seed: int = 0
+    run: Annotated[Path, Field(description="Folder of a training, or its model.safetensors."), Option(argument=True)]
+    store: Annotated[
+        PathText,
+        Field(description="The store that it was trained on, with its source images."),
+        Option(flags=("--store", "-s")),
+    ]
+    out: Annotated[
+        Path,
+        Field(description="Folder of the report."),
+        Option(flags=("--out", "-o"), open=True, default="RUN/evaluation"),
+    ]
+    reference: Annotated[
+        PathText | None,
+        Field(description="Store of images that nothing learned from, to compare with."),
+        Option(given=PathText, default="those of --store"),
+    ] = None
+    features: Annotated[
+        FeatureName,
+        Field(description="Features of the distances. auto: classifier where every image has a label, else selfsup."),
+        Option(),
+    ] = "auto"
+    images: Annotated[
+        int | None,
+        Field(ge=1, description="Number of images of each set."),
+        Option(flags=("--images", "-n"), default="1000, at most half of the store"),
+    ] = None
+    evaluations: Annotated[
+        NumberOfEvaluations | None,
+        Field(description="Number of function evaluations (NFE) per image."),
+        Option(given=NumberOfEvaluations, default="the objective's"),
+    ] = None
+    sweep: Annotated[
+        tuple[NumberOfEvaluations, ...] | None,
+        Field(description="Further NFE to measure, as 5,10,50."),
+        Option(given=Annotated[str, Field(pattern=r"^\d+(,\d+)*$")], default="a quarter and a half of the first"),
+    ] = None
+    sampler: Annotated[
+        SamplerName | None,
+        Field(description="Sampler: dpmpp-2m, heun, euler, ddim or ancestral."),
+        Option(default="the objective's"),
+    ] = None
+    guidance: Annotated[
+        float,
+        Field(ge=0, allow_inf_nan=False, description="Strength of classifier-free guidance; 1 for none."),
+        Option(),
+    ] = 1.0
+    splats: Annotated[
+        bool,
+        Field(description="Also fit Gaussians to what a generator of pixels draws and measure them."),
+        Option(),
+    ] = False
+    gaussians: FitGaussians = None
+    steps: FitSteps = None
+    weights: Annotated[
+        Path | None,
+        Field(description="File or folder of the Inception network's weights."),
+        Option(default="$SPLATSPACE_INCEPTION_WEIGHTS, else a download"),
+    ] = None
+    against: Annotated[
+        tuple[Path, ...],
+        Field(description="Evaluation of another generator (folder or JSON) for one table; may be repeated."),
+        Option(given=list[Path], parameter=PathText, open=True),
+    ] = ()
+    ablation: Annotated[
+        Path | None,
+        Field(description="Folder of splatspace ablate: its table and picture go into the page."),
+        Option(),
+    ] = None
+    batch: Annotated[int, Field(ge=1, description="Number of images at once."), Option()] = 64
+    seed: Annotated[
+        int, Field(ge=0, lt=2**63, description="Seed of the samples and of the choice of originals."), Option()
+    ] = 0
+    rows: Annotated[
+        int | None, Field(ge=1), Internal("an ablation with a limit: first finished rows of the store only")
+    ] = None
+    references: Annotated[
+        int, Field(ge=1), Internal("one value for all: most originals among which nearest neighbours are searched")
+    ] = 10_000
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be meant.
+        """Checks what can be checked without the run and the store."""
+        require_declared(self, "evaluate")
+        require_fit(splats=self.splats, gaussians=self.gaussians, steps=self.steps)
 
-        Raises:
-            JobError: a number below one or too large, an unknown sampler, or options of a fit without one.
-        """
-        require_fit_options(splats=self.splats, gaussians=self.gaussians, steps=self.steps)
-        counts = {"images": self.images, "rows": self.rows, "evaluations": self.evaluations, "batch": self.batch}
-        counts |= {"references": self.references} | {f"sweep {number}": number for number in self.sweep or ()}
-        for name, count in counts.items():
-            if count is not None and count < 1:
-                raise JobError(f"{name} = {count}", allowed="1 or more")
-        require_seed(self.seed)
-        if not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise JobError(f"--guidance {self.guidance:g}", allowed="0 or more")
-        if self.sampler is not None and self.sampler not in SAMPLERS:
-            raise JobError(f"Sampler {self.sampler!r}", allowed=", ".join(SAMPLERS))
-        for number in (self.evaluations, *(self.sweep or ())):
-            if number is not None:
-                steps_of(self.sampler or "euler", number)
+
+def resolve_evaluate_job(
+    run: Path | str,
+    store: str,
+    *,
+    out: Path | str | None = None,
+    sweep: str | None = None,
+    against: Sequence[Path] | str | None = None,
+    **options: Any,
+) -> EvaluateJob:
+    """An evaluation as a command or a flow asks for it.
+
+    Args:
+        run: folder of the training, or its ``model.safetensors``.
+        store: that it was trained on.
+        out: folder of the report; None is ``evaluation`` in the run's folder.
+        sweep: numbers of evaluations with commas.
+        against: evaluations of other generators.
+        options: other fields of ``EvaluateJob``; None means "the default".
+
+    Raises:
+        JobError: see ``EvaluateJob``, or text that is no list of numbers.
+    """
+    from pipeline.train.state import run_folder
+
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in ("weights", "ablation"):
+        if name in given:
+            given[name] = Path(given[name])
+    return EvaluateJob(
+        run=Path(run),
+        store=store,
+        out=run_folder(Path(run)) / "evaluation" if out is None else Path(out),
+        sweep=None if sweep is None else _numbers(sweep),
+        against=tuple(Path(place) for place in ([against] if isinstance(against, str) else against or ())),
+        **given,
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise JobError(f"--sweep {text!r}", allowed="whole numbers with commas, as 5,10,50") from None

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from data_schemas.locations import Location
 from data_schemas.records import StoreHeader
 from pipeline.encode.presets import EngineName
+from pipeline.image_limits import BLACK
 from pipeline.report.predictability_record import Predictability
-from pipeline.sources.decoding.background import BLACK
 
 REPORT_VERSION = 1
 """Version of ``report.json``; a reader refuses a greater one."""

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from data_schemas.errors import JobError
-from models.diffusion.samplers import steps_of
-from pipeline.render import LARGEST_SIDE
-from pipeline.whole_numbers import require_seed
+from encoders.settings import MAX_GAUSSIANS, MAX_STEPS
+from models.names import MOST_EVALUATIONS, SamplerName
+from pipeline.image_limits import LARGEST_SIDE
+from pipeline.options import Internal, Option, require_declared
 
 MOST_SAMPLES = 1_000_000
 
 StoreSuffix = Literal[".zarr", ".h5"]
+
+FitGaussians = Annotated[
+    int | None,
+    Field(ge=1, le=MAX_GAUSSIANS, description="With --splats: Gaussians per image."),
+    Option(flags=("--gaussians", "-k"), default="as in the store that was learned from"),
+]
+"""Of a fit of samples; None takes that of the store."""
+
+FitSteps = Annotated[
+    int | None,
+    Field(ge=0, le=MAX_STEPS, description="With --splats: optimiser steps of the fit."),
+    Option(default="as in that store"),
+]
+"""The same."""
 
 
 @dataclass(frozen=True)
@@ -39,96 +55,101 @@ class KnownPart:
 
 @dataclass(frozen=True)
 class SampleJob:
-    """What to sample.
-
-    Attributes:
-        out: folder of the pictures, the grid and the store.
-        number: images.
-        evaluations: of the network per image; None takes the objective's.
-        sampler: by name; None takes the objective's.
-        size: pixels of the longer side; None takes the size of the training images.
-        label: a label by name or number, ``all`` or ``none``; None is ``all`` where the model knows labels.
-        guidance: 1 for none; more follows the label more closely.
-        seed: image i follows from it, from i and from its label.
-        batch: images at once; the result does not depend on it up to rounding.
-        known: a part of a stored image that is kept.
-        sketch: a picture to begin with instead of pure noise; of generators of pixels.
-        signal: share of the sketch in what sampling begins with.
-        anatomy: write pictures of how a patch model makes its images.
-        interpolate: two of the images, between which pictures are made.
-        gif: write the way from data to noise and back.
-        suffix: format of the store.
-        splats: fit Gaussians to what a generator of pixels draws.
-        gaussians: K of the fit; None takes that of the store that was learnt from.
-        steps: of the fit's optimiser; None takes those of that store.
+    """What to sample: each field describes itself.
 
     Raises:
-        JobError: a number outside its range, or options that exclude each other.
+        JobError: a value outside its range, or options that exclude each other.
     """
 
-    out: Path
-    number: int = 64
-    evaluations: int | None = None
-    sampler: str | None = None
-    size: int | None = None
-    label: str | None = None
-    guidance: float = 1.0
-    seed: int = 0
-    batch: int = 64
-    known: KnownPart | None = None
-    sketch: Path | None = None
-    signal: float = 0.25
-    anatomy: bool = False
-    interpolate: tuple[int, int] | None = None
-    gif: bool = False
-    suffix: StoreSuffix = ".zarr"
-    splats: bool = False
-    gaussians: int | None = None
-    steps: int | None = None
+    out: Annotated[
+        Path,
+        Field(description="New folder for the PNGs, grid.png and samples.zarr."),
+        Option(flags=("--out", "-o")),
+    ]
+    number: Annotated[
+        int, Field(ge=1, le=MOST_SAMPLES, description="Number of images."), Option(flags=("--number", "-n"))
+    ] = 64
+    evaluations: Annotated[
+        int | None,
+        Field(ge=1, le=MOST_EVALUATIONS, description="Number of function evaluations (NFE) per image."),
+        Option(default="the objective's"),
+    ] = None
+    sampler: Annotated[
+        SamplerName | None,
+        Field(description="Sampler: dpmpp-2m, heun, euler, ddim or ancestral."),
+        Option(default="the objective's"),
+    ] = None
+    size: Annotated[
+        int | None,
+        Field(ge=1, le=LARGEST_SIDE, description="Size of the longer side in pixels."),
+        Option(default="as trained"),
+    ] = None
+    label: Annotated[
+        str | None,
+        Field(description="Class by name or number, all (each equally often, the default) or none."),
+        Option(),
+    ] = None
+    guidance: Annotated[
+        float,
+        Field(ge=0, allow_inf_nan=False, description="Strength of classifier-free guidance; 1 for none."),
+        Option(),
+    ] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed; image i follows from it and from i."), Option()] = 0
+    batch: Annotated[int, Field(ge=1, description="Number of images at once."), Option()] = 64
+    interpolate: Annotated[
+        tuple[int, int] | None,
+        Field(description="Number of images between two samples, in interpolation.png."),
+        Option(given=str, metavar="I,J"),
+    ] = None
+    known: Annotated[KnownPart | None, Internal("--inpaint with --box, or --recolour")] = None
+    sketch: Annotated[
+        Path | None,
+        Field(description="Init image to begin with instead of pure noise; generators of pixels only."),
+        Option(),
+    ] = None
+    signal: Annotated[
+        float, Field(ge=0, lt=1, description="Fraction of the init image in what sampling begins with."), Option()
+    ] = 0.25
+    anatomy: Annotated[
+        bool,
+        Field(description="Write visualisations of how a patch model makes images: roll-out, seams, parts."),
+        Option(),
+    ] = False
+    splats: Annotated[
+        bool,
+        Field(description="Fit Gaussians to what a generator of pixels draws and write samples.zarr."),
+        Option(),
+    ] = False
+    gaussians: FitGaussians = None
+    steps: FitSteps = None
+    gif: Annotated[bool, Field(description="Write forward.gif and sampling.gif of the first image."), Option()] = False
+    suffix: Annotated[StoreSuffix, Internal("--hdf5")] = ".zarr"
 
     def __post_init__(self) -> None:
         """Checks what can be checked without the model."""
         # Programs without a type checker give text.
         object.__setattr__(self, "out", Path(self.out))
-        if not 1 <= self.number <= MOST_SAMPLES:
-            raise JobError(f"-n {self.number}", allowed=f"1 to {MOST_SAMPLES:,}")
-        if self.batch < 1:
-            raise JobError(f"--batch {self.batch}", allowed="1 or more")
-        require_seed(self.seed)
-        if not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise JobError(f"--guidance {self.guidance:g}", allowed="0 or more")
-        if self.size is not None and not 1 <= self.size <= LARGEST_SIDE:
-            raise JobError(f"--size {self.size}", allowed=f"1 to {LARGEST_SIDE} pixels")
-        if not 0 <= self.signal < 1:
-            raise JobError(f"--signal {self.signal:g}", allowed="0 up to below 1")
+        require_declared(self, "sample")
         if self.sketch is not None and self.known is not None:
             raise JobError("--sketch with a stored image of which a part is kept", allowed="one of them")
-        if self.sampler is not None:
-            steps_of(self.sampler, 1)
-        if self.evaluations is not None:
-            steps_of(self.sampler or "euler", self.evaluations)
         for image in self.interpolate or ():
             if not 0 <= image < self.number:
                 raise JobError(f"--interpolate with image {image}", allowed=f"0 to {self.number - 1}")
-        require_fit_options(splats=self.splats, gaussians=self.gaussians, steps=self.steps)
+        require_fit(splats=self.splats, gaussians=self.gaussians, steps=self.steps)
         box = None if self.known is None else self.known.box
         if box is not None and not (box[0] < box[2] and box[1] < box[3]):
             raise JobError(f"--box {','.join(f'{side:g}' for side in box)}", allowed="left < right and top < bottom")
 
 
-def require_fit_options(*, splats: bool, gaussians: int | None, steps: int | None) -> None:
-    """Checks the options of a fit of samples; their upper bounds are those of the engine.
+def require_fit(*, splats: bool, gaussians: int | None, steps: int | None) -> None:
+    """Refuses options of a fit of samples without one.
 
     Raises:
-        JobError: a number outside its range, or options of a fit without one.
+        JobError: ``gaussians`` or ``steps`` without ``splats``.
     """
-    for name, number, least in (("gaussians", gaussians, 1), ("steps", steps, 0)):
-        if number is None:
-            continue
-        if not splats:
+    for name, number in (("gaussians", gaussians), ("steps", steps)):
+        if number is not None and not splats:
             raise JobError(f"--{name} {number} without --splats", allowed="both", next_step="add --splats")
-        if number < least:
-            raise JobError(f"--{name} {number}", allowed=f"{least} or more")
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from data_schemas.errors import SourceError, StoreError
 from data_schemas.locations import resolved
+from pipeline.image_limits import BLACK, MOST_SIZE
 from pipeline.sources.arrays import open_npy, open_npz
 from pipeline.sources.base import MAX_IMAGE_PIXELS, ImageSource, SourceImage
 from pipeline.sources.cats import SIZE as CATS_SIZE
 from pipeline.sources.cats import open_cats
 from pipeline.sources.cifar10 import open_cifar10
-from pipeline.sources.decoding.background import BLACK
 from pipeline.sources.decoding.resized import ResizedSource
 from pipeline.sources.demo import open_demo
 from pipeline.sources.download import Progress
@@ -24,8 +24,6 @@ from pipeline.sources.sprites import open_sprites
 __all__ = ["MAX_IMAGE_PIXELS", "SOURCES", "SPLITS", "ImageSource", "SourceImage", "open_source"]
 
 SPLITS = ("train", "test", "all")
-
-MOST_SIZE = 16_384
 
 _ARRAY_FILES: dict[str, Callable[[Path], ImageSource]] = {".npz": open_npz, ".npy": open_npy}
 

@@ -20,9 +20,9 @@ from typing import BinaryIO
 from data_schemas.errors import ImageError, SourceError, StoreError
 from data_schemas.locations import resolved
 from data_schemas.records import SourceRecord
+from pipeline.image_limits import BLACK
 from pipeline.sources.archives import SafeZip, digest_of_files, digest_of_listing
 from pipeline.sources.base import NAMED, ImageSource, LeftOut, some
-from pipeline.sources.decoding.background import BLACK
 from pipeline.sources.image_files import ImageFile, ImageFileSource, natural_key
 
 logger = logging.getLogger("splatspace.sources")

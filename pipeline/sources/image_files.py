@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 from data_schemas.errors import ImageError, SourceError
 from data_schemas.records import SourceRecord
+from pipeline.image_limits import BLACK
 from pipeline.sources.base import ImageNote, LeftOut, SourceImage, some, warn_of_left_out
-from pipeline.sources.decoding.background import BLACK
 from pipeline.sources.decoding.decode_image import DecodedImage, ImageHeader, read_header, read_image
 from pipeline.sources.decoding.formats import (
     HEAD_BYTES,

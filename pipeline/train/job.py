@@ -1,24 +1,26 @@
-"""What one training is asked to do."""
+"""What one training is asked to do. Light to import: the command line makes its options from the fields."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from upath import UPath
 
 from data_schemas.errors import JobError
 from data_schemas.locations import LocationField, location
-from models.base import DataKind
 from models.diffusion.objective_settings import OBJECTIVES
-from models.features.covariance import checked_form
-from models.features.normalisation import checked_normalisation
-from models.registry import model_named
-from pipeline.encode.job import job_error
-from pipeline.train.losses import PerceptualName
+from models.names import CovarianceForm, DataKind, HeadName, Normalisation, PresetName, RecipeName
+from pipeline.options import DeviceName, Internal, Option, PathText, job_error
 
+if TYPE_CHECKING:
+    from upath import UPath
+
+KindName = Literal["splats", "pixels", "cats"]
+"""What is trained; ``cats`` are patch models, which make pixels."""
+
+PerceptualName = Literal["none", "gradient", "dct", "lpips", "lpips-if-there"]
 OrderName = Literal["auto", "stored", "anchors"]
 PrecisionName = Literal["auto", "32", "bf16"]
 
@@ -42,48 +44,170 @@ DRAWN_LOSSES: dict[str, Any] = {"shown_clean": 0.05, "shown_weight": 0.05}
 """Fields of ``ObjectiveSettings`` of models that look at pixels and answer with Gaussians."""
 
 
+class TrainRequest(BaseModel):
+    """What a user says in words of its own, and ``pipeline.train.request`` turns into fields of ``TrainJob``."""
+
+    kind: Annotated[
+        KindName,
+        Field(description="What the generator makes; cats: pixels, by a patch model."),
+        Option(argument=True),
+    ]
+    head: Annotated[
+        HeadName | None,
+        Field(description="Head of a patch model; cats only, required there."),
+        Option(after="model"),
+    ] = None
+    recipe: Annotated[
+        RecipeName | None,
+        Field(description="Recipe of a patch model."),
+        Option(after="head", default="modern"),
+    ] = None
+    pack: Annotated[
+        int | None,
+        Field(ge=1, description="Gaussians per token of splatdit."),
+        Option(after="preset", default="about 50 tokens"),
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        Field(description="A field of the preset, as in kernel=cosine or entries=64."),
+        Option(
+            flags=("--set",),
+            metavar="NAME=VALUE",
+            after="pack",
+            no_parameter="a deployment trains a preset; what is tried once is tried at a terminal",
+        ),
+    ] = None
+
+
 class TrainJob(BaseModel):
     """Everything that one training needs; frozen, picklable and printable as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: DataKind = "splats"
-    store: LocationField = Field(description="the store of finished splats, or of images for pixels")
-    out: Path = Field(description="the run's folder")
-    model: str = Field(description="a name of models.registry.MODELS")
-    preset: Literal["tiny", "small", "medium", "full"] = "small"
-    changes: dict[str, Any] = Field(default_factory=dict, description="fields of the preset that differ, as pack")
-    objective: str = "flow-clean"
-    objective_changes: dict[str, Any] = Field(default_factory=dict, description="fields of ObjectiveSettings")
-    covariance: str = "matrix_log"
-    normalisation: str | None = Field(default=None, description="whitened or minmax; None: by model")
-    order: OrderName = "auto"
-    classes: bool | None = Field(default=None, description="condition on labels; None: where model and store can")
-    limit: int | None = Field(default=None, ge=1, description="first finished images only")
-    steps: int = Field(default=10_000, ge=1, le=MOST_STEPS)
-    batch: int = Field(default=64, ge=1, le=1_000_000)
-    learning_rate: float = Field(default=1e-3, gt=0, le=1)
-    weight_decay: float = Field(default=0.01, ge=0)
-    warm_up: int | None = Field(default=None, ge=0, description="steps; None: 500, at most a tenth of all")
-    clip: float = Field(default=1.0, ge=0, description="largest norm of a gradient; 0: any")
-    constant_rate: bool = Field(default=False, description="the learning rate does not fall after warm-up")
-    second_moment: float = Field(default=0.99, gt=0, lt=1, description="decay of AdamW's mean of squares")
-    ema: bool = Field(default=True, description="sample from the mean of the weights")
-    render_loss: float = Field(default=0.0, ge=0, description="weight of the loss in image space, of splats")
-    perceptual: PerceptualName = Field(default="none", description="a loss on how predictions look, of pixels")
-    perceptual_weight: float = Field(default=0.1, ge=0)
-    lpips_weights: Path | None = Field(default=None, description="VGG16's weights or their folder; None: the cache")
-    flip: float = Field(default=0.0, ge=0, le=1, description="share of images that are mirrored, of pixels")
-    distinct: bool = Field(default=False, description="leave out rows whose pixels an earlier row has")
-    held_out: float = Field(default=0.0, ge=0, lt=1, description="share of images kept apart for evaluation")
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    device: str = "auto"
-    devices: int = Field(default=1, ge=1)
-    nodes: int = Field(default=1, ge=1)
-    precision: PrecisionName = "auto"
-    compile: bool = False
-    every: int | None = Field(default=None, ge=1, description="steps between checkpoints; None: a tenth of all")
-    latents: int | None = Field(default=None, ge=1, description="most MiB of latents in memory; more are streamed")
+    kind: Annotated[DataKind, Internal("kind of the request; cats are pixels")] = "splats"
+    store: Annotated[
+        LocationField, Field(description="The store to learn from; not needed with --resume."), Option(given=PathText)
+    ]
+    out: Annotated[Path, Field(description="Folder of the run."), Option(flags=("--out", "-o"))]
+    model: Annotated[
+        str,
+        Field(min_length=1, description="Model; see splatspace models."),
+        Option(open=True, default="render-dit, or pixel-unet for pixels"),
+    ]
+    preset: Annotated[PresetName, Field(description="Size of the model."), Option(open=True)] = "small"
+    changes: Annotated[dict[str, Any], Internal("pack and settings of the request")] = Field(default_factory=dict)
+    steps: Annotated[
+        int,
+        Field(ge=1, le=MOST_STEPS, description="Optimiser steps; with --resume they may grow."),
+        Option(open=True),
+    ] = 10_000
+    batch: Annotated[
+        int, Field(ge=1, le=1_000_000, description="Images per step, over all devices."), Option(open=True)
+    ] = 64
+    learning_rate: Annotated[
+        float,
+        Field(gt=0, le=1, description="Peak of the learning rate."),
+        Option(open=True, default="by model and preset"),
+    ] = 1e-3
+    objective: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="Objective: flow-clean, flow-velocity, epsilon, ddpm-linear, ddpm-cosine or published.",
+        ),
+        Option(open=True),
+    ] = "flow-clean"
+    objective_changes: Annotated[dict[str, Any], Internal("the recipe or the model")] = Field(default_factory=dict)
+    render_loss: Annotated[
+        float,
+        Field(ge=0, description="Weight of a loss on rendered predictions (20)."),
+        Option(open=True, default="0, none"),
+    ] = 0.0
+    perceptual: Annotated[
+        PerceptualName,
+        Field(description="Perceptual loss on predicted pixels."),
+        Option(open=True, default="none; of cats: by recipe", given=Literal["none", "gradient", "dct", "lpips"]),
+    ] = "none"
+    perceptual_weight: Annotated[
+        float,
+        Field(ge=0, description="Weight of the perceptual loss."),
+        Option(open=True, default="0.1; of cats: by recipe"),
+    ] = 0.1
+    lpips_weights: Annotated[
+        Path | None,
+        Field(description="Weights for lpips: vgg16-397923af.pth or its folder."),
+        Option(default="downloaded to the cache"),
+    ] = None
+    flip: Annotated[
+        float,
+        Field(ge=0, le=1, description="Fraction of images that are mirrored."),
+        Option(open=True, default="0; of cats: by recipe"),
+    ] = 0.0
+    distinct: Annotated[
+        bool,
+        Field(description="Learn each distinct image once."),
+        Option(flags=("--distinct/--repeats",), open=True, default="cats only"),
+    ] = False
+    held_out: Annotated[
+        float,
+        Field(ge=0, le=0.9, description="Fraction of images held out for evaluation."),
+        Option(open=True, default="0; of cats 0.1"),
+    ] = 0.0
+    covariance: Annotated[CovarianceForm, Field(description="Parametrisation of a covariance."), Option(open=True)] = (
+        "matrix_log"
+    )
+    normalisation: Annotated[
+        Normalisation | None, Field(description="Normalisation of the features."), Option(default="by model")
+    ] = None
+    classes: Annotated[
+        bool | None,
+        Field(description="Condition on labels."),
+        Option(flags=("--classes/--no-classes",), default="where there are some"),
+    ] = None
+    order: Annotated[
+        OrderName,
+        Field(description="Order of the Gaussians: as stored, or each image assigned to anchors."),
+        Option(open=True),
+    ] = "auto"
+    limit: Annotated[int | None, Field(ge=1, description="Learn from the first N finished images only."), Option()] = (
+        None
+    )
+    ema: Annotated[
+        bool, Field(description="Sample from the moving average of the weights (EMA)."), Option(open=True)
+    ] = True
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of everything."), Option(open=True)] = 0
+    device: Annotated[
+        str, Field(description="Device: auto, cpu, cuda or mps."), Option(open=True, parameter=DeviceName)
+    ] = "auto"
+    devices: Annotated[
+        int,
+        Field(ge=1, description="Number of processes on this machine."),
+        Option(open=True, no_parameter="a flow is one process"),
+    ] = 1
+    nodes: Annotated[
+        int,
+        Field(ge=1, description="Number of machines, each given this command."),
+        Option(open=True, no_parameter="a flow is one process"),
+    ] = 1
+    precision: Annotated[
+        PrecisionName, Field(description="Precision; auto: bf16 on CUDA, else 32."), Option(open=True)
+    ] = "auto"
+    compile: Annotated[bool, Field(description="Compile the network."), Option(open=True)] = False
+    every: Annotated[
+        int | None,
+        Field(ge=1, description="Number of steps between checkpoints and sample grids."),
+        Option(default="a tenth of all"),
+    ] = None
+    latents: Annotated[
+        int | None,
+        Field(ge=1, description="Memory for features in MiB; larger sets are streamed."),
+        Option(default="4096"),
+    ] = None
+    weight_decay: Annotated[float, Field(ge=0), Internal("one value for every model")] = 0.01
+    warm_up: Annotated[int | None, Field(ge=0), Internal("the recipe; None: 500 steps, at most a tenth of all")] = None
+    clip: Annotated[float, Field(ge=0), Internal("the recipe: largest norm of a gradient; 0: any")] = 1.0
+    constant_rate: Annotated[bool, Internal("the recipe: the learning rate does not fall after warm-up")] = False
+    second_moment: Annotated[float, Field(gt=0, lt=1), Internal("the recipe: decay of AdamW's mean of squares")] = 0.99
 
     @property
     def steps_between(self) -> int:
@@ -115,6 +239,8 @@ def resolve_train_job(
         JobError: a value outside its range, an unknown name or option, or options that exclude each other.
         StoreError: a URL that cannot be used.
     """
+    from models.registry import model_named
+
     given = {key: value for key, value in options.items() if value is not None}
     name = str(given.setdefault("model", DEFAULT_MODEL[kind]))
     entry = model_named(name)
@@ -140,9 +266,6 @@ def resolve_train_job(
         raise JobError(f"Objective {job.objective!r}", allowed=", ".join(OBJECTIVES))
     if job.preset not in entry.presets:
         raise JobError(f"Preset {job.preset!r} of {name}", allowed=", ".join(entry.presets))
-    checked_form(job.covariance)
-    if job.normalisation is not None:
-        checked_normalisation(job.normalisation)
     if job.classes and not entry.takes_labels:
         raise JobError(f"--classes with model {name}", allowed="--no-classes", next_step="choose another model")
     if kind == "pixels" and (job.render_loss or job.order != "auto"):

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,10 +19,10 @@ from models.features.pixels import PixelRepresentation
 from models.features.splats import SplatRepresentation
 from models.image_losses import BACKBONE_FILE, SMALLEST_SIDE, Lpips, gradient_loss, wave_loss
 from pipeline.sources.download import RemoteFile, fetch
+from pipeline.train.job import PerceptualName
 
 logger = logging.getLogger("splatspace.train")
 
-PerceptualName = Literal["none", "gradient", "dct", "lpips", "lpips-if-there"]
 
 VGG16 = RemoteFile(
     f"lpips/{BACKBONE_FILE}",

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from upath import UPath
 
@@ -15,23 +15,20 @@ from data_schemas.locations import location
 from models.base import DataKind
 from models.patches.model import HEADS, HeadName, RecipeName, model_name
 from pipeline.train.cats_job import head_of, resolve_cats_job
-from pipeline.train.job import TrainJob, resolve_train_job
+from pipeline.train.job import KindName, TrainJob, resolve_train_job
 from pipeline.train.state import continued_job, recorded_job
 from pipeline.whole_numbers import whole_number
-
-KindName = Literal["splats", "pixels", "cats"]
-"""What is trained; ``cats`` are patch models, which make pixels."""
 
 
 def requested_job(
     kind: KindName,
     store: str | os.PathLike[str] | UPath | None,
-    out: Path,
+    out: str | os.PathLike[str],
     *,
     head: HeadName | None = None,
     recipe: RecipeName | None = None,
     pack: int | None = None,
-    settings: Iterable[str] = (),
+    settings: Iterable[str] | None = None,
     resume: bool = False,
     **options: Any,
 ) -> TrainJob:
@@ -53,7 +50,8 @@ def requested_job(
         CheckpointError: there is no training to continue.
         StoreError: a URL that cannot be used.
     """
-    options["changes"] = _changes(pack, settings)
+    out = Path(out)
+    options["changes"] = _changes(pack, settings or ())
     if kind != "cats" and (head or recipe):
         raise JobError(f"--head or --recipe with train {kind}", allowed="train cats", next_step="leave them out")
     if resume:

@@ -23,7 +23,7 @@ from data_schemas.errors import CheckpointError, JobError
 from data_schemas.files import explained, write_file
 from models.checkpoint import Checkpoint, load_checkpoint, read_config, save_checkpoint
 from models.ema import Ema
-from pipeline.encode.job import job_error
+from pipeline.options import job_error
 from pipeline.train.job import CHANGEABLE, MOST_STEPS, TrainJob
 from pipeline.whole_numbers import whole_number
 

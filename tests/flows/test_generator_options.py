@@ -13,7 +13,6 @@ import flows.ablate
 import flows.train
 from pipeline.cli import ablate as ablate_command
 from pipeline.cli import train as train_command
-from pipeline.evaluate.ablate import job as ablation_job
 from pipeline.evaluate.ablate.job import resolve_ablate_job
 from pipeline.train import request as train_request
 from pipeline.train.request import requested_job
@@ -65,8 +64,8 @@ def test_the_flow_train_hands_on_every_parameter(monkeypatch: pytest.MonkeyPatch
 
 
 def test_ablate_hands_on_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = handed_on(ablate_command.ablate, ablation_job, resolve_ablate_job, monkeypatch)
-    assert found == {**names_of(ablate_command.ablate, "axis", "as_json"), "axes": "axis"}
+    found = handed_on(ablate_command.ablate, ablate_command, resolve_ablate_job, monkeypatch)
+    assert found == names_of(ablate_command.ablate, "as_json")
 
 
 @pytest.mark.usefixtures("no_run")

@@ -14,8 +14,9 @@ from data_schemas.errors import JobError, StoreError
 from data_schemas.stores.open import open_store
 from encoders.decode import decode, to_uint8
 from pipeline.convert.convert import convert
+from pipeline.image_limits import LARGEST_SIDE
 from pipeline.info import store_info
-from pipeline.render import LARGEST_SIDE, find_row, render_image, save_png
+from pipeline.render import find_row, render_image, save_png
 from tests.pipeline.encode.fakes import ArrayImages, pictures, run
 
 

@@ -29,11 +29,9 @@ from pipeline.evaluate.ablate.job import (
     AxisName,
     Point,
     Value,
-    base_values,
-    default_axes,
-    points_of,
     train_job,
 )
+from pipeline.evaluate.ablate.points import base_values, default_axes, points_of
 from pipeline.evaluate.ablate.report import (
     JSON_FILE,
     MARKDOWN_FILE,

@@ -1,27 +1,29 @@
-"""What an ablation is asked to do: a base configuration, and one choice at a time that differs from it."""
+"""What an ablation is asked to do: a base configuration, and one choice at a time that differs from it.
+
+Light to import: the command line makes its options from the fields.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from upath import UPath
 
 from data_schemas.errors import JobError
 from data_schemas.locations import LocationField, location
-from data_schemas.records import StoreHeader
 from data_schemas.splats import StartName
 from models.diffusion.objective_settings import OBJECTIVES
-from models.features.covariance import COVARIANCE_FORMS
-from models.features.normalisation import NORMALISATIONS
-from models.networks.trunk import default_pack
-from pipeline.encode.job import job_error
-from pipeline.evaluate.features import FeatureName
-from pipeline.train.job import RENDER_LOSS_WEIGHT, TrainJob, resolve_train_job
+from models.names import CovarianceForm, Normalisation, PresetName
+from pipeline.evaluate.job import FeatureName, NumberOfEvaluations
+from pipeline.options import DeviceName, Option, PathText, job_error
+from pipeline.train.job import MOST_STEPS, TrainJob, resolve_train_job
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 AxisName = Literal[
     "gaussians", "start", "pack", "objective", "normalisation", "covariance", "evaluations", "render_loss", "ema"
@@ -38,8 +40,8 @@ ABLATED = "splatdit"
 ANCHORED = "adaptive+anchors"
 """A start without slot identity whose Gaussians are assigned to anchors after the fit: second best."""
 
-_STARTS = (*get_args(StartName), ANCHORED)
-_EMA = ("yes", "no")
+STARTS = (*get_args(StartName), ANCHORED)
+EMA = ("yes", "no")
 
 Value = int | float | str
 
@@ -49,23 +51,67 @@ class AblateJob(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    store: LocationField = Field(description="the base store of splats, with its source images")
-    out: Path = Field(description="folder of everything that the ablation makes")
-    axes: dict[AxisName, tuple[Value, ...]] = Field(
-        default_factory=dict, description="values of each axis; empty: every axis with the values of default_axes"
+    store: Annotated[
+        LocationField,
+        Field(description="The base store of splats, with its source images."),
+        Option(flags=("--store", "-s"), given=PathText),
+    ]
+    out: Annotated[
+        Path,
+        Field(description="Folder of the ablation; run again, it continues."),
+        Option(flags=("--out", "-o")),
+    ]
+    axes: Annotated[
+        dict[AxisName, tuple[Value, ...]],
+        Field(
+            description="gaussians, start, pack, objective, normalisation, covariance, evaluations, render_loss or "
+            "ema, with its values; may be repeated."
+        ),
+        Option(
+            flags=("--axis",),
+            metavar="NAME[=A,B]",
+            open=True,
+            default="all",
+            given=list[str],
+            parameter=Annotated[str, Field(min_length=1)],
+        ),
+    ] = Field(default_factory=dict)
+    model: Annotated[str, Field(min_length=1, description="Model of the base."), Option(open=True)] = ABLATED
+    preset: Annotated[PresetName, Field(description="Size of the model."), Option(open=True)] = "tiny"
+    steps: Annotated[
+        int, Field(ge=1, le=MOST_STEPS, description="Optimiser steps of each training."), Option(open=True)
+    ] = 2000
+    batch: Annotated[int, Field(ge=1, le=1_000_000, description="Images per step."), Option(open=True)] = 64
+    learning_rate: Annotated[
+        float | None,
+        Field(gt=0, le=1, description="Peak of the learning rate."),
+        Option(default="as in train"),
+    ] = None
+    limit: Annotated[int | None, Field(ge=1, description="Learn from the first N finished images only."), Option()] = (
+        None
     )
-    model: str = ABLATED
-    preset: Literal["tiny", "small", "medium", "full"] = "tiny"
-    steps: int = Field(default=2000, ge=1, le=100_000_000)
-    batch: int = Field(default=64, ge=1, le=1_000_000)
-    learning_rate: float | None = Field(default=None, gt=0, le=1, description="None: as train has it")
-    limit: int | None = Field(default=None, ge=1, description="first finished images of the store only")
-    seeds: int = Field(default=1, ge=1, le=100, description="trainings of each point")
-    device: str = "auto"
-    images: int | None = Field(default=None, ge=1, description="of each set that is compared; None: as evaluate has it")
-    evaluations: int | None = Field(default=None, ge=1, description="of the network; None: the objective's")
-    features: FeatureName = "auto"
-    workers: int | None = Field(default=None, ge=1, description="of the encoder; None: every processor")
+    seeds: Annotated[int, Field(ge=1, le=100, description="Number of trainings of each point."), Option(open=True)] = 1
+    images: Annotated[
+        int | None,
+        Field(ge=1, description="Number of images of each set that is compared."),
+        Option(flags=("--images", "-n"), default="as in evaluate"),
+    ] = None
+    evaluations: Annotated[
+        NumberOfEvaluations | None,
+        Field(description="Number of function evaluations (NFE) per image."),
+        Option(given=NumberOfEvaluations, default="the objective's"),
+    ] = None
+    features: Annotated[
+        FeatureName, Field(description="Features in which distances are measured."), Option(open=True)
+    ] = "auto"
+    device: Annotated[
+        str, Field(description="Device: auto, cpu, cuda or mps."), Option(open=True, parameter=DeviceName)
+    ] = "auto"
+    workers: Annotated[
+        int | None,
+        Field(ge=1, description="Threads of the encoder, where stores are made."),
+        Option(default="one per CPU"),
+    ] = None
 
     def deciding(self) -> dict[str, Any]:
         """What decides the points that are there already; axes, values and seeds may be added later."""
@@ -97,14 +143,14 @@ def _one_of(allowed: Sequence[str]) -> Callable[[str], str]:
 
 _READERS: dict[AxisName, tuple[Callable[[str], Value], str]] = {
     "gaussians": (_whole, "whole numbers from 1"),
-    "start": (_one_of(_STARTS), ", ".join(_STARTS)),
+    "start": (_one_of(STARTS), ", ".join(STARTS)),
     "pack": (_whole, "whole numbers from 1"),
     "objective": (_one_of(tuple(OBJECTIVES)), ", ".join(OBJECTIVES)),
-    "normalisation": (_one_of(NORMALISATIONS), ", ".join(NORMALISATIONS)),
-    "covariance": (_one_of(COVARIANCE_FORMS), ", ".join(COVARIANCE_FORMS)),
+    "normalisation": (_one_of(get_args(Normalisation)), ", ".join(get_args(Normalisation))),
+    "covariance": (_one_of(get_args(CovarianceForm)), ", ".join(get_args(CovarianceForm))),
     "evaluations": (_whole, "whole numbers from 1"),
     "render_loss": (_weight, "numbers from 0"),
-    "ema": (_one_of(_EMA), ", ".join(_EMA)),
+    "ema": (_one_of(EMA), ", ".join(EMA)),
 }
 
 
@@ -131,44 +177,6 @@ def axes_of(texts: Sequence[str]) -> dict[AxisName, tuple[Value, ...]]:
         except ValueError:
             raise JobError(f"Axis {text!r}", allowed=f"{allowed}", next_step=f"give {name}=A,B") from None
     return found
-
-
-def default_axes(job: AblateJob, header: StoreHeader) -> dict[AxisName, tuple[Value, ...]]:
-    """Values of every axis that the model and the store have, where the user names none."""
-    count = header.gaussians
-    packs = {1, default_pack(count), 2 * default_pack(count)}
-    needless: set[AxisName] = set() if job.model == ABLATED else {"pack", "start"}
-    if header.start is None:
-        needless |= {"gaussians", "start"}
-    values: dict[AxisName, tuple[Value, ...]] = {
-        "gaussians": tuple(sorted({max(1, count // 2), count, count * 3 // 2})),
-        # The starts of a refined fit are foretold; there is none from adaptive ones.
-        "start": tuple(name for name in _STARTS if header.refine is None or not name.startswith("adaptive")),
-        "pack": tuple(sorted(pack for pack in packs if pack <= count)),
-        "objective": tuple(name for name in OBJECTIVES if name != "published"),
-        "normalisation": NORMALISATIONS,
-        "covariance": COVARIANCE_FORMS,
-        "evaluations": (5, 10, 20, 50),
-        "render_loss": (0.0, RENDER_LOSS_WEIGHT),
-        "ema": _EMA,
-    }
-    return {axis: found for axis, found in values.items() if axis not in needless}
-
-
-def base_values(job: AblateJob, header: StoreHeader) -> dict[AxisName, Value]:
-    """Where the base configuration stands on each axis."""
-    planned = train_job(job, Point(BASE, "", 0), job.store)
-    return {
-        "gaussians": header.gaussians,
-        "start": header.start or "unknown",
-        "pack": default_pack(header.gaussians),
-        "objective": planned.objective,
-        "normalisation": planned.normalisation or "whitened",
-        "covariance": planned.covariance,
-        "evaluations": job.evaluations or OBJECTIVES[planned.objective].evaluations,
-        "render_loss": 0.0,
-        "ema": "yes",
-    }
 
 
 @dataclass(frozen=True)
@@ -198,36 +206,6 @@ class Point:
     def folder(self) -> Path:
         """Inside the ablation's folder."""
         return Path("points", self.name, f"seed-{self.seed}")
-
-
-def points_of(job: AblateJob, header: StoreHeader, base: Mapping[AxisName, Value]) -> list[Point]:
-    """Every training, the base first; values that the base has are not trained again.
-
-    Args:
-        job: with its axes filled in.
-        header: of the base store.
-        base: from ``base_values``.
-    """
-    choices: list[tuple[PointName, Value]] = [(BASE, "")]
-    for axis, values in job.axes.items():
-        if axis != "evaluations":  # the base is sampled with each of them
-            choices.extend((axis, value) for value in values if value != base[axis])
-    points = []
-    for axis, value in choices:
-        start = next(
-            (name for name in get_args(StartName) if axis == "start" and name == str(value).split("+")[0]), None
-        )
-        points += [
-            Point(
-                axis,
-                value,
-                seed,
-                gaussians=int(value) if axis == "gaussians" else None,
-                start=None if start == header.start else start,
-            )
-            for seed in range(job.seeds)
-        ]
-    return points
 
 
 def train_job(job: AblateJob, point: Point, store: str | os.PathLike[str] | UPath) -> TrainJob:
@@ -269,7 +247,11 @@ def train_job(job: AblateJob, point: Point, store: str | os.PathLike[str] | UPat
 
 
 def resolve_ablate_job(
-    store: str | os.PathLike[str] | UPath, out: str | os.PathLike[str], *, axes: Sequence[str] = (), **options: Any
+    store: str | os.PathLike[str] | UPath,
+    out: str | os.PathLike[str],
+    *,
+    axes: Sequence[str] | None = None,
+    **options: Any,
 ) -> AblateJob:
     """Fills what the user left open and checks the whole.
 
@@ -284,7 +266,7 @@ def resolve_ablate_job(
     """
     given = {key: value for key, value in options.items() if value is not None}
     try:
-        job = AblateJob(store=location(store), out=Path(out), axes=axes_of(axes), **given)
+        job = AblateJob(store=location(store), out=Path(out), axes=axes_of(axes or ()), **given)
     except ValidationError as error:
         raise job_error(error, "ablate") from None
     train_job(job, Point(BASE, "", 0), job.store)

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from data_schemas.errors import JobError
 
-BLACK = "#000000"
-"""What transparency is laid over where nothing else is asked for."""
-
-BACKGROUND_PATTERN = "^#[0-9a-f]{6}$"
-
 
 def background_name(text: str) -> str:
     """The one spelling of a colour, ``#rrggbb`` in lower case: what stores and jobs hold.

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from data_schemas.errors import ImageError
+from pipeline.image_limits import BLACK
 from pipeline.sources.base import MAX_IMAGE_PIXELS
-from pipeline.sources.decoding.background import BLACK, is_grey
+from pipeline.sources.decoding.background import is_grey
 from pipeline.sources.decoding.eight_bits import as_eight_bits, laid_over, transparent_sample
 from pipeline.sources.decoding.formats import pillow_formats
 from pipeline.sources.decoding.messages import collected_messages

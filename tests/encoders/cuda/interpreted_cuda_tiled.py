@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from data_schemas.splats import ADDITIVE, NORMALISED
-from encoders.base import MAX_GAUSSIANS, FitSettings
 from encoders.cuda import slabs as launches
 from encoders.cuda import tiled_batch
 from encoders.cuda.device_fit import padded
@@ -20,6 +19,7 @@ from encoders.cuda.slabs import device_fit, schedule_on
 from encoders.cuda.tiled_batch import TiledFit, places_in_order
 from encoders.frame import COLOUR, LOG_A, LOG_C, X, Y
 from encoders.recipe import Recipe
+from encoders.settings import MAX_GAUSSIANS, FitSettings
 from encoders.start.begin import begin
 from pipeline.sources import MOST_SIZE
 from tests.encoders.cpu.test_fit import random_frame

@@ -349,7 +349,7 @@ def test_references_are_originals_and_renderings_of_finished_rows(folder: Path) 
     [
         ({"images": 100}, EvaluationError, r"149 finished images of 150 in the store: two sets of 100"),
         ({"images": 20}, EvaluationError, r"20 images\. Allowed: 65 or more: classifier has 64 features"),
-        ({"features": "random"}, EvaluationError, r"Features 'random'"),
+        ({"features": "random"}, JobError, r"--features 'random'"),
     ],
 )
 def test_too_few_images_are_refused(

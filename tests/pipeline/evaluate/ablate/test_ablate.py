@@ -17,11 +17,9 @@ from pipeline.evaluate.ablate.ablate import ablate
 from pipeline.evaluate.ablate.job import (
     AblateJob,
     axes_of,
-    base_values,
-    default_axes,
-    points_of,
     resolve_ablate_job,
 )
+from pipeline.evaluate.ablate.points import base_values, default_axes, points_of
 from pipeline.evaluate.ablate.report import Ablation, ablation_cells, read_ablation
 from pipeline.evaluate.evaluate import evaluate
 from pipeline.evaluate.job import EvaluateJob

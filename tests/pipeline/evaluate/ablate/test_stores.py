@@ -13,7 +13,8 @@ from data_schemas.stores.open import open_store
 from pipeline.encode.job import EncodeJob
 from pipeline.evaluate.ablate import ablate as ablation
 from pipeline.evaluate.ablate import stores as ablation_stores
-from pipeline.evaluate.ablate.job import AblateJob, Point, default_axes, resolve_ablate_job
+from pipeline.evaluate.ablate.job import AblateJob, Point, resolve_ablate_job
+from pipeline.evaluate.ablate.points import default_axes
 from pipeline.evaluate.ablate.stores import encode_variant, variant_job
 from tests.pipeline.training_runs import make_store
 

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from data_schemas.errors import JobError, SourceError
+from pipeline.image_limits import BLACK
 from pipeline.sources import open_source
-from pipeline.sources.decoding.background import BLACK, background_name, colour_of, is_grey
+from pipeline.sources.decoding.background import background_name, colour_of, is_grey
 from pipeline.sources.decoding.decode_image import decode_image, read_header, read_image
 
 WHITE, RED = "#ffffff", "#ff0000"
