@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 import json
+import shlex
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from data_schemas.printable import printable
 from data_schemas.stores.contract import SplatStore
+from pipeline.encode.presets import PRESETS
+from pipeline.report.changes_record import FigureChange
 from pipeline.report.figures import LOSSLESS_PSNR, ClassFigures, Report
-from pipeline.report.panels import Panel, error_factor, picture, png_bytes, splat_picture
+from pipeline.report.page_data import pack_rows, page_script, png_address
+from pipeline.report.page_panels import make_page_panels
+from pipeline.report.panels import LARGEST_PICTURE, Panel, error_factor, picture, png_bytes, splat_picture
 from pipeline.report.plots import cumulative_svg, histogram_svg
+from pipeline.report.predictability_record import Decoder
+from pipeline.report.statistics import RowFigures
 from pipeline.report.terminal import (
     cost_line,
     note_words,
@@ -35,18 +39,27 @@ FAILED_SHOWN = 50
 CLASSES_SHOWN = 200
 """Classes that the page lists; ``report.json`` lists all."""
 
+PICTURE_BYTES = 1_000_000
+"""Of the pictures of the first panels; they are made smaller until they fit."""
+
+CHANGED_CLASSES_SHOWN = 20
+
 _TEMPLATE = "report.html.j2"
+_PACKAGE = "pipeline.report"
 _ELLIPSE_COLOURS = 96
 
 
-def render_html(report: Report, *, psnr: NDArray[Any], panels: Sequence[Panel], store: SplatStore) -> str:
-    """The page.
+def render_html(
+    report: Report, *, rows: RowFigures, panels: Sequence[Panel], store: SplatStore, decoder: Decoder
+) -> str:
+    """The page: at most 5 MB, however large the store is.
 
     Args:
         report: what it says.
-        psnr: float [image] dB of the measured images, for the cumulative curve.
-        panels: what it shows.
-        store: gives the panels their layout.
+        rows: of the store, for the cumulative curve and the list that is searched.
+        panels: what it shows first.
+        store: gives names, more panels and their layout.
+        decoder: decodes the panels.
     """
     environment = page_environment()
     environment.filters.update(
@@ -58,12 +71,21 @@ def render_html(report: Report, *, psnr: NDArray[Any], panels: Sequence[Panel], 
         cost=cost_line,
         parts=predictability_parts,
         note=note_words,
+        changed=changed,
     )
-    template = environment.from_string(files("pipeline.report").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
+    template = environment.from_string(files(_PACKAGE).joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     factor = error_factor(panels)
     classes, hidden = _shown_classes(report.classes)
+    names = store.header.source.label_names
+    psnr = rows.psnr[rows.measured]
+    more = make_page_panels(store, rows, names, panels, decoder=decoder)
+    listed = pack_rows(store, rows, names)
+    script, allowed = page_script((_PACKAGE, "splat_canvas.js"), (_PACKAGE, "page_panels.js"), (_PACKAGE, "page_rows.js"))
+    # The command may be pasted: a name is quoted for the shell, and steering characters stay written out.
+    render = shlex.join(["splatspace", "render", printable(report.store.name), "--image"])
     return template.render(
         report=report,
+        style=page_style(),
         settings=json.dumps(report.store.settings, indent=1, sort_keys=True),
         histogram=Markup(histogram_svg(report.histogram, report.quality)) if len(psnr) else None,
         cumulative=Markup(cumulative_svg(psnr)) if len(psnr) else None,
@@ -73,7 +95,29 @@ def render_html(report: Report, *, psnr: NDArray[Any], panels: Sequence[Panel], 
         classes=classes,
         classes_hidden=hidden,
         lossless=LOSSLESS_PSNR,
+        changed_classes=() if report.changes is None else report.changes.classes[:CHANGED_CLASSES_SHOWN],
+        render=render,
+        listed=listed,
+        more=more,
+        panel_data={"canvas": more.canvas, "splats": more.splats, "more": more.more, "render": render},
+        needs_files=report.source.name.partition(" ")[0].rstrip("46") in PRESETS and report.source.name != "demo",
+        script=script,
+        allowed=allowed,
     )
+
+
+def page_style() -> Markup:
+    """What all pages look like."""
+    return Markup(files(_PACKAGE).joinpath("page.css").read_text(encoding="utf-8"))
+
+
+def changed(change: FigureChange) -> str:
+    """A difference with its sign and unit; one that is too small to be shown keeps a digit."""
+    is_count = not change.unit and change.before.is_integer() and change.now.is_integer()
+    text = number(abs(change.difference), 0 if is_count else 2 if change.unit else 4)
+    if not change.difference:
+        return "0"
+    return ("+" if change.difference > 0 else "\u2212") + text + (f" {change.unit}" if change.unit else "")
 
 
 def page_environment() -> Environment:
@@ -90,29 +134,33 @@ def _finalised(value: object) -> object:
 
 def _groups(panels: Sequence[Panel], factor: int, store: SplatStore) -> list[dict[str, Any]]:
     groups: dict[str, list[dict[str, Any]]] = {}
-    for panel in panels:
-        groups.setdefault(panel.image.group, []).append({"image": panel.image, "tiles": _tiles(panel, factor, store)})
+    for largest in (LARGEST_PICTURE, 128, 64, 32):
+        tiles = [_tiles(panel, factor, store, largest) for panel in panels]
+        if sum(len(tile["uri"]) for strip in tiles for tile in strip) <= PICTURE_BYTES:
+            break
+    else:
+        tiles = [_tiles(panel, factor, store, 16) for panel in panels]
+    for panel, strip in zip(panels, tiles, strict=True):
+        groups.setdefault(panel.image.group, []).append({"image": panel.image, "tiles": strip})
     groups.get("best", []).reverse()
     return [{"name": name, "cards": cards} for name, cards in groups.items()]
 
 
-def _tiles(panel: Panel, factor: int, store: SplatStore) -> list[dict[str, str]]:
+def _tiles(panel: Panel, factor: int, store: SplatStore, largest: int) -> list[dict[str, str]]:
     tiles: list[tuple[str, bytes, str]] = []
     if panel.source is not None:
-        tiles.append(("source", png_bytes(picture(panel.source)), "pixels"))
-    tiles.append(("decoded", png_bytes(picture(panel.decoded)), "pixels"))
+        tiles.append(("source", png_bytes(picture(panel.source), largest=largest), "pixels"))
+    tiles.append(("decoded", png_bytes(picture(panel.decoded), largest=largest), "pixels"))
     if panel.error is not None:
-        tiles.append((f"error \u00d7{factor}", png_bytes(picture(panel.error, factor)), "pixels"))
-    tiles.append(("splats", png_bytes(splat_picture(panel, store), colours=_ELLIPSE_COLOURS), "drawing"))
-    return [
-        {"caption": caption, "kind": kind, "uri": "data:image/png;base64," + base64.b64encode(data).decode("ascii")}
-        for caption, data, kind in tiles
-    ]
+        tiles.append((f"error \u00d7{factor}", png_bytes(picture(panel.error, factor), largest=largest), "pixels"))
+    drawing = png_bytes(splat_picture(panel, store), colours=_ELLIPSE_COLOURS, largest=largest)
+    tiles.append(("splats", drawing, "drawing"))
+    return [{"caption": caption, "kind": kind, "uri": png_address(data)} for caption, data, kind in tiles]
 
 
 def _shown_classes(classes: Sequence[ClassFigures]) -> tuple[list[ClassFigures], int]:
-    """All classes in order, or the ones of lowest PSNR where there are too many for a page; and how many are left."""
-    if len(classes) <= CLASSES_SHOWN:
-        return list(classes), 0
-    worst = np.argsort([c.quality.of_mean_error or LOSSLESS_PSNR for c in classes], kind="stable")[:CLASSES_SHOWN]
-    return [classes[index] for index in worst], len(classes) - CLASSES_SHOWN
+    """The classes of lowest PSNR, the lowest first, ones without a measured image last; and how many are left."""
+    order = sorted(
+        classes, key=lambda one: (one.quality.of_mean_error is None, one.quality.of_mean_error or 0.0, one.label)
+    )
+    return order[:CLASSES_SHOWN], max(0, len(order) - CLASSES_SHOWN)
