@@ -132,8 +132,8 @@ def report(
     against: Annotated[
         str | None,
         typer.Option(
-            help="Say what changed against another report of the same set: its folder, its report.json, or a store with "
-            "a report beside it. Default: the last report of this store."
+            help="Say what changed against another report of the same set: its folder, its report.json, or a store "
+            "with a report beside it. Default: the last report of this store."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json instead of the table.")] = False,

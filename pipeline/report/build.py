@@ -48,7 +48,6 @@ from pipeline.report.statistics import (
 )
 from pipeline.report.writing import remove_file, write_whole
 
-
 logger = logging.getLogger("splatspace.report")
 
 JSON_FILE = "report.json"

@@ -147,9 +147,7 @@ def difference_of_sets(report: Report, other: Report, now: ImageFigures, before:
     return f"{names[1]} against {names[0]}, and no image is in both"
 
 
-def changes_since(
-    report: Report, now: ImageFigures, earlier: Earlier, store: SplatStore, *, is_asked: bool
-) -> Changes:
+def changes_since(report: Report, now: ImageFigures, earlier: Earlier, store: SplatStore, *, is_asked: bool) -> Changes:
     """Compares a report with another one of the same set.
 
     Args:
@@ -189,12 +187,19 @@ def _figures(report: Report, other: Report) -> list[FigureChange]:
             None if report.predictability is None else report.predictability.r2,
         ),
         ("Dead Gaussians per image", "", other.dead.mean, report.dead.mean),
-        ("Seconds of processor time per image", "", other.cost.core_seconds_per_image, report.cost.core_seconds_per_image),
+        (
+            "Seconds of processor time per image",
+            "",
+            other.cost.core_seconds_per_image,
+            report.cost.core_seconds_per_image,
+        ),
         ("Splat bytes per image on disk", "", other.size.splat_bytes_on_disk, report.size.splat_bytes_on_disk),
         ("Images done", "", other.images.done, report.images.done),
         ("Images failed", "", other.images.failed, report.images.failed),
     ]
-    return [_change(name, unit, before, now) for name, unit, before, now in pairs if before is not None and now is not None]
+    return [
+        _change(name, unit, before, now) for name, unit, before, now in pairs if before is not None and now is not None
+    ]
 
 
 def _change(name: str, unit: str, before: float, now: float) -> FigureChange:

@@ -6,7 +6,6 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
 HEADLINE = "PSNR of the mean error"
 """Name of the first of the figures."""
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_schemas.locations import Location
 from data_schemas.records import StoreHeader
-from pipeline.encode.presets import EngineName
+from pipeline.encode.presets import PRESETS, EngineName
 from pipeline.report.changes_record import Changes
 from pipeline.report.predictability_record import Predictability
 from pipeline.sources.decoding.background import BLACK
@@ -237,7 +237,15 @@ def encode_command(header: StoreHeader, path: Location, rows: int | None = None)
     """
     if header.engine not in get_args(EngineName) or header.start is None:
         return None
-    words = ["splatspace", "encode", header.source.name or "DATASET", "--out", path.name]
+    # An incomplete copy of a named set is called "cifar10 (without ...)": what is typed is the first word.
+    first = header.source.name.partition(" (")[0]
+    words = [
+        "splatspace",
+        "encode",
+        (first if first in PRESETS else header.source.name) or "DATASET",
+        "--out",
+        path.name,
+    ]
     words += ["--split", header.source.split]
     if header.height == header.width:  # another shape is that of the images: --size makes squares
         words += ["--size", str(header.height)]

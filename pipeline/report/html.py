@@ -80,7 +80,9 @@ def render_html(
     psnr = rows.psnr[rows.measured]
     more = make_page_panels(store, rows, names, panels, decoder=decoder)
     listed = pack_rows(store, rows, names)
-    script, allowed = page_script((_PACKAGE, "splat_canvas.js"), (_PACKAGE, "page_panels.js"), (_PACKAGE, "page_rows.js"))
+    script, allowed = page_script(
+        (_PACKAGE, "splat_canvas.js"), (_PACKAGE, "page_panels.js"), (_PACKAGE, "page_rows.js")
+    )
     # The command may be pasted: a name is quoted for the shell, and steering characters stay written out.
     render = shlex.join(["splatspace", "render", printable(report.store.name), "--image"])
     return template.render(
@@ -100,7 +102,7 @@ def render_html(
         listed=listed,
         more=more,
         panel_data={"canvas": more.canvas, "splats": more.splats, "more": more.more, "render": render},
-        needs_files=report.source.name.partition(" ")[0].rstrip("46") in PRESETS and report.source.name != "demo",
+        needs_files=report.source.name.partition(" ")[0] in PRESETS and report.source.name != "demo",
         script=script,
         allowed=allowed,
     )

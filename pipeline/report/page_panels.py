@@ -64,7 +64,9 @@ def choose_more(rows: RowFigures, taken: Sequence[int]) -> list[tuple[PanelGroup
     chosen: list[tuple[PanelGroup, int]] = [("worst of its class", int(row)) for row in _worst_of_classes(rows, free)]
     free = free[~np.isin(free, np.array([row for _, row in chosen], np.int64))]
     room = MOST_PANELS - len(chosen)
-    across = free[np.unique(np.linspace(0, len(free) - 1, min(_ACROSS, len(free))).astype(np.int64))] if len(free) else free
+    across = (
+        free[np.unique(np.linspace(0, len(free) - 1, min(_ACROSS, len(free))).astype(np.int64))] if len(free) else free
+    )
     worst = free[~np.isin(free, across)][: max(0, room - len(across))]
     chosen += [("next worst", int(row)) for row in worst]
     chosen += [("across the range", int(row)) for row in across]

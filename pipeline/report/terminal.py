@@ -101,7 +101,9 @@ def change_line(changes: Changes) -> str:
     decibel = "no PSNR to compare" if found is None else f"{found:+.2f} dB of mean error"
     words = [f"{decibel} against {changes.against} of {changes.against_created:%Y-%m-%d %H:%M} UTC"]
     if changes.matched is not None:
-        words.append(f"{changes.better or 0:,} images better, {changes.worse or 0:,} worse, {changes.added or 0:,} added")
+        words.append(
+            f"{changes.better or 0:,} images better, {changes.worse or 0:,} worse, {changes.added or 0:,} added"
+        )
         words += [f"worst {one.source_id} {one.difference:+.2f} dB" for one in changes.worst[:1]]
     return "; ".join(words)
 
@@ -133,7 +135,11 @@ def report_table(report: Report) -> Table:
     line(
         "Images",
         f"{images.done:,} done, {images.failed:,} failed, {images.empty:,} empty"
-        + (f"; {images.total:,} of the {images.of_set:,} of the set" if images.of_set and images.of_set > images.total else ""),
+        + (
+            f"; {images.total:,} of the {images.of_set:,} of the set"
+            if images.of_set and images.of_set > images.total
+            else ""
+        ),
         "yellow" if images.failed or images.empty else "",
     )
     apart = {"identical copies": report.source.removed_duplicates, "other files": report.source.left_out}
