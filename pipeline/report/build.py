@@ -111,15 +111,15 @@ def build_report(
         )
     folder = location(out_dir)
     require_outside_stores(folder)
-    named = None if against is None else find_report(against)  # before the work: it may not be there
     rows = read_rows(store)
+    images = image_figures(store, rows)
+    named = None if against is None else _named(against, store, images)
     shown, panels_reason = make_panels(store, rows, store.header.source.label_names, each=panels, decoder=decoder)
     if predictability_images < 1:
         found = PredictabilityResult(None, "predictability was not asked for")
     else:
         found = measure_predictability(store, max_images=predictability_images, seed=seed, decoder=decoder)
     report = assemble(store, rows, found, shown, panels_reason)
-    images = image_figures(store, rows)
     report = report.model_copy(update={"changes": _changes(report, images, store, folder, named)})
     page = render_html(report, rows=rows, panels=shown, store=store, decoder=decoder)
     html_path = write_whole(folder / "report.html", page.encode())
@@ -137,13 +137,6 @@ def _changes(
 ) -> Changes | None:
     """Against the report that was named; else the last one here, else that of the version before; None without any."""
     if named is not None:
-        reason = difference_of_sets(report, named.report, images, named.images)
-        if reason:
-            raise ReportError(
-                f"{named.folder} is the report of another set: {reason}",
-                allowed="a report of the same images, or of the same set at the same size",
-                next_step="name another report with --against",
-            )
         return changes_since(report, images, named, store, is_asked=True)
     earlier = _readable(folder)
     if earlier is not None and _says_the_same(report, earlier.report):
@@ -155,9 +148,22 @@ def _changes(
     if earlier is None:
         previous = version_before(store.path)
         earlier = None if previous is None else _readable(report_folder(previous))
-    if earlier is None or difference_of_sets(report, earlier.report, images, earlier.images):
+    if earlier is None or difference_of_sets(store.header, images, earlier):
         return None
     return changes_since(report, images, earlier, store, is_asked=False)
+
+
+def _named(against: str | os.PathLike[str] | UPath, store: SplatStore, images: ImageFigures) -> Earlier:
+    """The report to compare with. Looked at before the work: it may not be there, or of another set."""
+    named = find_report(against)
+    reason = difference_of_sets(store.header, images, named)
+    if reason:
+        raise ReportError(
+            f"{named.folder} is the report of another set: {reason}",
+            allowed="a report of the same images, or of the same set at the same size",
+            next_step="name another report with --against",
+        )
+    return named
 
 
 def _readable(folder: Location) -> Earlier | None:

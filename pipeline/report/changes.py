@@ -20,6 +20,7 @@ from upath import UPath
 from data_schemas.errors import ReportError, SplatSpaceError
 from data_schemas.locations import Location, location
 from data_schemas.objects import read_object
+from data_schemas.records import StoreHeader
 from data_schemas.stores.contract import SplatStore
 from pipeline.documents import report_folder
 from pipeline.report.changes_record import HEADLINE, Changes, FigureChange, ImageChange
@@ -129,17 +130,18 @@ def version_before(store: Location) -> Location | None:
     return store.with_name(match["name"] + (f".v{number}" if number > 1 else "") + store.suffix)
 
 
-def difference_of_sets(report: Report, other: Report, now: ImageFigures, before: ImageFigures | None) -> str:
-    """Why two reports are not of the same set; "" where they are.
+def difference_of_sets(header: StoreHeader, now: ImageFigures, earlier: Earlier) -> str:
+    """Why a store and a report are not of the same set; "" where they are.
 
     They are where the images have the same size and either the source has the same name and split, or some image is
     in both.
     """
-    shapes = [(one.store.height, one.store.width, one.store.channels) for one in (report, other)]
+    other, before = earlier.report, earlier.images
+    shapes = [(one.height, one.width, one.channels) for one in (header, other.store)]
     if shapes[0] != shapes[1]:
         first, second = ("x".join(map(str, shape)) for shape in shapes)
         return f"images of {second} against {first} (height, width, channels)"
-    names = [f"{one.source.name}, split {one.source.split}" for one in (report, other)]
+    names = [f"{one.source.name}, split {one.source.split}" for one in (header, other)]
     if names[0] == names[1]:
         return ""
     if before is not None and len(np.intersect1d(_unique(now)[0], _unique(before)[0])):

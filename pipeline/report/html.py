@@ -39,6 +39,9 @@ FAILED_SHOWN = 50
 CLASSES_SHOWN = 200
 """Classes that the page lists; ``report.json`` lists all."""
 
+DATA_BYTES = 4_500_000
+"""Of pictures, splats and the list of rows together; the rest is for the words of a page of 5 MB."""
+
 PICTURE_BYTES = 1_000_000
 """Of the pictures of the first panels; they are made smaller until they fit."""
 
@@ -78,8 +81,11 @@ def render_html(
     classes, hidden = _shown_classes(report.classes)
     names = store.header.source.label_names
     psnr = rows.psnr[rows.measured]
-    more = make_page_panels(store, rows, names, panels, decoder=decoder)
     listed = pack_rows(store, rows, names)
+    groups = _groups(panels, factor, store)
+    used = sum(len(listed[part]["data"]) for part in ("names", "columns"))
+    used += sum(len(tile["uri"]) for group in groups for card in group["cards"] for tile in card["tiles"])
+    more = make_page_panels(store, rows, names, panels, decoder=decoder, most_bytes=max(0, DATA_BYTES - used))
     script, allowed = page_script(
         (_PACKAGE, "splat_canvas.js"), (_PACKAGE, "page_panels.js"), (_PACKAGE, "page_rows.js")
     )
@@ -91,7 +97,7 @@ def render_html(
         settings=json.dumps(report.store.settings, indent=1, sort_keys=True),
         histogram=Markup(histogram_svg(report.histogram, report.quality)) if len(psnr) else None,
         cumulative=Markup(cumulative_svg(psnr)) if len(psnr) else None,
-        groups=_groups(panels, factor, store),
+        groups=groups,
         factor=factor,
         failed=report.failed[:FAILED_SHOWN],
         classes=classes,

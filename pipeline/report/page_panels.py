@@ -20,9 +20,6 @@ from pipeline.report.statistics import RowFigures
 MOST_PANELS = 240
 """Of a page, beyond the worst, the median and the best."""
 
-PANEL_BYTES = 1_800_000
-"""Of all of them, and of the splats of the first ones."""
-
 _CLASS_PANELS = 120
 _MOST_EACH_CLASS = 8
 _ACROSS = 24
@@ -95,7 +92,7 @@ def make_page_panels(
     first: Sequence[Panel],
     *,
     decoder: Decoder,
-    most_bytes: int = PANEL_BYTES,
+    most_bytes: int,
 ) -> PagePanels:
     """Reads more panels until the bytes are used up.
 
@@ -105,7 +102,7 @@ def make_page_panels(
         names: of its classes.
         first: panels that the page shows in any case; their splats come first.
         decoder: decodes splats.
-        most_bytes: of pictures and splats together.
+        most_bytes: of pictures and splats together, those of the first ones included.
     """
     header = store.header
     canvas = canvas_facts(

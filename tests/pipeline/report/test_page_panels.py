@@ -57,7 +57,7 @@ def test_panels_hold_the_store_s_own_numbers(make_store) -> None:
     store = make_store(30)
     rows = read_rows(store)
     first, _ = make_panels(store, rows, (), each=2, decoder=decode)
-    made = make_page_panels(store, rows, ("circle",), first, decoder=decode)
+    made = make_page_panels(store, rows, ("circle",), first, decoder=decode, most_bytes=1_000_000)
     assert list(made.splats) == [panel.image.row for panel in first]
     assert (len(made.more), made.left_out) == (24, 0)
     for panel in made.more:
