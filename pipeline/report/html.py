@@ -75,6 +75,8 @@ def render_html(
         parts=predictability_parts,
         note=note_words,
         changed=changed,
+        signed=signed,
+        decimals=change_decimals,
     )
     template = environment.from_string(files(_PACKAGE).joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     factor = error_factor(panels)
@@ -120,12 +122,23 @@ def page_style() -> Markup:
 
 
 def changed(change: FigureChange) -> str:
-    """A difference with its sign and unit; one that is too small to be shown keeps a digit."""
-    is_count = not change.unit and change.before.is_integer() and change.now.is_integer()
-    text = number(abs(change.difference), 0 if is_count else 2 if change.unit else 4)
-    if not change.difference:
+    """A difference with its sign and unit."""
+    return signed(change.difference, change_decimals(change)) + (f" {change.unit}" if change.unit else "")
+
+
+def signed(difference: float, decimals: int = 2) -> str:
+    """A number with its sign; one that is too small to be shown keeps a digit."""
+    if not difference:
         return "0"
-    return ("+" if change.difference > 0 else "\u2212") + text + (f" {change.unit}" if change.unit else "")
+    return ("+" if difference > 0 else "\u2212") + number(abs(difference), decimals)
+
+
+def change_decimals(change: FigureChange) -> int:
+    """Digits behind the point that say something: 2 of dB, none of counts and of bytes, 4 of shares and seconds."""
+    if change.unit:
+        return 2
+    is_count = change.before.is_integer() and change.now.is_integer()
+    return 0 if is_count or max(abs(change.before), abs(change.now)) >= 100 else 4
 
 
 def page_environment() -> Environment:

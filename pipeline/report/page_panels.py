@@ -65,8 +65,8 @@ def choose_more(rows: RowFigures, taken: Sequence[int]) -> list[tuple[PanelGroup
         free[np.unique(np.linspace(0, len(free) - 1, min(_ACROSS, len(free))).astype(np.int64))] if len(free) else free
     )
     worst = free[~np.isin(free, across)][: max(0, room - len(across))]
-    chosen += [("next worst", int(row)) for row in worst]
-    chosen += [("across the range", int(row)) for row in across]
+    parts: list[tuple[PanelGroup, NDArray[np.int64]]] = [("next worst", worst), ("across the range", across)]
+    chosen += [(group, int(row)) for group, part in parts for row in part]
     return chosen[:MOST_PANELS]
 
 

@@ -12,6 +12,7 @@ from data_schemas.errors import ReportError
 from data_schemas.records import content_hash
 from pipeline.report import Report, build_report, read_report
 from pipeline.report.changes import IMAGES_FILE, find_report, read_images, version_before
+from pipeline.report.changes_record import FigureChange
 
 
 @pytest.fixture
@@ -168,3 +169,22 @@ def test_a_report_of_the_version_before_this_one_is_read(make_store, tmp_path: P
     (tmp_path / "report.json").write_text(text.replace('"of_set": null,', "").replace('"changes": null,', ""))
     assert read_report(tmp_path).report_version == 1
     assert find_report(tmp_path).report.changes is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "before", "now", "shown"),
+    [
+        ("dB", 40.0, 40.004, "+4e-3 dB"),
+        ("dB", 41.5, 40.0, "\u22121.50 dB"),
+        ("dB", 40.0, 40.0, "0 dB"),
+        ("", 256.0, 48.0, "\u2212208"),
+        ("", 1968.5, 1230.1, "\u2212738"),
+        ("", 0.9999, 0.999, "\u22120.0009"),
+    ],
+)
+def test_differences_have_digits_that_say_something(unit: str, before: float, now: float, shown: str) -> None:
+    from pipeline.report.html import changed
+
+    assert (
+        changed(FigureChange(name="x", unit=unit, before=before, now=now, difference=round(now - before, 6))) == shown
+    )
