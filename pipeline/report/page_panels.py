@@ -58,16 +58,17 @@ def choose_more(rows: RowFigures, taken: Sequence[int]) -> list[tuple[PanelGroup
     measured = np.flatnonzero(rows.measured)
     order = measured[np.lexsort((measured, rows.ssim[measured], rows.psnr[measured]))]
     free = order[~np.isin(order, np.array(taken, np.int64))]
-    chosen: list[tuple[PanelGroup, int]] = [("worst of its class", int(row)) for row in _worst_of_classes(rows, free)]
-    free = free[~np.isin(free, np.array([row for _, row in chosen], np.int64))]
-    room = MOST_PANELS - len(chosen)
-    across = (
-        free[np.unique(np.linspace(0, len(free) - 1, min(_ACROSS, len(free))).astype(np.int64))] if len(free) else free
-    )
-    worst = free[~np.isin(free, across)][: max(0, room - len(across))]
-    parts: list[tuple[PanelGroup, NDArray[np.int64]]] = [("next worst", worst), ("across the range", across)]
-    chosen += [(group, int(row)) for group, part in parts for row in part]
-    return chosen[:MOST_PANELS]
+    of_classes = _worst_of_classes(rows, free)
+    free = free[~np.isin(free, of_classes)]
+    spread = np.linspace(0, len(free) - 1, min(_ACROSS, len(free))).astype(np.int64)
+    across = free[np.unique(spread)]
+    worst = free[~np.isin(free, across)][: MOST_PANELS - len(of_classes) - len(across)]
+    parts: list[tuple[PanelGroup, NDArray[np.int64]]] = [
+        ("worst of its class", of_classes),
+        ("next worst", worst),
+        ("across the range", across),
+    ]
+    return [(group, int(row)) for group, part in parts for row in part]
 
 
 def _worst_of_classes(rows: RowFigures, free: NDArray[np.int64]) -> NDArray[np.int64]:
