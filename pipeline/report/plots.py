@@ -146,12 +146,13 @@ def curves_svg(
     """
     figure, axes = _axes()
     axes.plot(x, y, color=_ACCENT, linewidth=1.8, marker="o", markersize=5)
-    # On the side away from the floors: below them where they lie above the curve.
-    side = -15 if floors and min(floors.values()) >= max(y) else 7
+    greatest = max([*y, *floors.values(), 1e-9])
+    # On the side away from the floors: below them where they lie above the curve, but never on the axis.
+    is_below = bool(floors) and min(floors.values()) >= max(y) and min(y) > 0.15 * greatest
+    side = -17 if is_below else 7
     for along, value in zip(x, y, strict=True):
         axes.annotate(f"{value:.3g}", (along, value), (0, side), textcoords="offset points", ha="center", color=_INK,
                       bbox=_LABEL, zorder=5)  # fmt: skip
-    greatest = max([*y, *floors.values(), 1e-9])
     for number, (floor, level) in enumerate(floors.items()):
         axes.axhline(level, color=_FAINT, linewidth=1, dashes=(4, 3) if number else (1, 2))
         aligned, place = ("left", 0.01) if number else ("right", 0.99)
