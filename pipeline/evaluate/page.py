@@ -17,9 +17,9 @@ from pipeline.evaluate.ablate.report import (
 from pipeline.evaluate.figures import Evaluation
 from pipeline.evaluate.page_images import Pictures
 from pipeline.evaluate.reading import side_by_side
-from pipeline.report.html import page_environment, page_style
-from pipeline.report.page_data import page_script, png_address
-from pipeline.report.plots import curves_svg
+from pipeline.report.page.data import page_script, png_address
+from pipeline.report.page.html import page_environment, page_style
+from pipeline.report.page.plots import curves_svg
 from pipeline.report.terminal import number, seconds, share
 
 _FOLDER = "pipeline.evaluate"
@@ -40,7 +40,7 @@ def render_page(
     environment.filters.update(number=number, seconds=seconds, share=share)
     template = environment.from_string(files(_FOLDER).joinpath("evaluation.html.j2").read_text(encoding="utf-8"))
     way, times = pictures.way_sheet()
-    script, allowed = page_script(("pipeline.report", "splat_canvas.js"), (_FOLDER, "page_steps.js"))
+    script, allowed = page_script(("pipeline.report.page", "splat_canvas.js"), (_FOLDER, "page_steps.js"))
     return template.render(
         found=found,
         beside=side_by_side(found, others) if others else [],

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from models.features.pixels import PixelRepresentation
-from pipeline.report.page_data import base64_text, canvas_facts, png_address, splat_table
+from pipeline.report.page.data import base64_text, canvas_facts, png_address, splat_table
 from pipeline.report.panels import encode_png, picture
 from pipeline.sample.run import Run
 from pipeline.store_images import as_channels_last

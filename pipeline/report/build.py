@@ -18,7 +18,7 @@ from data_schemas.locations import Location, location
 from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.open import require_outside_stores
 from encoders.decode import decode
-from pipeline.documents import read_document, report_folder
+from pipeline.documents import report_folder
 from pipeline.report.changes import (
     IMAGES_FILE,
     Earlier,
@@ -31,6 +31,7 @@ from pipeline.report.changes import (
 )
 from pipeline.report.changes_record import Changes
 from pipeline.report.figures import Report, source_facts, store_facts
+from pipeline.report.files import JSON_FILE, read_report, remove_file, write_whole
 from pipeline.report.panels import Panel, make_panels, sheet_bytes
 from pipeline.report.predictability_record import MAXIMUM_IMAGES, Decoder, PredictabilityResult
 from pipeline.report.set_sizes import set_images
@@ -46,11 +47,8 @@ from pipeline.report.statistics import (
     read_rows,
     size_figures,
 )
-from pipeline.report.writing import remove_file, write_whole
 
 logger = logging.getLogger("splatspace.report")
-
-JSON_FILE = "report.json"
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def build_report(
         StoreCorruptError: a row that the report reads fails its checksum.
     """
     # Inside: linear algebra, Matplotlib and Jinja take a second to import, and a report that is there is only read.
-    from pipeline.report.html import render_html
+    from pipeline.report.page.html import render_html
     from pipeline.report.predictability import measure_predictability
 
     if not store.header.gaussians:
@@ -207,15 +205,6 @@ def assemble(
         noted=header.runs[-1].noted if header.runs else {},
         unmeasured_rows=tuple(int(row) for row in np.flatnonzero(rows.done & ~measured)),
     )
-
-
-def read_report(path: str | os.PathLike[str] | UPath) -> Report:
-    """Reads a ``report.json``, or the one in a folder.
-
-    Raises:
-        ReportError: no such file, not a report, or one of a newer version.
-    """
-    return read_document(location(path), Report, JSON_FILE, made_by="splatspace report STORE")
 
 
 def current_report(store: SplatStore, folder: Location) -> ReportSummary | None:

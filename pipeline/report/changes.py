@@ -25,6 +25,7 @@ from data_schemas.stores.contract import SplatStore
 from pipeline.documents import report_folder
 from pipeline.report.changes_record import HEADLINE, Changes, FigureChange, ImageChange
 from pipeline.report.figures import Report
+from pipeline.report.files import JSON_FILE, read_report
 from pipeline.report.statistics import RowFigures, capped
 
 IMAGES_FILE = "images.npz"
@@ -103,8 +104,6 @@ def find_report(given: str | os.PathLike[str] | UPath) -> Earlier:
     Raises:
         ReportError: there is none, it cannot be read, or it is of a newer version.
     """
-    from pipeline.report.build import JSON_FILE, read_report
-
     place = location(given)
     if place.name == JSON_FILE:
         folder = place.parent

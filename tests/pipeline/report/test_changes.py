@@ -18,7 +18,7 @@ from pipeline.report.changes_record import FigureChange
 @pytest.fixture
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page takes a second to draw, and says what the record says."""
-    monkeypatch.setattr("pipeline.report.html.render_html", lambda report, **_: report.store.name)
+    monkeypatch.setattr("pipeline.report.page.html.render_html", lambda report, **_: report.store.name)
 
 
 without_page = pytest.mark.usefixtures("no_page")
@@ -183,7 +183,7 @@ def test_a_report_of_the_version_before_this_one_is_read(make_store, tmp_path: P
     ],
 )
 def test_differences_have_digits_that_say_something(unit: str, before: float, now: float, shown: str) -> None:
-    from pipeline.report.html import changed
+    from pipeline.report.page.html import changed
 
     assert (
         changed(FigureChange(name="x", unit=unit, before=before, now=now, difference=round(now - before, 6))) == shown

@@ -16,10 +16,10 @@ from data_schemas.stores.contract import SplatStore
 from pipeline.encode.presets import PRESETS
 from pipeline.report.changes_record import FigureChange
 from pipeline.report.figures import LOSSLESS_PSNR, ClassFigures, Report
-from pipeline.report.page_data import pack_rows, page_script, png_address
-from pipeline.report.page_panels import make_page_panels
+from pipeline.report.page.data import pack_rows, page_script, png_address
+from pipeline.report.page.more_panels import make_page_panels
+from pipeline.report.page.plots import cumulative_svg, histogram_svg
 from pipeline.report.panels import LARGEST_PICTURE, Panel, error_factor, picture, png_bytes, splat_picture
-from pipeline.report.plots import cumulative_svg, histogram_svg
 from pipeline.report.predictability_record import Decoder
 from pipeline.report.statistics import RowFigures
 from pipeline.report.terminal import (
@@ -48,7 +48,7 @@ PICTURE_BYTES = 1_000_000
 CHANGED_CLASSES_SHOWN = 20
 
 _TEMPLATE = "report.html.j2"
-_PACKAGE = "pipeline.report"
+_PACKAGE = "pipeline.report.page"
 _ELLIPSE_COLOURS = 96
 
 

@@ -1,13 +1,20 @@
-"""Files of a report, in a folder or on object storage: written whole or not at all."""
+"""Files of a report, in a folder or on object storage: read, and written whole or not at all."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from upath import UPath
 
 from data_schemas.errors import ReportError, StoreError
 from data_schemas.files import remove_abandoned, write_file
-from data_schemas.locations import Location
+from data_schemas.locations import Location, location
 from data_schemas.objects import remove_objects, write_object
+from pipeline.documents import read_document
+from pipeline.report.figures import Report
+
+JSON_FILE = "report.json"
 
 
 def write_whole(path: Location, data: bytes) -> Location:
@@ -55,3 +62,12 @@ def remove_file(path: Location) -> None:
             remove_objects(path, [""])
     except (OSError, StoreError) as error:
         raise ReportError(f"{path} cannot be deleted ({error})", next_step="name another folder with --out") from error
+
+
+def read_report(path: str | os.PathLike[str] | UPath) -> Report:
+    """Reads a ``report.json``, or the one in a folder.
+
+    Raises:
+        ReportError: no such file, not a report, or one of a newer version.
+    """
+    return read_document(location(path), Report, JSON_FILE, made_by="splatspace report STORE")

@@ -11,7 +11,7 @@ import pytest
 
 from data_schemas.records import RowState
 from data_schemas.splats import layout_for
-from pipeline.report.page_data import EMPTY, FAILED, LOSSLESS, UNMEASURED, pack_rows, psnr_codes, splat_table
+from pipeline.report.page.data import EMPTY, FAILED, LOSSLESS, UNMEASURED, pack_rows, psnr_codes, splat_table
 from pipeline.report.statistics import read_rows
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from data_schemas.printable import printable
 from data_schemas.stores.contract import SplatStore
 from pipeline.report.figures import PanelGroup
-from pipeline.report.page_data import base64_text, canvas_facts, png_address, splat_table
+from pipeline.report.page.data import base64_text, canvas_facts, png_address, splat_table
 from pipeline.report.panels import Panel, picture, png_bytes, read_panels
 from pipeline.report.predictability_record import Decoder
 from pipeline.report.statistics import RowFigures

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from encoders.decode import decode
-from pipeline.report.page_panels import MOST_PANELS, choose_more, make_page_panels
+from pipeline.report.page.more_panels import MOST_PANELS, choose_more, make_page_panels
 from pipeline.report.panels import make_panels
 from pipeline.report.statistics import read_rows
 
