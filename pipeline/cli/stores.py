@@ -117,7 +117,11 @@ def compare(
         stdout().print(comparison_table(found))
 
 
-REPORT_EXAMPLES = ("splatspace report demo.zarr", "splatspace report demo.zarr --out reports/demo")
+REPORT_EXAMPLES = (
+    "splatspace report demo.zarr",
+    "splatspace report demo.zarr --out reports/demo",
+    "splatspace report transport.zarr --against grid.zarr",
+)
 
 
 def report(
@@ -125,16 +129,23 @@ def report(
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="Folder or URL. Default: NAME-report beside the store.")
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Say what changed against another report of the same set: its folder, its report.json, or a store "
+            "with a report beside it. Default: the last report of this store."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json instead of the table.")] = False,
 ) -> None:
-    """Measures a store and writes report.json, report.html (one file, no network) and panel.png."""
+    """Measures a store and writes report.json, report.html (one file, no network), panel.png and images.npz."""
     from data_schemas.stores.open import open_store
     from pipeline.documents import report_folder
     from pipeline.report.build import build_report
     from pipeline.report.terminal import report_table
 
     with open_store(store, "r") as opened:
-        built = build_report(opened, out or report_folder(opened.path))
+        built = build_report(opened, out or report_folder(opened.path), against=against)
     if as_json:
         print_json(built.report.model_dump(mode="json"))
         return

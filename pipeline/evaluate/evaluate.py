@@ -39,7 +39,7 @@ from pipeline.evaluate.reading import JSON_FILE, PAGE_FILE, read_evaluation
 from pipeline.evaluate.scores import fitted_figures, scores_of
 from pipeline.evaluate.seams import seam_figures
 from pipeline.folder_lock import sole_writer
-from pipeline.report.build import write_whole
+from pipeline.report.files import write_whole
 from pipeline.sample.draws import Drawn, Settings, draw, roll_out
 from pipeline.sample.fit import SampleFit, sample_fit
 from pipeline.sample.run import Run, load_run

@@ -15,10 +15,11 @@ from pipeline.evaluate.ablate.report import (
     ablation_words,
 )
 from pipeline.evaluate.figures import Evaluation
-from pipeline.evaluate.page_images import Pictures, picture_address
+from pipeline.evaluate.page_images import Pictures
 from pipeline.evaluate.reading import side_by_side
-from pipeline.report.html import page_environment
-from pipeline.report.plots import curves_svg
+from pipeline.report.page.data import page_script, png_address
+from pipeline.report.page.html import page_environment, page_style
+from pipeline.report.page.plots import curves_svg
 from pipeline.report.terminal import number, seconds, share
 
 _FOLDER = "pipeline.evaluate"
@@ -39,6 +40,7 @@ def render_page(
     environment.filters.update(number=number, seconds=seconds, share=share)
     template = environment.from_string(files(_FOLDER).joinpath("evaluation.html.j2").read_text(encoding="utf-8"))
     way, times = pictures.way_sheet()
+    script, allowed = page_script(("pipeline.report.page", "splat_canvas.js"), (_FOLDER, "page_steps.js"))
     return template.render(
         found=found,
         beside=side_by_side(found, others) if others else [],
@@ -46,7 +48,7 @@ def render_page(
         ablation_header=ABLATION_HEADER,
         ablation_cells=ablation_cells,
         ablation_words=None if ablation is None else ablation_words(ablation),
-        ablation_picture=None if ablation is None else picture_address(ablation_png(ablation)),
+        ablation_picture=None if ablation is None else png_address(ablation_png(ablation)),
         curves=[Markup(evaluations_svg(found)), Markup(recall_svg(found))],
         samples=pictures.sample_sheet(),
         originals=pictures.original_sheet(),
@@ -55,7 +57,9 @@ def render_page(
         times=times,
         neighbours=pictures.neighbour_sheet(),
         canvas=pictures.canvas(),
-        script=Markup(files(_FOLDER).joinpath("canvas.js").read_text(encoding="utf-8")),
+        style=page_style(),
+        script=script,
+        allowed=allowed,
     )
 
 

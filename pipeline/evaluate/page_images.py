@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from data_schemas.splats import NORMALISED, NORMALISED_EPSILON, OVER
 from models.features.pixels import PixelRepresentation
+from pipeline.report.page.data import base64_text, canvas_facts, png_address, splat_table
 from pipeline.report.panels import encode_png, picture
 from pipeline.sample.run import Run
 from pipeline.store_images import as_channels_last
@@ -81,21 +80,16 @@ class Pictures:
         if isinstance(run.representation, PixelRepresentation):
             return None
         layout = run.representation.layout
-        numbers = np.stack([stored[0] for _, stored in way]).astype("<f4")
-        names = ["sigma_x", "sigma_y", "rho", "x", "y"]
-        opacity = numbers[..., layout.index("alpha")] if layout.has_alpha else np.ones(numbers.shape[:2], "<f4")
-        columns = [numbers[..., layout.index(name)] for name in names]
-        table = np.stack([*columns, opacity, *np.moveaxis(numbers[..., layout.colour_slice], -1, 0)], axis=-1)
+        numbers = np.stack([stored[0] for _, stored in way])
+        table = np.ascontiguousarray(splat_table(numbers, layout), "<f4")
+        facts = canvas_facts(
+            run.codec, layout, gaussians=numbers.shape[1], height=run.spec.height, width=run.spec.width
+        )
         return {
+            **facts,
             "steps": len(way),
-            "gaussians": numbers.shape[1],
-            "channels": layout.channels,
-            "width": run.spec.width,
-            "height": run.spec.height,
             "times": [round(moment, 4) for moment, _ in way],
-            "mode": {NORMALISED: "normalised", OVER: "over"}.get(run.codec or "", "additive"),
-            "floor": NORMALISED_EPSILON,
-            "data": base64.b64encode(np.ascontiguousarray(table, "<f4").tobytes()).decode("ascii"),
+            "data": base64_text(table.tobytes()),
         }
 
 
@@ -113,9 +107,4 @@ def _sheet(tiles: NDArray[np.uint8], columns: int) -> Image.Image:
 
 
 def _address(image: Image.Image) -> str:
-    return picture_address(encode_png(image))
-
-
-def picture_address(png: bytes) -> str:
-    """A picture as an address that needs no file."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    return png_address(encode_png(image))

@@ -5,9 +5,10 @@ with open_store("sprites.zarr") as store:
 Console().print(report_table(summary.report))
 """
 
-from pipeline.report.build import ReportSummary, build_report, read_report
+from pipeline.report.build import ReportSummary, build_report
 from pipeline.report.ellipses import draw_ellipses
 from pipeline.report.figures import LOSSLESS_PSNR, Report
+from pipeline.report.files import read_report
 from pipeline.report.terminal import report_table
 
 __all__ = [

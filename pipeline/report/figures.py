@@ -14,11 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_schemas.locations import Location
 from data_schemas.records import StoreHeader
-from pipeline.encode.presets import EngineName
+from pipeline.encode.presets import PRESETS, EngineName
 from pipeline.image_limits import BLACK
+from pipeline.report.changes_record import Changes
 from pipeline.report.predictability_record import Predictability
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 """Version of ``report.json``; a reader refuses a greater one."""
 
 LOSSLESS_PSNR = 100.0
@@ -27,7 +28,8 @@ LOSSLESS_PSNR = 100.0
 Its true PSNR is infinite. The PSNR of the mean error needs no such cap: there a lossless image adds an error of 0.
 """
 
-PanelGroup = Literal["worst", "median", "best"]
+PanelGroup = Literal["worst", "median", "best", "worst of its class", "next worst", "across the range"]
+"""Why an image is shown. The first three are in ``report.json``; the others are on the page only."""
 
 
 class _Record(BaseModel):
@@ -41,6 +43,7 @@ class ImageCounts(_Record):
     done: int
     failed: int
     empty: int = Field(description="rows without splats yet: encode again to fill them")
+    of_set: int | None = Field(default=None, description="images of the whole set, where it is known")
     unmeasured: int = Field(default=0, description="done rows whose PSNR or SSIM is NaN; in no figure of quality")
 
 
@@ -195,6 +198,7 @@ class Report(_Record):
     predictability_reason: str = Field(default="", description="why there is no predictability")
     classes: tuple[ClassFigures, ...] = ()
     histogram: Histogram = Histogram()
+    changes: Changes | None = Field(default=None, description="what changed since another report; None without one")
     panels: tuple[PanelImage, ...] = ()
     panels_reason: str = Field(default="", description="why the panels are missing or show no source")
     failed: tuple[FailedImage, ...] = ()
@@ -233,7 +237,15 @@ def encode_command(header: StoreHeader, path: Location, rows: int | None = None)
     """
     if header.engine not in get_args(EngineName) or header.start is None:
         return None
-    words = ["splatspace", "encode", header.source.name or "DATASET", "--out", path.name]
+    # An incomplete copy of a named set is called "cifar10 (without ...)": what is typed is the first word.
+    first = header.source.name.partition(" (")[0]
+    words = [
+        "splatspace",
+        "encode",
+        (first if first in PRESETS else header.source.name) or "DATASET",
+        "--out",
+        path.name,
+    ]
     words += ["--split", header.source.split]
     if header.height == header.width:  # another shape is that of the images: --size makes squares
         words += ["--size", str(header.height)]

@@ -27,7 +27,8 @@ ERROR_FACTORS = (1, 2, 5, 10, 20, 50, 100)
 NO_SOURCE = "the store holds no source images, so the panels show the decoded image and the splats only"
 
 _ELLIPSES_PX = 168
-_LARGEST_PICTURE = 256
+LARGEST_PICTURE = 256
+"""Longer side of a picture within a page, in pixels."""
 
 logger = logging.getLogger("splatspace.report")
 
@@ -102,6 +103,28 @@ def make_panels(
     chosen = choose_rows(rows, each)
     if not chosen:
         return [], "no panels were asked for" if each < 1 else "no image of the store is done and measured"
+    return read_panels(store, rows, names, chosen, decoder)
+
+
+def read_panels(
+    store: SplatStore,
+    rows: RowFigures,
+    names: Sequence[str],
+    chosen: Sequence[tuple[PanelGroup, int]],
+    decoder: Decoder,
+) -> tuple[list[Panel], str]:
+    """Reads and decodes the images of chosen rows, all of them done and measured.
+
+    Args:
+        store: any store.
+        rows: its rows.
+        names: of its classes.
+        chosen: (group, row), at least one.
+        decoder: decodes splats.
+
+    Returns:
+        As ``make_panels``.
+    """
     header = store.header
     has_source = "image" in store.arrays
     wanted = ["splats", "source_id", *(["image"] if has_source else [])]
@@ -169,16 +192,17 @@ def splat_picture(panel: Panel, store: SplatStore, size_px: int = _ELLIPSES_PX) 
     return draw_ellipses(panel.splats, header.splat_layout, header.height, header.width, size_px)
 
 
-def png_bytes(image: Image.Image, *, colours: int | None = None) -> bytes:
+def png_bytes(image: Image.Image, *, colours: int | None = None, largest: int = LARGEST_PICTURE) -> bytes:
     """A PNG file.
 
     Args:
-        image: any picture; one with a side of more than 256 pixels is reduced to that.
+        image: any picture; one with a longer side is reduced to ``largest``.
         colours: reduce to a palette of so many colours; None keeps every value.
+        largest: longer side in pixels.
     """
     longest = max(image.size)
-    if longest > _LARGEST_PICTURE:
-        size = (max(1, image.width * _LARGEST_PICTURE // longest), max(1, image.height * _LARGEST_PICTURE // longest))
+    if longest > largest:
+        size = (max(1, image.width * largest // longest), max(1, image.height * largest // longest))
         image = image.resize(size, Image.Resampling.BOX)
     return encode_png(image, colours=colours)
 

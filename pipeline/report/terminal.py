@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_schemas.printable import printable
+from pipeline.report.changes_record import HEADLINE, Changes
 from pipeline.report.figures import CostFigures, Report
 from pipeline.report.predictability_record import Predictability
 from pipeline.sources.base import NOTE_WORDS
@@ -16,8 +17,16 @@ MISSING = "\u2013"
 
 
 def number(value: float | None, decimals: int = 2) -> str:
-    """A number with thousands separated; ``MISSING`` for None."""
-    return MISSING if value is None else f"{value:,.{decimals}f}"
+    """A number with thousands separated; ``MISSING`` for None.
+
+    One that would be shown as zero without being it keeps a digit: 3e-5.
+    """
+    if value is None:
+        return MISSING
+    if 0 < abs(value) < 0.5 * 10.0**-decimals:
+        digits, exponent = f"{value:.0e}".split("e")
+        return f"{digits}e{int(exponent)}"
+    return f"{value:,.{decimals}f}"
 
 
 def share(value: float | None) -> str:
@@ -86,6 +95,19 @@ def predictability_line(report: Report) -> str:
     return report.predictability_reason if found is None else f"{found.r2:.3f} ({predictability_parts(found)})"
 
 
+def change_line(changes: Changes) -> str:
+    """What changed since another report in one line."""
+    found = next((one.difference for one in changes.figures if one.name == HEADLINE), None)
+    decibel = "no PSNR to compare" if found is None else f"{found:+.2f} dB of mean error"
+    words = [f"{decibel} against {changes.against} of {changes.against_created:%Y-%m-%d %H:%M} UTC"]
+    if changes.matched is not None:
+        words.append(
+            f"{changes.better or 0:,} images better, {changes.worse or 0:,} worse, {changes.added or 0:,} added"
+        )
+        words += [f"worst {one.source_id} {one.difference:+.2f} dB" for one in changes.worst[:1]]
+    return "; ".join(words)
+
+
 _FAILED_SHOWN = 5
 
 
@@ -112,7 +134,12 @@ def report_table(report: Report) -> Table:
     )
     line(
         "Images",
-        f"{images.done:,} done, {images.failed:,} failed, {images.empty:,} empty",
+        f"{images.done:,} done, {images.failed:,} failed, {images.empty:,} empty"
+        + (
+            f"; {images.total:,} of the {images.of_set:,} of the set"
+            if images.of_set and images.of_set > images.total
+            else ""
+        ),
         "yellow" if images.failed or images.empty else "",
     )
     apart = {"identical copies": report.source.removed_duplicates, "other files": report.source.left_out}
@@ -121,6 +148,8 @@ def report_table(report: Report) -> Table:
     if images.unmeasured:
         line("Not measured", f"{images.unmeasured:,} done without a PSNR or SSIM, in no figure of quality", "yellow")
     line("PSNR of mean error", f"{number(quality.of_mean_error)} dB", "bold green")
+    if report.changes is not None:
+        line("What changed", change_line(report.changes))
     line("PSNR", f"mean {number(quality.mean)}, median {number(quality.median)} dB")
     line(
         "PSNR percentiles",

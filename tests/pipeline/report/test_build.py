@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import logging
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -58,15 +61,24 @@ def no_nan(text: str) -> Any:
 
 
 def build(store: Any, folder: Path, **options: Any) -> tuple[Report, Page]:
-    """Builds a report and checks what holds for every one: valid JSON, whole page, no network, no script."""
+    """Builds a report and checks what holds for every one: valid JSON, whole page, no network, our script only."""
     summary = build_report(store, folder, **options)
     no_nan(summary.json_path.read_text())
     assert read_report(summary.json_path) == read_report(summary.json_path.parent) == summary.report
-    page = Page(summary.html_path.read_text())
+    text = summary.html_path.read_text()
+    assert len(text.encode()) <= 5_000_000
+    page = Page(text)
     assert page.is_nested
+    scripts = [attributes for tag, attributes in page.elements if tag == "script"]
+    assert [one.get("type") for one in scripts if one] == ["application/json"] * (len(scripts) - 1)
+    ours = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(ours[0].encode()).digest()).decode()
+    assert len(ours) == 1
+    policy = next(one["content"] for tag, one in page.elements if tag == "meta" and "http-equiv" in one)
+    assert f"script-src 'sha256-{digest}';" in str(policy)
     assert page.open == []
     for tag, attributes in page.elements:
-        assert tag not in {"script", "link", "iframe", "object", "embed", "base", "form"}
+        assert tag not in {"link", "iframe", "object", "embed", "base", "form"}
         for name, value in attributes.items():
             assert not name.startswith("on"), f"{tag} {name}={value}"
             if name in {"src", "href", "xlink:href"}:
@@ -82,6 +94,14 @@ def build(store: Any, folder: Path, **options: Any) -> tuple[Report, Page]:
         assert summary.panel_path.stat().st_size < MAXIMUM_BYTES
         Image.open(folder / "panel.png").verify()
     return summary.report, page
+
+
+def island(folder: Path, name: str) -> Any:
+    """What the script of a page reads."""
+    page = (folder / "report.html").read_text()
+    found = re.search(rf'<script id="{name}" type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
 
 
 @pytest.mark.slow
@@ -112,7 +132,11 @@ def test_a_report_says_everything(make_store, fail_row, tmp_path):
     ):
         assert shown in page.text, shown
     images = [attributes for tag, attributes in page.elements if tag == "img"]
-    assert len(images) == 18 * 4
+    assert len(images) == 18 * 4  # the others are made when they are scrolled to
+    panels = island(tmp_path / "deep" / "out", "panel-data")
+    assert len(panels["splats"]) == 18
+    assert len(panels["more"]) == 119 - 18
+    assert "101 more: the worst of each class" in page.text
     assert sum(tag == "svg" for tag, _ in page.elements) == 2
 
 
@@ -126,6 +150,8 @@ def test_names_from_outside_stay_text(make_store, fail_row, tmp_path):
     settings = {**header.settings, "</pre><script>": "<b>"}
     store.set_header(header.model_copy(update={"settings": settings}))
     _, page = build(store, tmp_path)  # which refuses scripts and handlers
+    assert island(tmp_path, "row-data")["classes"][0] == HOSTILE
+    assert {panel["name"] for panel in island(tmp_path, "panel-data")["more"]} == {HOSTILE}
     assert page.text.count(HOSTILE) > 18
     assert "<svg onload=alert(3)>" in page.text
     assert "<b onload=alert(2)>.zarr" in page.text

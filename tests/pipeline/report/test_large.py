@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-FEW, ALL = 6_000, 81_648
-"""Images of a large set, and of the whole Sprites set."""
+FEW, ALL, MILLION = 6_000, 81_648, 1_000_000
+"""Images of a large set, of the whole Sprites set, and of a very large one."""
 
 PROGRAM = """
 import json, resource, sys, time
@@ -60,6 +60,11 @@ class SyntheticStore:
     def _state(self, n): return np.where(n % 1000 == 999, 2, 1).astype(np.uint8)
     def _source_id(self, n): return np.array([f"{i:06d}.png" for i in n], dtype=object)
     def _failure(self, n): return np.array(["broken"] * len(n), dtype=object)
+    def _content_hash(self, n):
+        keys = np.zeros((len(n), 16), np.uint8)
+        keys.view("<u8")[:, 0] = n + 1
+        return keys
+
     def _splats(self, n): return np.stack([np.random.default_rng(i).uniform(0.05, 0.9, (150, 8)) for i in n])
     def _image(self, n): return np.stack([np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8) for i in n])
 
@@ -74,12 +79,13 @@ print(json.dumps({
     "peak_bytes": peak_bytes(),
     "done": report.images.done, "failed": len(report.failed), "most_rows": store.most_rows,
     "sample": report.predictability.images,
+    "page_bytes": Path(sys.argv[2], "report.html").stat().st_size,
 }))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("images", [FEW, pytest.param(ALL, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("images", [FEW, *(pytest.param(images, marks=pytest.mark.soak) for images in (ALL, MILLION))])
 def test_a_large_set_in_30_seconds_and_one_gigabyte(images: int, repository: Path, tmp_path: Path):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(images), str(tmp_path)],
@@ -94,5 +100,6 @@ def test_a_large_set_in_30_seconds_and_one_gigabyte(images: int, repository: Pat
     failed = images // 1000
     assert (measured["done"], measured["failed"], measured["sample"]) == (images - failed, failed, 2000)
     assert measured["most_rows"] <= 256  # streams: never all splats or pixels at once
-    assert measured["peak_bytes"] < 1e9, measured
-    assert measured["seconds"] < 30, measured
+    assert measured["peak_bytes"] < (1e9 if images <= ALL else 2e9), measured
+    assert measured["seconds"] < (30 if images <= ALL else 60), measured
+    assert measured["page_bytes"] <= 5_000_000

@@ -47,7 +47,7 @@ def test_the_report_of_an_unchanged_store_is_taken_as_it_is(store: Path) -> None
     first = current(store)
     assert first is not None
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (store.parent / "report").iterdir()}
-    assert len(before) == 3
+    assert len(before) == 4
     encode(resolve_job("demo", store, limit=40, gaussians=4, steps=1, workers=1))  # fits nothing
     assert current(store) == first
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
@@ -81,7 +81,7 @@ def test_a_changed_row_makes_it_old_even_where_no_run_says_so(store: Path, chang
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["report.json", "report.html", "panel.png"])
+@pytest.mark.parametrize("name", ["report.json", "report.html", "panel.png", "images.npz"])
 def test_a_report_that_is_not_whole_is_made_again(store: Path, name: str) -> None:
     (store.parent / "report" / name).unlink()
     assert current(store) is None

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_schemas.records import RowState
+from data_schemas.records import RowState, SourceRecord
 from encoders.quality import psnr_of_mean_error as encoders_psnr_of_mean_error
 from pipeline.report.figures import LOSSLESS_PSNR, encode_command, finite
+from pipeline.report.set_sizes import set_images
 from pipeline.report.statistics import (
     class_figures,
     cost_figures,
@@ -208,3 +209,24 @@ def test_no_command_for_a_store_that_was_not_fitted(make_store):
 def test_finite_keeps_json_and_spells_the_rest():
     value = {"a": [1, 2.5, INF, -INF, math.nan], "b": (True, None, "x"), 3: Path("p")}
     assert finite(value) == {"a": [1, 2.5, "inf", "-inf", "nan"], "b": [True, None, "x"], "3": "p"}
+
+
+def test_command_names_the_set_also_of_an_incomplete_copy(make_store):
+    header = make_store(3, name="cifar10 (without data_batch_2, data_batch_3)").header
+    assert str(encode_command(header, Path("a.zarr"))).startswith("splatspace encode cifar10 --out a.zarr")
+    other = make_store(3, name="holiday (2024)").header
+    assert str(encode_command(other, Path("a.zarr"))).startswith("splatspace encode 'holiday (2024)' --out a.zarr")
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "images"),
+    [
+        ("sprites", "all", 81_648),
+        ("mnist", "train", 60_000),
+        ("cifar10 (without data_batch_2)", "train", None),
+        ("holiday", "all", None),
+        ("cats", "train", None),
+    ],
+)
+def test_how_large_the_whole_set_is(name: str, split: str, images: int | None):
+    assert set_images(SourceRecord(name=name, split=split)) == images

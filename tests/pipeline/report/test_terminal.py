@@ -76,6 +76,7 @@ def test_ratios_below_one_are_expansion():
     assert ratio_words(2.56) == "2.56 (compression)"
     assert ratio_words(None) == MISSING
     assert number(1234.5, 1) == "1,234.5"
+    assert [number(value, 4) for value in (3e-5, -3.4e-5, 0.0, 5e-5)] == ["3e-5", "-3e-5", "0.0000", "0.0001"]
 
 
 @pytest.mark.slow

@@ -18,9 +18,13 @@ from pipeline.report.figures import LOSSLESS_PSNR, Histogram, QualityFigures
 from pipeline.report.statistics import capped
 
 # Stand-ins that no other shape of a figure has: each becomes a variable of the page's style sheet.
-_COLOURS = {"#010203": "var(--ink)", "#040506": "var(--faint)", "#070809": "var(--line)", "#0a0b0c": "var(--accent)"}
-_INK, _FAINT, _LINE, _ACCENT = _COLOURS
-_SIZE = (6.2, 2.9)
+_COLOURS = {"#010203": "var(--ink)", "#040506": "var(--faint)", "#070809": "var(--line)", "#0a0b0c": "var(--accent)",
+            "#0d0e0f": "var(--card)"}  # fmt: skip
+_INK, _FAINT, _LINE, _ACCENT, _CARD = _COLOURS
+_SIZE = (4.4, 2.7)
+"""Inches. As wide as a narrow screen: there a point of type is about 1.1 pixels, and 10 points can be read."""
+_LABEL: dict[str, Any] = {"facecolor": _CARD, "edgecolor": "none", "pad": 1.2}
+"""Behind a label, so that no line or bar runs through it."""
 _CURVE_POINTS = 200
 
 
@@ -41,22 +45,25 @@ def histogram_svg(histogram: Histogram, quality: QualityFigures) -> str:
         counts, edges = counts[:-1], edges[:-1]
     axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=_ACCENT, linewidth=0)
     axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(0, counts.max() * 1.45)
-    marks = ((quality.p1, "p1", 0.99), (quality.of_mean_error, "of mean error", 0.90), (quality.median, "median", 0.81))
+    axes.set_ylim(0, counts.max() * 1.6)
+    marks = ((quality.p1, "p1", 0.99), (quality.of_mean_error, "of mean error", 0.89), (quality.median, "median", 0.79))
     for value, name, height in marks:
         if value is None or not edges[0] <= value <= edges[-1]:
             continue
-        axes.axvline(value, color=_INK, linewidth=0.9, dashes=(3, 2))
+        axes.axvline(value, ymax=height, color=_INK, linewidth=0.9, dashes=(3, 2))
         is_right = value > (edges[0] + edges[-1]) / 2
-        axes.text(
-            value,
-            height,
-            f" {name} {value:.1f} ",
-            transform=axes.get_xaxis_transform(),
+        axes.annotate(
+            f"{name} {value:.1f}",
+            (value, height),
+            (-4 if is_right else 4, 0),
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
             color=_INK,
-            fontsize=8.5,
+            fontsize=10,
             ha="right" if is_right else "left",
             va="top",
+            bbox=_LABEL,
+            zorder=5,
         )
     axes.set_xlabel("PSNR (dB)" + (f"; lossless, beyond the axis: {lossless:,}" if lossless else ""))
     axes.set_ylabel("images")
@@ -91,7 +98,7 @@ def _axes() -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_LINE)
-    axes.tick_params(colors=_FAINT, labelsize=9, width=0.8)
+    axes.tick_params(colors=_FAINT, labelsize=10, width=0.8)
     axes.xaxis.label.set_color(_FAINT)
     axes.yaxis.label.set_color(_FAINT)
     axes.grid(True, axis="y", color=_LINE, linewidth=0.6)
@@ -102,7 +109,7 @@ def _axes() -> tuple[Figure, Axes]:
 def _svg(figure: Figure, name: str) -> str:
     """The figure as an element: text stays text, colours become variables, identifiers are the page's own."""
     buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 9.5}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10.5}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -139,11 +146,13 @@ def curves_svg(
     """
     figure, axes = _axes()
     axes.plot(x, y, color=_ACCENT, linewidth=1.8, marker="o", markersize=5)
-    # On the side away from the floors: below them where they lie above the curve.
-    side = -15 if floors and min(floors.values()) >= max(y) else 7
-    for along, value in zip(x, y, strict=True):
-        axes.annotate(f"{value:.3g}", (along, value), (0, side), textcoords="offset points", ha="center", color=_INK)
     greatest = max([*y, *floors.values(), 1e-9])
+    # On the side away from the floors: below them where they lie above the curve, but never on the axis.
+    is_below = bool(floors) and min(floors.values()) >= max(y) and min(y) > 0.15 * greatest
+    side = -17 if is_below else 7
+    for along, value in zip(x, y, strict=True):
+        axes.annotate(f"{value:.3g}", (along, value), (0, side), textcoords="offset points", ha="center", color=_INK,
+                      bbox=_LABEL, zorder=5)  # fmt: skip
     for number, (floor, level) in enumerate(floors.items()):
         axes.axhline(level, color=_FAINT, linewidth=1, dashes=(4, 3) if number else (1, 2))
         aligned, place = ("left", 0.01) if number else ("right", 0.99)
@@ -155,7 +164,8 @@ def curves_svg(
             ha=aligned,
             va="bottom",
             color=_FAINT,
-            fontsize=8.5,
+            fontsize=9.5,
+            bbox=_LABEL,
         )
     axes.set_ylim(0, greatest * 1.2)
     axes.set_xticks(list(x), [f"{along:g}" for along in x])

@@ -1,0 +1,1 @@
+"""``report.html``: the page, its plots, its panels, and what its scripts read."""
