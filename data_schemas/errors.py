@@ -40,10 +40,10 @@ class SplatSpaceError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles as it is: errors travel back from worker processes."""
-        return _restored, (type(self), self.args, self.__dict__)
+        return _restore, (type(self), self.args, self.__dict__)
 
 
-def _restored(kind: type[SplatSpaceError], args: tuple[Any, ...], state: dict[str, Any]) -> SplatSpaceError:
+def _restore(kind: type[SplatSpaceError], args: tuple[Any, ...], state: dict[str, Any]) -> SplatSpaceError:
     error = kind.__new__(kind, *args)
     error.__dict__.update(state)
     return error

@@ -57,7 +57,7 @@ def remove_leftovers(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def unfinished_folder(path: Path) -> Iterator[Path]:
+def make_unfinished_folder(path: Path) -> Iterator[Path]:
     """A new folder beside ``path`` for something in the making; what is still in it when the block ends is deleted.
 
     Rename it, or what is in it, to ``path`` when it is whole. While the process lives no other takes it for a leftover.
@@ -181,7 +181,7 @@ def sync_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def explained(action: str, path: Location) -> Iterator[None]:
+def wrap_os_errors(action: str, path: Location) -> Iterator[None]:
     """Turns operating system errors into StoreError with the cause and the remedy.
 
     Args:

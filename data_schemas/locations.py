@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Location = Path | UPath
     """A place where a store or a file beside it is kept."""
 
-__all__ = ["Location", "LocationField", "location", "resolved", "shown"]
+__all__ = ["Location", "LocationField", "hide_secrets", "location", "resolve_path"]
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/(?P<second>/?)(?P<rest>.*)", re.DOTALL)
 _LOCAL = ("file", "local")
@@ -59,7 +59,8 @@ def location(given: str | os.PathLike[str] | UPath) -> Location:
     if match is None:
         if "://" in text:
             raise StoreError(
-                f"{shown(text)} is neither a path nor a URL", allowed="a path, or s3://BUCKET/NAME.zarr and the like"
+                f"{hide_secrets(text)} is neither a path nor a URL",
+                allowed="a path, or s3://BUCKET/NAME.zarr and the like",
             )
         return Path(text)
     scheme = match["scheme"].lower()
@@ -71,7 +72,7 @@ def location(given: str | os.PathLike[str] | UPath) -> Location:
         if not match["second"]:
             return Path(text)  # a local folder whose name ends in a colon
         raise StoreError(
-            f"{shown(text)}: no file system {scheme!r} is known",
+            f"{hide_secrets(text)}: no file system {scheme!r} is known",
             allowed="a path, s3://BUCKET/NAME.zarr, gs://BUCKET/NAME.zarr, or another URL of fsspec",
             next_step="check the URL",
         )
@@ -79,7 +80,7 @@ def location(given: str | os.PathLike[str] | UPath) -> Location:
     return _remote(scheme, match["rest"].strip("/"), options)
 
 
-def resolved(path: Path) -> Path:
+def resolve_path(path: Path) -> Path:
     """The real path: ``~`` expanded, ``..`` collapsed, links followed. What is not there may be missing.
 
     Raises:
@@ -114,7 +115,7 @@ def _require_reachable(path: Path) -> None:
             raise
 
 
-def shown(text: str) -> str:
+def hide_secrets(text: str) -> str:
     """A URL as it may appear in messages: what stands before ``@`` and after ``?`` is hidden."""
     hidden = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*:/+)[^/]*@", r"\1***@", text)
     return re.sub(r"[?#].*", "?***", hidden, flags=re.DOTALL) if "://" in hidden else hidden
@@ -128,7 +129,7 @@ def _remote(scheme: str, rest: str, options: dict[str, Any]) -> UPath:
     user, at, _ = rest.partition("/")[0].rpartition("@")
     if (at and ":" in user) or "?" in rest or "#" in rest:
         raise StoreError(
-            f"{shown(url)} carries a password, a key or a query",
+            f"{hide_secrets(url)} carries a password, a key or a query",
             allowed="a URL without credentials",
             next_step="give them in the environment or the configuration of the provider (docs/scaling.md)",
         )

@@ -14,7 +14,7 @@ from fsspec import AbstractFileSystem
 from upath import UPath
 
 from data_schemas.errors import SplatSpaceError, StoreError
-from data_schemas.locations import shown
+from data_schemas.locations import hide_secrets
 
 logger = logging.getLogger("splatspace.store")
 
@@ -23,7 +23,7 @@ _CONTENT_TYPE_NAMES = {"s3": "ContentType", "s3a": "ContentType", "gs": "content
 
 
 @contextlib.contextmanager
-def explained_remote(action: str, place: UPath) -> Iterator[None]:
+def wrap_remote_errors(action: str, place: UPath) -> Iterator[None]:
     """Turns whatever an object store's library raises into StoreError.
 
     Args:
@@ -39,7 +39,7 @@ def explained_remote(action: str, place: UPath) -> Iterator[None]:
         raise
     except Exception as error:
         # The libraries have no common class of errors; some are OSError, some are not.
-        got = f"Could not {action} {place}: {type(error).__name__}: {shown(str(error))}".rstrip(": ")
+        got = f"Could not {action} {place}: {type(error).__name__}: {hide_secrets(str(error))}".rstrip(": ")
         if isinstance(error, FileNotFoundError):
             raise StoreError(
                 got, allowed="a bucket and an object that exist", next_step="check the URL and the endpoint"
@@ -70,7 +70,7 @@ def read_objects(root: UPath, keys: Iterable[str]) -> dict[str, bytes]:
         Bytes by key; keys without an object are left out.
     """
     keys = list(keys)
-    with explained_remote("read", root):
+    with wrap_remote_errors("read", root):
         answers = _system(root).cat_ranges([_path(root, key) for key in keys], None, None, on_error="return")
         found: dict[str, bytes] = {}
         for key, answer in zip(keys, answers, strict=True):
@@ -91,7 +91,7 @@ def write_objects(root: UPath, objects: Mapping[str, bytes], order: Callable[[st
         order: rank of a key, and its place within the rank.
     """
     system = _system(root)
-    with explained_remote("write", root):
+    with wrap_remote_errors("write", root):
         for _, keys in itertools.groupby(sorted(objects, key=order), key=lambda key: order(key)[0]):
             system.pipe({_path(root, key): objects[key] for key in keys})
 
@@ -106,7 +106,7 @@ def write_object(place: UPath, data: bytes) -> None:
     kind = mimetypes.guess_type(place.name)[0]
     named = _CONTENT_TYPE_NAMES.get(place.protocol)
     options: dict[str, Any] = {named: kind} if named and kind else {}
-    with explained_remote("write", place):
+    with wrap_remote_errors("write", place):
         _system(place).pipe_file(place.path, data, **options)
 
 
@@ -117,7 +117,7 @@ def create_object(place: UPath, data: bytes) -> bool:
         Whether it was written. Exact where the store has conditional writes (S3, Google, memory); elsewhere two
         writers at the same instant may both be told so.
     """
-    with explained_remote("write", place):
+    with wrap_remote_errors("write", place):
         try:
             _system(place).pipe_file(place.path, data, mode="create")
         except FileExistsError:
@@ -136,7 +136,7 @@ def remove_objects(root: UPath, keys: Iterable[str]) -> None:
     """Deletes objects; those that are not there are left out."""
     system = _system(root)
     for batch in _batches([_path(root, key) for key in keys], 1000):
-        with explained_remote("delete objects of", root):
+        with wrap_remote_errors("delete objects of", root):
             try:
                 system.rm(batch)
             except FileNotFoundError:
@@ -148,7 +148,7 @@ def remove_objects(root: UPath, keys: Iterable[str]) -> None:
 def object_sizes(root: UPath) -> dict[str, int]:
     """Bytes of every object below ``root``, by key."""
     prefix = root.path.rstrip("/") + "/"
-    with explained_remote("list", root):
+    with wrap_remote_errors("list", root):
         found: Any = _system(root).find(root.path, detail=True)
     sizes = {path.removeprefix(prefix): entry["size"] for path, entry in found.items() if path.startswith(prefix)}
     unknown = [key for key, size in sizes.items() if size is None]  # the list of a web server has names only
@@ -159,7 +159,7 @@ def sizes_one_by_one(root: UPath, keys: Iterable[str]) -> dict[str, int]:
     """Bytes of objects whose keys are known, where the store cannot list them; absent ones are left out."""
     system = _system(root)
     found: dict[str, int] = {}
-    with explained_remote("look at", root):
+    with wrap_remote_errors("look at", root):
         for key in keys:
             with contextlib.suppress(FileNotFoundError):
                 found[key] = int(system.info(_path(root, key))["size"] or 0)
@@ -168,13 +168,13 @@ def sizes_one_by_one(root: UPath, keys: Iterable[str]) -> dict[str, int]:
 
 def has_objects(root: UPath) -> bool:
     """Whether there is an object named ``root`` or any below it."""
-    with explained_remote("look for", root):
+    with wrap_remote_errors("look for", root):
         return bool(_system(root).exists(root.path))
 
 
-def modified(place: UPath) -> datetime | None:
+def modification_time(place: UPath) -> datetime | None:
     """When an object was last written, by the clock of the store; None where the store does not say."""
-    with explained_remote("look at", place):
+    with wrap_remote_errors("look at", place):
         try:
             return _system(place).modified(place.path)
         except (NotImplementedError, IsADirectoryError):
@@ -182,7 +182,7 @@ def modified(place: UPath) -> datetime | None:
 
 
 def _system(place: UPath) -> AbstractFileSystem:
-    with explained_remote("reach", place):
+    with wrap_remote_errors("reach", place):
         return place.fs
 
 

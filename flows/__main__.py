@@ -136,13 +136,13 @@ def _history(name: str, *, as_json: bool, port: int | None) -> None:
 def _switch(name: str, texts: list[str], *, active: bool, port: int | None) -> None:
     require_server(port)
     from flows.server.deployments import flow_of
-    from flows.server.once import checked, deployment_named, parsed
+    from flows.server.once import check_parameters, deployment_named, parse_parameters
     from flows.server.serving import set_schedules
 
-    parameters = parsed(texts)
+    parameters = parse_parameters(texts)
     if parameters:
         deployment = deployment_named(name)
-        checked(flow_of(deployment), {**deployment.parameters, **parameters})
+        check_parameters(flow_of(deployment), {**deployment.parameters, **parameters})
     for line in set_schedules(name, active=active, parameters=parameters):
         console.print(line, markup=False)
 
@@ -160,11 +160,11 @@ def _once(name: str, texts: list[str], port: int | None) -> int:
 
     api_url = prepare(port)
     from flows.server.deployments import flow_of
-    from flows.server.once import checked, deployment_named, parsed, report_of, run_once
+    from flows.server.once import check_parameters, deployment_named, parse_parameters, report_of, run_once
 
     deployment = deployment_named(name)
     flow = flow_of(deployment)
-    parameters = checked(flow, {**deployment.parameters, **parsed(texts)})
+    parameters = check_parameters(flow, {**deployment.parameters, **parse_parameters(texts)})
     if not answers(api_url) and is_loopback(api_url):
         return _once_with_a_server(name, texts, port)
     check_access(api_url, auth())
@@ -233,7 +233,7 @@ def _serve(port: int | None) -> None:
     from prefect.settings import get_current_settings
 
     from flows.init import make_automations
-    from flows.server.serving import served, serving_alone
+    from flows.server.serving import serve_deployments, serving_alone
 
     with ExitStack() as stack:
         is_there = answers(api_url)
@@ -247,7 +247,7 @@ def _serve(port: int | None) -> None:
         with _telling(f"Looking after the {len(DEPLOYMENTS)} deployments ..."):
             with get_client(sync_client=True) as client:
                 make_automations(client)
-            stack.enter_context(served(ended.set))
+            stack.enter_context(serve_deployments(ended.set))
         _welcome(server, short=get_current_settings().plugins.enabled)
         if lets_others_in(api_url):
             console.print("This server answers every web page: docs/operations.md.", style="yellow")

@@ -142,7 +142,7 @@ def _ablate(dataset: str, title: str) -> Deployment:
     return Deployment(f"ablate-{dataset}", description, parameters)
 
 
-def _described(name: str, ending: str = "") -> str:
+def _describe(name: str, ending: str = "") -> str:
     preset = PRESETS[name]
     colour = "grey" if preset.channels == 1 else "RGB"
     text = f"{preset.title}: {preset.height} x {preset.width} {colour}, {preset.gaussians} Gaussians per image"
@@ -150,8 +150,8 @@ def _described(name: str, ending: str = "") -> str:
 
 
 DEPLOYMENTS: tuple[Deployment, ...] = (
-    *(_encode(name, _described(name), NIGHTLY) for name in ("mnist", "sprites", "cifar10", "cats")),
-    _encode("demo", _described("demo", "; needs no data")),
+    *(_encode(name, _describe(name), NIGHTLY) for name in ("mnist", "sprites", "cifar10", "cats")),
+    _encode("demo", _describe("demo", "; needs no data")),
     _encode(
         "folder",
         f"Images of a watched folder, {WATCHED_FOLDER} unless the parameter `dataset` names another: only new or "

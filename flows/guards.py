@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from pydantic import Field
 
 from data_schemas.errors import JobError, QualityError, StoreError
-from data_schemas.locations import Location, resolved
+from data_schemas.locations import Location, resolve_path
 from pipeline.evaluate.figures import Evaluation
 from pipeline.report.figures import Report
 from pipeline.sources import SOURCES
@@ -44,7 +44,7 @@ def require_inside_roots(*, dataset: str | None = None, **places: str | os.PathL
         JobError: a path outside, or a link that leads back to itself; the message says what was got and which roots
             there are.
     """
-    roots = configured_roots()
+    roots = read_roots()
     if roots is None:
         return
     given = {name: os.fspath(place) for name, place in places.items() if place is not None}
@@ -63,7 +63,7 @@ def require_inside_roots(*, dataset: str | None = None, **places: str | os.PathL
             )
 
 
-def configured_roots() -> tuple[str, ...] | None:
+def read_roots() -> tuple[str, ...] | None:
     """Folders and URLs of ``SPLATSPACE_ROOTS``, separated as in ``PATH``; None where it is not set.
 
     Set to nothing it allows nothing: a mistake there must not open everything.
@@ -78,9 +78,9 @@ def _is_inside(text: str, roots: tuple[str, ...]) -> bool:
     url = _remote(text)
     if url is not None:
         return any(_has_prefix(url, prefix) for root in roots if (prefix := _remote(root)) is not None)
-    folders = [folder for root in roots if _remote(root) is None for folder in _resolved(root)[-1:]]
+    folders = [folder for root in roots if _remote(root) is None for folder in _resolve(root)[-1:]]
     # `~` is expanded by some readers and not by others: both places must be inside.
-    return all(any(place.is_relative_to(folder) for folder in folders) for place in _resolved(text))
+    return all(any(place.is_relative_to(folder) for folder in folders) for place in _resolve(text))
 
 
 def _remote(text: str) -> str | None:
@@ -99,7 +99,7 @@ def _has_prefix(url: str, root: str) -> bool:
     return url == root.rstrip("/") or url.startswith(root.rstrip("/") + "/")
 
 
-def _resolved(text: str) -> list[Path]:
+def _resolve(text: str) -> list[Path]:
     """The real paths that a text may stand for; the last is the one with ``~`` expanded."""
     match = _URL.fullmatch(text)
     path = Path(text) if match is None else Path("/" + match["rest"].lstrip("/"))
@@ -108,7 +108,7 @@ def _resolved(text: str) -> list[Path]:
     except RuntimeError:  # `~` of a user that this system does not know
         expanded = path
     # An absolute path is not expanded.
-    return [resolved(Path.cwd() / place) for place in (path, expanded)]
+    return [resolve_path(Path.cwd() / place) for place in (path, expanded)]
 
 
 def require_quality(

@@ -22,7 +22,7 @@ from flows.stop import settling
 from pipeline.encode.compute import Compute
 from pipeline.encode.compute.local import IMAGES_PER_SHARD, blocks_per_shard, shards
 from pipeline.encode.records import BlockSummary, EncodePlan
-from pipeline.encode.rows import unfinished_rows
+from pipeline.encode.rows import find_unfinished_rows
 from pipeline.encode.session import BlockWatcher
 
 RETRY_DELAYS = (2.0, 20.0)
@@ -66,7 +66,7 @@ class ShardsFailed(SplatSpaceError):
         ]
         missing = "not known: the store cannot be read"
         with harmless("list of unfinished images"), open_store(plan.store) as store:
-            rows = unfinished_rows(store, [block for shard in failures for block in shard.blocks])
+            rows = find_unfinished_rows(store, [block for shard in failures for block in shard.blocks])
             missing = f"{rows.count:,} ({rows})" if rows.count else "none"
         super().__init__(
             f"{len(failures)} of {number} shards failed after their retries: {', '.join(spans)}: {failures[0].error}"

@@ -19,7 +19,7 @@ from flows.logs import follow_prefect
 from flows.parameters import parameters_from
 from flows.stop import run_stoppably
 from pipeline.train.job import KindName, TrainJob, TrainRequest
-from pipeline.train.request import requested_job
+from pipeline.train.request import resolve_request
 from pipeline.train.state import MODEL_FILE, STATE_FILE, TrainProgress, TrainSummary
 
 follow_prefect()
@@ -65,9 +65,9 @@ def train(
     goes_on = resume and (run / STATE_FILE).exists()
     if goes_on:
         logger.info("%s holds a training: it goes on", run)
-    job = requested_job(kind, store, run, resume=goes_on, **options)
+    job = resolve_request(kind, store, run, resume=goes_on, **options)
     try:
-        summary = _trained(job, resume=goes_on, trackers=tuple(track.split(",")) if track else ())
+        summary = _train_in_thread(job, resume=goes_on, trackers=tuple(track.split(",")) if track else ())
     finally:
         # Cancelled or failed, too: what came before is there to be seen.
         if (run / MODEL_FILE).exists():
@@ -79,7 +79,7 @@ def train(
     return summary
 
 
-def _trained(job: TrainJob, *, resume: bool, trackers: tuple[str, ...]) -> TrainSummary:
+def _train_in_thread(job: TrainJob, *, resume: bool, trackers: tuple[str, ...]) -> TrainSummary:
     """The training, in a thread of its own: a cancellation saves its state first."""
     # Here, so that those who only serve or deploy the flow do not wait seconds for the packages of a training.
     from pipeline.train.train import train as run_training

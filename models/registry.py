@@ -226,7 +226,7 @@ class ModelCost:
 
 
 @contextmanager
-def _counted_attention() -> Iterator[None]:
+def _count_plain_attention() -> Iterator[None]:
     """Attention in its plain form: the counter sees neither torch's fused layers nor its fused attention on a CPU."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -286,7 +286,7 @@ def step_gflop(model: Denoiser) -> float:
     try:
         if isinstance(model, RenderDiT):
             model.renderer = nothing_drawn
-        with torch.no_grad(), _counted_attention(), CountedProducts() as counted:
+        with torch.no_grad(), _count_plain_attention(), CountedProducts() as counted:
             model(noisy, time)
     finally:
         model.train(was_training)

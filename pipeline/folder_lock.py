@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_schemas.files import explained
-from data_schemas.locations import resolved
+from data_schemas.files import wrap_os_errors
+from data_schemas.locations import resolve_path
 from data_schemas.stores.locks import WriterLock
 
 
@@ -24,8 +24,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
         StoreLockedError: another process writes it; the message names that process.
         StoreError: the place beside it cannot be written, or a link that leads back to itself.
     """
-    place = resolved(folder)  # "." has no name to put a lock beside
-    with explained("create", place.parent):
+    place = resolve_path(folder)  # "." has no name to put a lock beside
+    with wrap_os_errors("create", place.parent):
         place.parent.mkdir(parents=True, exist_ok=True)
         there_before = place.exists()
     lock = WriterLock(place, next_step="wait for it to finish, or give another --out")

@@ -176,15 +176,15 @@ def _declared(name: str, annotation: Any, description: str, default: Any, option
     if option.open and not words and default not in (None, False, ()):
         words = "yes" if default is True else str(default)
     optional = option.open or default is None
-    given = _given(annotation if option.given is None else option.given, optional)
+    given = _read_annotation(annotation if option.given is None else option.given, optional)
     parameter = given
     if option.parameter is not None or given.kind is Path:
-        parameter = _given(option.parameter or PathText, optional)
+        parameter = _read_annotation(option.parameter or PathText, optional)
     said = f"{description} Default: {words}." if words else description
     return DeclaredOption(name, given, parameter, None if optional else default, said, option, default is True)
 
 
-def _given(annotation: Any, optional: bool) -> Given:
+def _read_annotation(annotation: Any, optional: bool) -> Given:
     info = FieldInfo.from_annotation(annotation)
     kind = info.annotation
     if type(None) in get_args(kind):
@@ -231,12 +231,14 @@ def require_declared(job: Any, command: str) -> None:
         JobError: a value outside of them.
     """
     try:
-        _checked(type(job)).validate_python({field.name: getattr(job, field.name) for field in dataclasses.fields(job)})
+        _make_adapter(type(job)).validate_python(
+            {field.name: getattr(job, field.name) for field in dataclasses.fields(job)}
+        )
     except ValidationError as error:
         raise job_error(error, command) from None
 
 
 @functools.cache
-def _checked(job: type) -> TypeAdapter[Any]:
+def _make_adapter(job: type) -> TypeAdapter[Any]:
     fields: dict[str, Any] = {name: (annotation, ...) for name, (annotation, _) in fields_of(job).items()}
     return TypeAdapter(create_model(job.__name__, __config__=ConfigDict(arbitrary_types_allowed=True), **fields))

@@ -13,7 +13,7 @@ from PIL import Image
 from upath import UPath
 
 from data_schemas.errors import JobError, StoreError
-from data_schemas.files import explained, write_file
+from data_schemas.files import wrap_os_errors, write_file
 from data_schemas.locations import Location
 from data_schemas.records import RowState
 from data_schemas.stores.contract import SplatStore
@@ -108,7 +108,7 @@ def save_png(picture: Image.Image, path: Location) -> None:
     """
     data = io.BytesIO()
     picture.save(data, format="PNG")
-    with explained("write", path):
+    with wrap_os_errors("write", path):
         if isinstance(path, Path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, data.getvalue())

@@ -20,14 +20,14 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def with_compiled_patches(network: Network) -> Network:
-    """The same network; its splat heads draw by :func:`compiled_blend` from now on."""
+    """The same network; its splat heads draw by :func:`blend_compiled` from now on."""
     for module in network.modules():
         if isinstance(module, SplatHead):
-            module.blend = compiled_blend
+            module.blend = blend_compiled
     return network
 
 
-def compiled_blend(
+def blend_compiled(
     splats: PatchSplats,
     canvas: Canvas,
     kernel: KernelName | Literal["blob"],

@@ -30,7 +30,7 @@ from models.base import DataSpec, Denoiser
 from pipeline.evaluate.features import FeatureExtractor, build_extractor
 from pipeline.evaluate.metrics import kernel_distance
 from pipeline.export.onnx import onnx_graph
-from pipeline.export.onnx_quantise import quantised_graph
+from pipeline.export.onnx_quantise import quantise_graph
 from pipeline.export.sampler_states import State, graph_answers, onnx_module, prediction_psnr, sampler_states
 from pipeline.sample.draws import Settings, draw
 from pipeline.sample.run import Run, load_run
@@ -124,7 +124,7 @@ def compared(
     if run.objective.settings.target != "clean":
         raise JobError(f"{run.path} predicts {run.objective.settings.target}", allowed="runs that predict clean images")
     full = onnx_graph(run)
-    graphs = [full, quantised_graph(full, run)]
+    graphs = [full, quantise_graph(full, run)]
     states = sampler_states(run, images=COMPARED_IMAGES, steps=COMPARED_STEPS, seed=COMPARED_SEED)
     sessions = [session_of(data) for data in graphs]
     times = milliseconds(sessions, states[0], timed)

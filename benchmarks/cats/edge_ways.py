@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.cats.edge import COMPARED_IMAGES, COMPARED_SEED, COMPARED_STEPS, TIMED, milliseconds, session_of
 from pipeline.export.onnx import onnx_graph
-from pipeline.export.onnx_quantise import quantised_graph
+from pipeline.export.onnx_quantise import quantise_graph
 from pipeline.export.sampler_states import onnx_module, prediction_psnr, sampler_states
 from pipeline.sample.run import Run, load_run
 
@@ -63,7 +63,7 @@ def lines(run: Run, *, timed: int = TIMED) -> list[str]:
     """
     full = onnx_graph(run)
     compared = ways()
-    graphs = [full if way.options is None else quantised_graph(full, run, way.options) for way in compared]
+    graphs = [full if way.options is None else quantise_graph(full, run, way.options) for way in compared]
     sessions = [session_of(graph, way.entries) for graph, way in zip(graphs, compared, strict=True)]
     states = sampler_states(run, images=COMPARED_IMAGES, steps=COMPARED_STEPS, seed=COMPARED_SEED)
     times = milliseconds(sessions, states[0], timed, clock=time.process_time)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.encode import markdown
 from pipeline.train.job import RENDER_LOSS_WEIGHT, resolve_train_job
-from pipeline.train.loader import mixed_seed
+from pipeline.train.loader import mix_seed
 from pipeline.train.loop import TrainLoop
 from pipeline.train.losses import render_loss
 from pipeline.train.train import train
@@ -35,7 +35,7 @@ def watched(loop: Any, step: int) -> list[str]:
     target = parts.header, batch.target, 1.0
 
     def losses(**options: Any) -> Tensor:
-        generator = torch.Generator(parts.fabric.device).manual_seed(mixed_seed(parts.job.seed, "step", step, 0))
+        generator = torch.Generator(parts.fabric.device).manual_seed(mix_seed(parts.job.seed, "step", step, 0))
         return parts.objective.loss(parts.model, batch.clean, batch.label, generator, **options).mean()
 
     def norm(loss: Tensor) -> float:

@@ -22,7 +22,7 @@ import typer
 
 from benchmarks.encode import markdown
 from benchmarks.harness import CountedImages, MeanEncoder
-from pipeline.encode.compute import balanced_shards, encode_shards, open_compute
+from pipeline.encode.compute import balance_shards, encode_shards, open_compute
 from pipeline.encode.job import EncodeJob, resolve_job
 from pipeline.encode.plan import survey
 
@@ -57,7 +57,7 @@ def run(job: EncodeJob) -> Timing:
     began = time.perf_counter()
     with open_compute(plan, source_factory=(lambda: ready.source) if local else None) as compute:
         open_at = time.perf_counter()
-        summary = compute.finish(encode_shards(compute, [plan.blocks] if local else balanced_shards(plan)))
+        summary = compute.finish(encode_shards(compute, [plan.blocks] if local else balance_shards(plan)))
         ended = time.perf_counter()
     if summary.failed or summary.rows_done != plan.images:
         raise SystemExit(f"{job.out}: {summary.rows_done} of {plan.images} rows are done")

@@ -31,7 +31,7 @@ LAYOUT_NAMES = tuple(MEANINGS)
 _MOST_GROUPS_LOOKED_AT = 100
 
 
-def supported() -> str:
+def describe_layouts() -> str:
     """The layouts with what they are, for messages."""
     return "; ".join(f"{name} ({meaning})" for name, meaning in MEANINGS.items())
 
@@ -54,18 +54,18 @@ def detect_layout(path: Path) -> str:
         if next(path.glob(TORCH_FILE_PATTERN), None) is not None:
             return TORCH_FOLDER
         if next(path.iterdir(), None) is None:
-            raise StoreError(f"{path} is an empty folder", allowed=supported())
-        raise StoreError(f"{path} is a folder of an unknown kind", allowed=supported())
+            raise StoreError(f"{path} is an empty folder", allowed=describe_layouts())
+        raise StoreError(f"{path} is a folder of an unknown kind", allowed=describe_layouts())
     if not path.exists():
         raise StoreError(f"{path} does not exist", next_step="check the path")
     if path.suffix.lower() in TORCH_SUFFIXES and not h5py.is_hdf5(path):
         return TORCH_FOLDER
     if not h5py.is_hdf5(path):
-        raise StoreError(f"{path} is not an HDF5 file", allowed=supported())
+        raise StoreError(f"{path} is not an HDF5 file", allowed=describe_layouts())
     with open_file(path) as file:
         found = _detect_in_file(file)
     if found is None:
-        raise StoreError(f"{path} is an HDF5 file of an unknown kind", allowed=supported())
+        raise StoreError(f"{path} is an HDF5 file of an unknown kind", allowed=describe_layouts())
     return found
 
 

@@ -269,7 +269,7 @@ def survey(source: RowSource) -> Survey:
     return found
 
 
-def named(names: Iterable[str], most: int = 5) -> str:
+def list_names(names: Iterable[str], most: int = 5) -> str:
     """A few names and how many more there are, for a message."""
     listed = list(names)
     rest = f" and {len(listed) - most} more" if len(listed) > most else ""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from data_schemas.errors import StoreError
 from data_schemas.published_layouts.options import MAX_KERNEL_SIZE, AlphaUse, StampMatch
 from data_schemas.published_layouts.rotated_hdf5 import Floats, keep_invertible
-from data_schemas.published_layouts.rows import Survey, UnreadableImageError, named
+from data_schemas.published_layouts.rows import Survey, UnreadableImageError, list_names
 from data_schemas.published_layouts.stamp_fit import Stamp, nearest_gaussians
 from data_schemas.records import StoreHeader
 from data_schemas.splats import Layout, layout_for
@@ -235,7 +235,7 @@ def holding_kernel_size(header: StoreHeader, found: Survey, asked: int | None, u
     if bounded and too_wide:
         widest = max(found.deviations.values())
         raise StoreError(
-            f"{len(too_wide)} images have Gaussians too wide for stamps of {chosen} px: {named(too_wide)}",
+            f"{len(too_wide)} images have Gaussians too wide for stamps of {chosen} px: {list_names(too_wide)}",
             allowed=f"standard deviations below {limit:.2f} px; the widest has {widest:.2f} px",
             next_step="convert to hdf5-rotated, which holds any width"
             + ("" if asked is None else ", or leave --kernel-size out to have it chosen"),
@@ -263,7 +263,7 @@ def refuse_outside_colours(found: Survey) -> None:
     if found.outside_colours:
         raise StoreError(
             f"{len(found.outside_colours)} images have colours outside [0, 1], which this layout clamps: "
-            + named(found.outside_colours),
+            + list_names(found.outside_colours),
             allowed="stores encoded with bounded colours",
             next_step="convert to hdf5-rotated or hdf5-columnar, or encode with --colours bounded",
         )

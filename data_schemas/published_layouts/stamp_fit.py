@@ -71,7 +71,7 @@ def nearest_gaussians(stamps: Stamp, kernel_size: int) -> Stamp:
     return Stamp(sigma_row, sigma_column, rho, row, column, amplitude)
 
 
-def drawn(stamps: Stamp, kernel_size: int) -> tuple[Floats, Floats, Floats]:
+def draw_stamps(stamps: Stamp, kernel_size: int) -> tuple[Floats, Floats, Floats]:
     """What the renderer draws of each Gaussian, on the whole pixels around it.
 
     Returns:
@@ -136,7 +136,7 @@ def _model(numbers: Floats, rows: Floats, columns: Floats) -> tuple[Floats, Floa
 
 
 def _fit(stamps: Stamp, kernel_size: int) -> Floats:
-    target, rows, columns = drawn(stamps, kernel_size)
+    target, rows, columns = draw_stamps(stamps, kernel_size)
     numbers = _start(target, rows, columns)
     wanted = target.reshape(len(target), -1)
     value, slopes = _model(numbers, rows, columns)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import StoreCorruptError, StoreError
-from data_schemas.files import explained
+from data_schemas.files import wrap_os_errors
 from data_schemas.headers import check_header, require_same_shapes
 from data_schemas.locations import Location
 from data_schemas.records import RowBlock, RowState, StoreHeader
@@ -195,7 +195,7 @@ class SplatStore(ABC):
         check_source_ids(source_ids)
         added = range(self._rows, self._rows + len(source_ids))
         if source_ids:
-            with explained("append rows to", self.path):
+            with wrap_os_errors("append rows to", self.path):
                 self._append(source_ids)
             logger.debug("%s: %d rows added", self.path.name, len(source_ids))
         return added
@@ -210,7 +210,7 @@ class SplatStore(ABC):
         self._require_writable()
         span = block_span(block, self._header.block_rows, self._rows, self.path)
         checked = check_block(rows, self._header, len(span))
-        with explained(f"write rows {span.start} to {span.stop - 1} of", self.path):
+        with wrap_os_errors(f"write rows {span.start} to {span.stop - 1} of", self.path):
             self._write_block(block, checked)
 
     def set_header(self, header: StoreHeader) -> None:
@@ -223,7 +223,7 @@ class SplatStore(ABC):
         self._require_exclusive("change the header of")
         check_header(header)
         require_same_shapes(self._header, header)
-        with explained("write the header of", self.path):
+        with wrap_os_errors("write the header of", self.path):
             self._set_header(header)
         self._header = header
 
@@ -234,7 +234,7 @@ class SplatStore(ABC):
             StoreError: the disk is full; nothing that was written is lost, a later commit can finish.
         """
         self._require_writable()
-        with explained("commit", self.path):
+        with wrap_os_errors("commit", self.path):
             self._commit()
 
     def close(self) -> None:
@@ -286,7 +286,7 @@ class SplatStore(ABC):
         except Exception as error:
             # The backends' libraries raise many types for bad bytes; only the system's own refusals are not that.
             if isinstance(error, OSError) and error.errno not in (None, errno.EIO, errno.EINVAL):
-                with explained(f"read {name!r} of", self.path):
+                with wrap_os_errors(f"read {name!r} of", self.path):
                     raise
             raise self._corrupt(name, self._bad_rows(name, start, stop) or list(range(start, stop)), error) from error
 

@@ -26,8 +26,8 @@ from filelock import FileLock, Timeout
 from upath import UPath
 
 from data_schemas.errors import StoreError, StoreLockedError
-from data_schemas.files import explained
-from data_schemas.objects import create_object, modified, read_object, remove_objects, write_object
+from data_schemas.files import wrap_os_errors
+from data_schemas.objects import create_object, modification_time, read_object, remove_objects, write_object
 
 logger = logging.getLogger("splatspace.store")
 
@@ -74,7 +74,7 @@ class WriterLock:
     def __init__(self, store: Path, *, next_step: str = "wait for it to finish, or open the store for reading") -> None:
         self.path = store.with_name(store.name + ".lock")
         self._lock = FileLock(self.path, timeout=0, thread_local=False)
-        with explained("lock", store):
+        with wrap_os_errors("lock", store):
             try:
                 self._lock.acquire()
             except Timeout as error:
@@ -216,7 +216,7 @@ class RemoteLock:
         probe = self.path.with_name(f"{self.path.name}.{self._token}.probe")
         write_object(probe, b"")
         try:
-            now, renewed = modified(probe), modified(self.path)
+            now, renewed = modification_time(probe), modification_time(self.path)
         except StoreError:
             return False  # let go of in this moment; the next try will tell
         finally:

@@ -15,9 +15,9 @@ from typing import Literal, TypeVar
 from upath import UPath
 
 from data_schemas.errors import JobError, StoreError
-from data_schemas.files import explained, remove_leftovers
+from data_schemas.files import remove_leftovers, wrap_os_errors
 from data_schemas.headers import check_header, header_to_json, require_identity
-from data_schemas.locations import Location, location, resolved
+from data_schemas.locations import Location, location, resolve_path
 from data_schemas.records import StoreHeader
 from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.hdf5_store import Hdf5Store
@@ -72,14 +72,14 @@ def create_store(path: str | os.PathLike[str] | UPath, header: StoreHeader, *, o
     header_to_json(header)
     if not isinstance(place, Path):
         return _create_remote(place, header, overwrite=overwrite)
-    path = resolved(place)
+    path = resolve_path(place)
     require_outside_stores(path.parent)
-    with explained("create", path):
+    with wrap_os_errors("create", path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with _held(WriterLock(path)) as lock:
         if path.exists() or path.is_symlink():
             _require_free(path, ours=backend.is_ours(path), overwrite=overwrite)
-        with explained("create", path):
+        with wrap_os_errors("create", path):
             remove_leftovers(path)
             return backend.create(path, header, lock)
 
@@ -109,7 +109,7 @@ def open_store(path: str | os.PathLike[str] | UPath, mode: Literal["r", "a"] = "
         )
     if not isinstance(place, Path):
         return _open_remote(place, writable=mode == "a", lock=lock)
-    path = resolved(place)
+    path = resolve_path(place)
     if not path.exists():
         raise _absent(path)
     if mode == "a" and not lock and backend is not ZarrStore:
@@ -118,7 +118,7 @@ def open_store(path: str | os.PathLike[str] | UPath, mode: Literal["r", "a"] = "
             allowed="lock=True, or a .zarr store",
             next_step="use a .zarr path for parallel writers",
         )
-    with _held(WriterLock(path) if mode == "a" and lock else None) as held, explained("open", path):
+    with _held(WriterLock(path) if mode == "a" and lock else None) as held, wrap_os_errors("open", path):
         if held is not None:
             remove_leftovers(path)
         return backend(path, writable=mode == "a", lock=held)
@@ -141,7 +141,7 @@ def store_exists(path: str | os.PathLike[str] | UPath) -> bool:
     """
     place = location(path)
     if isinstance(place, Path):
-        return resolved(place).exists()
+        return resolve_path(place).exists()
     return store_place(place) in ("store", "strange")
 
 
@@ -171,7 +171,7 @@ def require_outside_stores(place: Location) -> None:
     """
     if not isinstance(place, Path):
         return
-    path = resolved(place)
+    path = resolve_path(place)
     for part in (path, *path.parents):
         backend = BACKENDS.get(part.suffix.lower())
         if backend is not None and part.exists() and backend.is_ours(part):

@@ -119,7 +119,7 @@ def group_files(header: StoreHeader, store_id: str) -> dict[str, bytes]:
     names[:] = np.array(layout.names, dtype=object)
     content = {path: data.to_bytes() for path, data in files.items()}
     return {
-        path: sealed(json.loads(data)) if path.rpartition("/")[2] == DOCUMENT else data
+        path: add_checksum(json.loads(data)) if path.rpartition("/")[2] == DOCUMENT else data
         for path, data in content.items()
     }
 
@@ -152,7 +152,7 @@ def header_of(group: dict[str, Any], path: Location) -> StoreHeader:
     return header_from_json(content, path)
 
 
-def sealed(document: dict[str, Any]) -> bytes:
+def add_checksum(document: dict[str, Any]) -> bytes:
     """A ``zarr.json`` with the attribute ``checksum`` of everything else in it."""
     own = {key: value for key, value in document.get("attributes", {}).items() if key != "checksum"}
     document = {**document, "attributes": own}
@@ -200,7 +200,7 @@ class StoreDocuments:
     rows: int
 
 
-def checked_documents(
+def check_documents(
     path: Location, files: Mapping[str, bytes], names: Callable[[dict[str, Any]], Any]
 ) -> StoreDocuments:
     """Checks the metadata of a store.

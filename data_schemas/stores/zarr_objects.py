@@ -10,13 +10,13 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, WrapperStore
 
 from data_schemas.objects import (
-    explained_remote,
     has_objects,
     object_sizes,
     read_object,
     read_objects,
     remove_objects,
     sizes_one_by_one,
+    wrap_remote_errors,
     write_object,
     write_objects,
 )
@@ -37,7 +37,7 @@ class ZarrObjects:
 
     def __init__(self, path: UPath) -> None:
         self._path = path
-        with explained_remote("reach", path):
+        with wrap_remote_errors("reach", path):
             objects = FsspecStore.from_url(str(path), dict(path.storage_options), read_only=True)
         self._store = _Objects(objects, path)
 
@@ -89,7 +89,7 @@ class _Objects(WrapperStore[FsspecStore]):
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Reads an object or a part of one; None where there is none."""
-        with explained_remote("read", self._place):
+        with wrap_remote_errors("read", self._place):
             return await self._store.get(key, prototype, byte_range)
 
 

@@ -33,15 +33,15 @@ from data_schemas.stores.selection import block_range
 from data_schemas.stores.zarr_documents import (
     ALWAYS_WRITTEN,
     DOCUMENT,
+    add_checksum,
     array_over,
-    checked_documents,
+    check_documents,
     document_key,
     group_attributes,
     group_files,
     is_ours,
     native,
     parse_document,
-    sealed,
     shard_path,
 )
 from data_schemas.stores.zarr_folder import ZarrFolder
@@ -110,7 +110,7 @@ class ZarrStore(SplatStore):
             self._place.recover()
         # The length of ``state`` is read first: the other arrays may only have become longer since.
         documents = dict.fromkeys(document_key(name) for name in ("state", "", *ARRAYS, "parameter"))
-        found = checked_documents(
+        found = check_documents(
             path,
             self._place.read(documents),
             lambda document: array_over(
@@ -237,7 +237,7 @@ class ZarrStore(SplatStore):
         names = np.array([*kept["source_id"], *source_ids], dtype=object)
         states = np.concatenate([kept["state"], np.full(len(source_ids), RowState.EMPTY, np.uint8)])
         spans = [block_range(block, size, total) for block in range(start // size, -(-total // size))]
-        files = {document_key(name): sealed(document) for name, document in documents.items()}
+        files = {document_key(name): add_checksum(document) for name, document in documents.items()}
         for name, values in (("source_id", names), ("state", states)):
             parts = [(span, values[span.start - start : span.stop - start]) for span in spans]
             files |= _encoded(name, ArrayV3Metadata.from_dict(documents[name]), parts)
@@ -252,7 +252,7 @@ class ZarrStore(SplatStore):
     def _set_header(self, header: StoreHeader) -> None:
         group = {**self._group, "attributes": group_attributes(header, self._store_id)}
         self._require_right()
-        self._replace({DOCUMENT: sealed(group)})
+        self._replace({DOCUMENT: add_checksum(group)})
         self._group = group
 
     def _replace(self, files: Mapping[str, bytes], accept: Callable[[], object] = lambda: None) -> None:

@@ -52,7 +52,7 @@ def pixel_frame(geometry, height, width):
 
 
 @compiled
-def reached(centre, sigma, size):
+def find_reach(centre, sigma, size):
     """First pixel and the pixel after the last along one axis that lie within ``CUT`` standard deviations."""
     # Bounds are clipped as floats first: a Gaussian far off the canvas must not overflow an integer.
     first = int(min(max(np.floor(centre - np.float32(CUT) * sigma), 0.0), float(size)))
@@ -68,8 +68,8 @@ def _accumulate(geometry, colours, height, width, planes, peaks):
     count, channels = colours.shape
     for n in range(count):
         x, y, a, b, c, sigma_x, sigma_y = pixel_frame(geometry[n], height, width)
-        left, right = reached(x, sigma_x, width)
-        top, bottom = reached(y, sigma_y, height)
+        left, right = find_reach(x, sigma_x, width)
+        top, bottom = find_reach(y, sigma_y, height)
         best = splat(0.0)
         for start in range(left, right, LANES):
             offset = lanes() + splat(np.float32(start) + np.float32(0.5) - x)
@@ -129,8 +129,8 @@ def _composite(geometry, colours, opacities, height, width, planes, peaks):
     count, channels = colours.shape
     for n in range(count):
         x, y, a, b, c, sigma_x, sigma_y = pixel_frame(geometry[n], height, width)
-        left, right = reached(x, sigma_x, width)
-        top, bottom = reached(y, sigma_y, height)
+        left, right = find_reach(x, sigma_x, width)
+        top, bottom = find_reach(y, sigma_y, height)
         opacity = splat(opacities[n])
         best = splat(0.0)
         for start in range(left, right, LANES):

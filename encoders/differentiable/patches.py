@@ -67,7 +67,7 @@ def blend_patches(
     return _Blending.apply(*numbers, pixels, falling, level, epsilon, threads)
 
 
-def _padded(value: Tensor) -> NDArray[np.float32]:
+def _pad(value: Tensor) -> NDArray[np.float32]:
     """Places padded to full vectors, flat."""
     wide = torch.nn.functional.pad(value.detach().float(), (0, -value.shape[-1] % LANES))
     return wide.contiguous().flatten().numpy()
@@ -93,8 +93,8 @@ class _Blending(torch.autograd.Function):
         owners = np.full((rows * columns, places + -places % LANES), -1, np.int64)
         patch, place = np.divmod(pixels.pixel.numpy().ravel(), places)
         owners[patch, place] = np.arange(height * width)
-        fading = np.zeros(0, np.float32) if pixels.fading is None else _padded(pixels.fading)
-        places_of = _padded(pixels.x), _padded(pixels.y), fading, owners
+        fading = np.zeros(0, np.float32) if pixels.fading is None else _pad(pixels.fading)
+        places_of = _pad(pixels.x), _pad(pixels.y), fading, owners
         images = torch.empty(batch, channels, height, width)
         peaks, shares = torch.empty(batch, owners.size), torch.empty(batch, owners.size)
         grid = (rows, columns, splats, 0 if pixels.fading is None else 1)

@@ -218,9 +218,9 @@ class StartRegression:
                 frame=(gaussians, parameters),
             )
         except (ValueError, KeyError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-            raise _damaged(name, str(error)) from error
+            raise _damage_error(name, str(error)) from error
         if found.digest != digest:
-            raise _damaged(name, "its numbers are not those that were written")
+            raise _damage_error(name, "its numbers are not those that were written")
         return found
 
 
@@ -264,7 +264,7 @@ class RegressedStarts:
         return {"method": "regressed", "share": SHARE, "digest": self._regression.digest}
 
 
-def _damaged(name: object, why: str) -> StoreCorruptError:
+def _damage_error(name: object, why: str) -> StoreCorruptError:
     return StoreCorruptError(
         f"{name} is no whole regression ({why})",
         allowed="the file as it was written",

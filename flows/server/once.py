@@ -35,7 +35,7 @@ def deployment_named(name: str) -> Deployment:
     )
 
 
-def parsed(texts: Sequence[str]) -> dict[str, Any]:
+def parse_parameters(texts: Sequence[str]) -> dict[str, Any]:
     """Parameters from ``key=value``: a value is JSON, or else text.
 
     Raises:
@@ -55,7 +55,7 @@ def parsed(texts: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def checked(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+def check_parameters(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters as the flow takes them.
 
     Raises:
@@ -100,7 +100,7 @@ def run_once(deployment: Deployment, flow: Flow[..., Any], parameters: Mapping[s
     Args:
         deployment: gives the parameters that are not given, and the tags.
         flow: its flow.
-        parameters: those that differ; see ``checked``.
+        parameters: those that differ; see ``check_parameters``.
     """
     with tags(*deployment.tags):
-        return flow(**{**checked(flow, deployment.parameters), **parameters}, return_state=True)
+        return flow(**{**check_parameters(flow, deployment.parameters), **parameters}, return_state=True)

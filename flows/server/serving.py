@@ -163,7 +163,7 @@ class _Applied:
 
 
 @contextmanager
-def served(ended: Callable[[], None]) -> Iterator[None]:
+def serve_deployments(ended: Callable[[], None]) -> Iterator[None]:
     """Makes the deployments and runs what is asked of them, one run at a time, until the block ends.
 
     At the end runs are cancelled (what they have encoded is kept) and the deployments are paused, so that nothing is

@@ -43,7 +43,7 @@ def prepare(port: int | None, *, running: bool = False) -> str:
     from prefect.context import refresh_global_settings_context
     from prefect.settings import get_current_settings
 
-    from flows.server.short_names import recorded_server
+    from flows.server.short_names import read_recorded_server
 
     api_url = get_current_settings().api.url
     if port is not None:
@@ -55,7 +55,7 @@ def prepare(port: int | None, *, running: bool = False) -> str:
             )
         api_url = loopback_url(port)
     if api_url is None and running:
-        api_url = recorded_server(get_current_settings().home)
+        api_url = read_recorded_server(get_current_settings().home)
     api_url = (api_url or loopback_url(DEFAULT_PORT)).rstrip("/")
     # In the environment too: the processes of the runs, and a server, find it there.
     os.environ["PREFECT_API_URL"] = api_url

@@ -103,7 +103,7 @@ def _words(arguments: Sequence[str]) -> list[int]:
     return places
 
 
-def recorded_server(home: Path) -> str | None:
+def read_recorded_server(home: Path) -> str | None:
     """Address of the server that ``python -m flows`` has started and that still listens, or None."""
     try:
         api_url = str(json.loads((home / RECORD).read_text())["api_url"])
@@ -133,7 +133,7 @@ def setup_environment(*, ctx: Any) -> None:
     if ctx.api_url is None:
         from prefect.settings import get_current_settings
 
-        api_url = recorded_server(get_current_settings().home)
+        api_url = read_recorded_server(get_current_settings().home)
         if api_url is not None:
             os.environ["PREFECT_API_URL"] = api_url
     if arguments == sys.argv:

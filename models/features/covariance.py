@@ -33,7 +33,7 @@ _LARGEST_LOGARITHM = 20.0
 """Beyond it exp would leave float32; the bounds of sigma are far inside."""
 
 
-def checked_form(form: str) -> CovarianceForm:
+def check_form(form: str) -> CovarianceForm:
     """The form of that name.
 
     Raises:

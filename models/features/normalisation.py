@@ -26,7 +26,7 @@ _SMALLEST_SCALE = 1e-4
 """A feature that never varies keeps this scale: noise on it stays invisible, and nothing is divided by zero."""
 
 
-def checked_normalisation(name: str) -> Normalisation:
+def check_normalisation(name: str) -> Normalisation:
     """The normalisation of that name.
 
     Raises:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data_schemas.errors import CheckpointError, StoreMismatchError
-from models.features.normalisation import Normalisation, checked_normalisation, statistics_of
+from models.features.normalisation import Normalisation, check_normalisation, statistics_of
 from models.features.splats import Representation, SplatRepresentation
 
 
@@ -36,7 +36,7 @@ class PixelRepresentation(nn.Module):
     def __init__(self, *, height: int, width: int, channels: int, normalisation: str = "minmax") -> None:
         super().__init__()
         self.height, self.width, self.channels = height, width, channels
-        self.normalisation: Normalisation = checked_normalisation(normalisation)
+        self.normalisation: Normalisation = check_normalisation(normalisation)
         self.register_buffer("mean", torch.full((channels,), 0.5))
         self.register_buffer("scale", torch.full((channels,), 0.5))
 

@@ -69,7 +69,7 @@ def slot_statistics(portions: Iterable[Tensor], layout: Layout, colours: ColourR
     """
     count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
     for splats in portions:
-        numbers = unbounded(splats, layout, colours).double()
+        numbers = remove_bounds(splats, layout, colours).double()
         count += len(numbers)
         total = total + numbers.sum(dim=0)
         squares = squares + numbers.square().sum(dim=0)
@@ -95,7 +95,7 @@ def usual_slots(anchors: Tensor, spacing: float, channels: int, colours: ColourR
     return SlotStatistics(mean, unit.expand_as(mean).clone())
 
 
-def unbounded(splats: Tensor, layout: Layout, colours: ColourRange) -> Tensor:
+def remove_bounds(splats: Tensor, layout: Layout, colours: ColourRange) -> Tensor:
     """Splats as numbers without bounds; an alpha is left out.
 
     Args:

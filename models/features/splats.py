@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from data_schemas.errors import CheckpointError, JobError, StoreMismatchError
 from data_schemas.splats import ColourRange, Layout, layout_named
-from models.features.covariance import CovarianceForm, checked_form, from_numbers, to_numbers
-from models.features.normalisation import Normalisation, checked_normalisation, statistics_of
+from models.features.covariance import CovarianceForm, check_form, from_numbers, to_numbers
+from models.features.normalisation import Normalisation, check_normalisation, statistics_of
 
 GEOMETRY, COLOUR = 0, 1
 """Groups of features that may carry different noise levels."""
@@ -104,8 +104,8 @@ class SplatRepresentation(nn.Module):
         self.layout = layout_named(layout) if isinstance(layout, str) else layout
         self.gaussians = gaussians
         self.colours: ColourRange = colours
-        self.covariance: CovarianceForm = checked_form(covariance)
-        self.normalisation: Normalisation = checked_normalisation(normalisation)
+        self.covariance: CovarianceForm = check_form(covariance)
+        self.normalisation: Normalisation = check_normalisation(normalisation)
         points = None if anchors is None else torch.as_tensor(np.asarray(anchors), dtype=torch.float32)
         if points is not None and points.shape != (gaussians, 2):
             raise JobError(f"Anchors of shape {tuple(points.shape)}", allowed=f"({gaussians}, 2)")

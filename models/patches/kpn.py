@@ -41,7 +41,7 @@ SMALLEST_DECODED = 32
 """Fewest channels of the decoder."""
 
 
-def filtered(image: Tensor, numbers: Tensor) -> Tensor:
+def filter_pixels(image: Tensor, numbers: Tensor) -> Tensor:
     """Every pixel becomes a weighted sum of the 5x5 pixels around it; beyond the edge is zero.
 
     Args:
@@ -52,10 +52,10 @@ def filtered(image: Tensor, numbers: Tensor) -> Tensor:
         As ``image``; weights may be negative and need not sum to 1.
     """
     weights = numbers[:, :FILTER_NUMBERS].tanh()
-    return _weighted(weights, functional.pad(image, [KERNEL // 2] * 4), torch.zeros_like(image), column_axis=3)
+    return _add_weighted(weights, functional.pad(image, [KERNEL // 2] * 4), torch.zeros_like(image), column_axis=3)
 
 
-def _weighted(weights: Tensor, padded: Tensor, total: Tensor, *, column_axis: int) -> Tensor:
+def _add_weighted(weights: Tensor, padded: Tensor, total: Tensor, *, column_axis: int) -> Tensor:
     """Adds up the 25 images that a 5x5 window sees; faster than to unfold them into one.
 
     Args:
@@ -82,7 +82,7 @@ def _edges_repeated(image: Tensor, axis: int) -> Tensor:
     return torch.cat([*[first] * reach, image, *[last] * reach], dim=axis)
 
 
-def enlarged(image: Tensor, numbers: Tensor, *, published: bool) -> Tensor:
+def enlarge(image: Tensor, numbers: Tensor, *, published: bool) -> Tensor:
     """Doubles an image: every new pixel is a mean of the 5x5 pixels around its place under a Gaussian of its own.
 
     Args:
@@ -124,7 +124,7 @@ def enlarged(image: Tensor, numbers: Tensor, *, published: bool) -> Tensor:
     else:
         weights = (-2 * distance).softmax(dim=1)
     padded = _edges_repeated(_edges_repeated(image, 2), 3)[..., None, :, None]
-    total = _weighted(weights, padded, image.new_zeros(*image.shape[:2], rows, 2, columns, 2), column_axis=4)
+    total = _add_weighted(weights, padded, image.new_zeros(*image.shape[:2], rows, 2, columns, 2), column_axis=4)
     return total.flatten(-2).flatten(-3, -2)
 
 
@@ -141,11 +141,11 @@ def pyramid(image: Tensor, levels: list[Tensor], *, published: bool) -> Tensor:
     """
     shown = []
     for numbers in levels:
-        image = filtered(image, numbers)
+        image = filter_pixels(image, numbers)
         shown.append(image)
         image = functional.avg_pool2d(image, 2)
     for numbers, kept in zip(reversed(levels), reversed(shown), strict=True):
-        raised = enlarged(image, numbers, published=published)
+        raised = enlarge(image, numbers, published=published)
         image = raised + numbers[:, GATE : GATE + 1].sigmoid() * (kept - raised)
     return image
 

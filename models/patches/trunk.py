@@ -148,7 +148,7 @@ def _rotary_block(size: TrunkSize, grid: PatchGrid, others: int) -> Block:
     return block
 
 
-def unscaled_time_features(time: Tensor) -> Tensor:
+def time_features_unscaled(time: Tensor) -> Tensor:
     """[batch] in [0, 1] -> float32 [batch, LIFTED]: sines, then cosines."""
     half = LIFTED // 2
     exponents = torch.arange(half, device=time.device, dtype=torch.float32) / (half - 1)
@@ -156,7 +156,7 @@ def unscaled_time_features(time: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def mixed_axis_map(tokens: Tensor, positions: Tensor) -> Tensor:
+def published_axis_map(tokens: Tensor, positions: Tensor) -> Tensor:
     """The published map of one axis: halves are exchanged as if tables were halved, and the tables are interleaved.
 
     Args:
@@ -240,12 +240,12 @@ class PublishedPatchTrunk(nn.Module):
         Returns:
             [batch, token + static token, width].
         """
-        embedded = self.time(unscaled_time_features(time).to(self.time.weight.dtype))
+        embedded = self.time(time_features_unscaled(time).to(self.time.weight.dtype))
         tokens = self.enter(self.lift(noisy) + embedded[:, :, None, None]).flatten(2).transpose(1, 2)
         rows = torch.arange(self.grid.rows, device=noisy.device).repeat_interleave(self.grid.columns)
         columns = torch.arange(self.grid.columns, device=noisy.device).repeat(self.grid.rows)
         by_row, by_column = tokens.chunk(2, dim=-1)
-        tokens = torch.cat([mixed_axis_map(by_row, rows), mixed_axis_map(by_column, columns)], dim=-1)
+        tokens = torch.cat([published_axis_map(by_row, rows), published_axis_map(by_column, columns)], dim=-1)
         if static is not None:
             tokens = torch.cat([tokens, static.to(tokens.dtype).expand(tokens.shape[0], -1, -1)], dim=1)
         for block in self.blocks:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pipeline.cli.job_options import options_from
 from pipeline.cli.progress_bar import download_progress, duration, encode_progress
-from pipeline.cli.terminal import named, print_json, say, stdout, stop_on_signal, warn
+from pipeline.cli.terminal import list_names, print_json, say, stdout, stop_on_signal, warn
 from pipeline.encode.job import EncodeJob, resolve_job
 from pipeline.encode.presets import PRESETS
 
@@ -46,7 +46,7 @@ def encode(
     """
     job = resolve_job(dataset, out, **options)
     if dry_run:
-        print_json(_planned(job))
+        print_json(_describe_plan(job))
         return
     # Imports that take a second come after the options have been checked.
     from data_schemas.stores.open import open_store
@@ -92,12 +92,12 @@ def encode(
             say("report: none, the store holds images only")
     if summary.failed:
         names = [f"{image.source_id} ({image.reason})" for image in summary.failed]
-        warn(f"Warning: {len(names):,} of {summary.images:,} images failed: {named(names)}")
+        warn(f"Warning: {len(names):,} of {summary.images:,} images failed: {list_names(names)}")
         if strict or not summary.rows_done:
             raise typer.Exit(1)
 
 
-def _planned(job: EncodeJob) -> dict[str, Any]:
+def _describe_plan(job: EncodeJob) -> dict[str, Any]:
     """The resolved job and its plan; nothing is fetched or written."""
     from pipeline.encode.plan import plan_encode
 

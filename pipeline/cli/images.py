@@ -75,7 +75,7 @@ def edit(
     from pipeline.image_limits import LARGEST_SIDE
     from pipeline.images import picture_of
     from pipeline.render import save_png
-    from pipeline.sample.edit import Edit, edited
+    from pipeline.sample.edit import Edit, edit_image
     from pipeline.sample.store import read_image, write_image
 
     require_outside_stores(out.parent)
@@ -100,7 +100,7 @@ def edit(
         recolour=None if recolour is None else numbers_of("--recolour", recolour),
         delete=delete,
     )
-    changed, count = edited(read_image(store, image), wanted)
+    changed, count = edit_image(read_image(store, image), wanted)
     if as_picture:
         header = changed.header
         share = (size or max(header.height, header.width)) / max(header.height, header.width)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from data_schemas.printable import printable
 from pipeline.cli.progress_bar import count_progress
-from pipeline.cli.terminal import named, print_json, say, stdout, warn
+from pipeline.cli.terminal import list_names, print_json, say, stdout, warn
 
 INFO_EXAMPLES = ("splatspace info demo.zarr", "splatspace info demo.h5 --json")
 
@@ -61,7 +61,7 @@ def info(
     stdout().print(table)
     if found.failures:
         names = [f"row {row} {name} ({reason})" for row, name, reason in found.failures]
-        warn(f"{found.failed:,} failed: {named(names)}")
+        warn(f"{found.failed:,} failed: {list_names(names)}")
 
 
 VERIFY_EXAMPLES = ("splatspace verify demo.zarr", "splatspace verify demo.h5 --json")

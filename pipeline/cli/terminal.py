@@ -128,7 +128,7 @@ def as_epilog(examples: Sequence[str]) -> str:
     return "\n\n".join(["Examples:", *examples])
 
 
-def named(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str]) -> str:
     """Some names and the number of the others."""
     more = len(names) - MOST_NAMED
     return "; ".join(names[:MOST_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
@@ -154,7 +154,7 @@ def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         verbose = logger.isEnabledFor(logging.DEBUG)
         try:
-            with interrupted_by_terminate():
+            with interrupt_on_terminate():
                 command(*args, **kwargs)
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
@@ -190,7 +190,7 @@ def _leave(line: str, code: int, options: Mapping[str, Any]) -> NoReturn:
 
 
 @contextmanager
-def interrupted_by_terminate() -> Iterator[None]:
+def interrupt_on_terminate() -> Iterator[None]:
     """SIGTERM interrupts like Ctrl-C, so that a command removes what it has half made; every command runs inside of it.
 
     The system's own answer to SIGTERM ends the process where it stands. A second SIGTERM changes nothing: the removal

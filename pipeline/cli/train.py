@@ -47,10 +47,10 @@ def train(
     Stopped or killed, it goes on with --resume; on one processor the result is the same to the bit.
     """
     # Imports that take seconds come after the command line has been read.
-    from pipeline.train.request import requested_job
+    from pipeline.train.request import resolve_request
     from pipeline.train.train import train as run
 
-    job = requested_job(kind, store, out, resume=resume, **options)
+    job = resolve_request(kind, store, out, resume=resume, **options)
     with stop_on_signal() as should_stop, work_progress("train", "step {done:,} of {total:,}: {words}") as show:
 
         def progress(made: TrainProgress) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from upath import UPath
 
 from data_schemas.errors import JobError, StoreError
-from data_schemas.files import explained
+from data_schemas.files import wrap_os_errors
 from data_schemas.locations import Location
 from data_schemas.published_layouts import ConversionOptions, RowSink, RowSource
 from data_schemas.published_layouts.columnar_hdf5 import ColumnarSink, ColumnarSource
@@ -29,8 +29,8 @@ from data_schemas.records import RowBlock, RowState, StoreHeader
 from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.contract import blocks as block_numbers
 from data_schemas.stores.open import create_store, open_store
-from pipeline.convert.places import check_places, expanded, layout_of_source, layout_of_target, whole_or_absent
-from pipeline.convert.quality import measured
+from pipeline.convert.places import check_places, expand_place, layout_of_source, layout_of_target, whole_or_absent
+from pipeline.convert.quality import measure_rows
 from pipeline.finite_splats import require_finite
 from pipeline.sources.base import ImageSource
 
@@ -211,7 +211,7 @@ def convert(
         StoreError: the source cannot be read or holds no Gaussians, or the destination exists or cannot be written;
             the destination is then as it was.
     """
-    src, dst = expanded(src), expanded(dst)
+    src, dst = expand_place(src), expand_place(dst)
     options = options or ConversionOptions()
     source_layout = layout_of_source(src, source_layout)
     target_layout = layout_of_target(dst, target_layout)
@@ -222,7 +222,7 @@ def convert(
             allowed="source images with a published layout to a store",
             next_step="leave the images out",
         )
-    with explained("read", src):
+    with wrap_os_errors("read", src):
         if source_layout in (ZARR, HDF5) or not isinstance(src, Path):
             rows: RowSource = StoreSource(src)
         else:
@@ -235,7 +235,7 @@ def convert(
                 next_step="encode the images with --gaussians 1 or more, or convert to .zarr or .h5",
             )
         if source_layout not in (ZARR, HDF5) and target_layout in (ZARR, HDF5):
-            rows = measured(rows, images)
+            rows = measure_rows(rows, images)
         summary = ConversionSummary(
             source=str(src),
             destination=str(dst),
@@ -246,7 +246,7 @@ def convert(
             rows=len(rows),
         )
         with (
-            explained("write", dst),
+            wrap_os_errors("write", dst),
             whole_or_absent(dst, lock=target_layout in (ZARR, HDF5), overwrite=overwrite) as partial,
         ):
             _pour(rows, partial, summary, options, progress)

@@ -12,10 +12,10 @@ from pathlib import Path
 from upath import UPath
 
 from data_schemas.errors import JobError, StoreError
-from data_schemas.files import remove_abandoned, sync_folder, unfinished_folder
-from data_schemas.locations import Location, location, resolved
+from data_schemas.files import make_unfinished_folder, remove_abandoned, sync_folder
+from data_schemas.locations import Location, location, resolve_path
 from data_schemas.published_layouts import LAYOUT_NAMES, detect_layout
-from data_schemas.published_layouts.detect import HDF5, TORCH_FOLDER, ZARR, supported
+from data_schemas.published_layouts.detect import HDF5, TORCH_FOLDER, ZARR, describe_layouts
 from data_schemas.stores.locks import WriterLock
 from data_schemas.stores.open import BACKENDS, publish_store, require_outside_stores, store_exists
 
@@ -25,7 +25,7 @@ SUFFIXES = {ZARR: (".zarr",), TORCH_FOLDER: ("",)}
 _HDF5_SUFFIXES = tuple(suffix for suffix in BACKENDS if suffix != ".zarr")
 
 
-def expanded(place: str | os.PathLike[str] | UPath) -> Location:
+def expand_place(place: str | os.PathLike[str] | UPath) -> Location:
     """A place as the user named it, with ``~`` resolved.
 
     Raises:
@@ -34,7 +34,7 @@ def expanded(place: str | os.PathLike[str] | UPath) -> Location:
     found = location(place)
     if not isinstance(found, Path):
         return found
-    resolved(found)
+    resolve_path(found)
     return found.expanduser()
 
 
@@ -49,8 +49,8 @@ def layout_of_source(src: Location, name: str | None) -> str:
         StoreError: an unknown layout, nothing there, or a URL of something else than a store.
     """
     if isinstance(src, Path):
-        return _checked_layout(name) or detect_layout(src)
-    if (_checked_layout(name) or ZARR) != ZARR or src.suffix.lower() != ".zarr":
+        return _check_layout(name) or detect_layout(src)
+    if (_check_layout(name) or ZARR) != ZARR or src.suffix.lower() != ".zarr":
         raise StoreError(f"{src} is read from object storage", allowed="the URL of a .zarr store, or a local path")
     return ZARR
 
@@ -68,12 +68,12 @@ def layout_of_target(dst: Location, name: str | None) -> str:
     if not isinstance(dst, Path) and (name or ZARR) == ZARR and dst.suffix.lower() != ".zarr":
         raise StoreError(f"{dst} is written to object storage", allowed="a URL that ends in .zarr, or a local path")
     suffix = dst.suffix.lower()
-    if _checked_layout(name) is None:
+    if _check_layout(name) is None:
         by_suffix = {"": TORCH_FOLDER, ".zarr": ZARR, **dict.fromkeys(_HDF5_SUFFIXES, HDF5)}
         if suffix not in by_suffix:
             raise StoreError(
                 f"{dst} has suffix {suffix!r}, which names no layout",
-                allowed=supported(),
+                allowed=describe_layouts(),
                 next_step="end it in .zarr or .h5, or say which layout with --to",
             )
         return by_suffix[suffix]
@@ -121,7 +121,7 @@ def check_places(src: Location, dst: Location, overwrite: bool) -> None:
 
 
 def _require_apart(src: Path, dst: Path) -> None:
-    source, target = resolved(src), resolved(dst)
+    source, target = resolve_path(src), resolve_path(dst)
     if source == target or target in source.parents or source in target.parents:
         raise JobError(f"{dst} and {src} lie inside each other", next_step="choose another destination")
 
@@ -143,10 +143,10 @@ def whole_or_absent(dst: Location, *, lock: bool, overwrite: bool = False) -> It
     dst.parent.mkdir(parents=True, exist_ok=True)
     # What is replaced may be a store that another process writes.
     lock = lock or (dst.exists() and dst.suffix.lower() in BACKENDS)
-    held = WriterLock(resolved(dst)) if lock else None
+    held = WriterLock(resolve_path(dst)) if lock else None
     try:
         remove_abandoned(dst)
-        with unfinished_folder(dst) as folder:
+        with make_unfinished_folder(dst) as folder:
             partial = folder / dst.name
             yield partial
             # A journal of a store that stood here must not be replayed into the new one.
@@ -160,7 +160,7 @@ def whole_or_absent(dst: Location, *, lock: bool, overwrite: bool = False) -> It
             held.release()
 
 
-def _checked_layout(name: str | None) -> str | None:
+def _check_layout(name: str | None) -> str | None:
     if name is not None and name not in LAYOUT_NAMES:
-        raise StoreError(f"Unknown layout {name!r}", allowed=supported())
+        raise StoreError(f"Unknown layout {name!r}", allowed=describe_layouts())
     return name

@@ -102,6 +102,6 @@ class MeasuredSource:
         self._rows.close()
 
 
-def measured(rows: RowSource, images: ImageSource | None) -> MeasuredSource:
+def measure_rows(rows: RowSource, images: ImageSource | None) -> MeasuredSource:
     """Rows of a published layout, completed for a store (see ``MeasuredSource``)."""
     return MeasuredSource(rows, images)

@@ -30,7 +30,7 @@ from models.features.splats import SplatRepresentation
 from pipeline.dataset.promises import SlotOrder, require_fitting, require_promised, slot_anchors
 from pipeline.dataset.shard_shuffle import SHARE_OF_MEMORY, ShardBatch
 from pipeline.dataset.stored_rows import HeldRows, RecentRows, StoredRows
-from pipeline.encode.rows import UnfinishedRows, unfinished_rows
+from pipeline.encode.rows import UnfinishedRows, find_unfinished_rows
 
 logger = logging.getLogger("splatspace.dataset")
 
@@ -112,7 +112,7 @@ class SplatDataset(Dataset[Any]):
             self.header: StoreHeader = opened.header
             require_promised(opened, gaussians, layout, image)
             small = opened.read(["state", "label"])
-            self.unfinished: UnfinishedRows = unfinished_rows(opened, blocks(len(opened), self.header.block_rows))
+            self.unfinished: UnfinishedRows = find_unfinished_rows(opened, blocks(len(opened), self.header.block_rows))
             place = opened.path
         finished = small["state"] == RowState.DONE
         self.rows: NDArray[np.int64] = np.flatnonzero(finished).astype(np.int64)

@@ -64,7 +64,7 @@ class BlockEncoder:
         Returns:
             The rows to be written and what happened to them.
         """
-        rows = _copied(block.rows)
+        rows = _copy_row(block.rows)
         decision, hashes = decide(block, self.header)
         tally = _Tally(block, decision, rows)
         for position, reason in decision.failed.items():
@@ -289,7 +289,7 @@ class _Tally:
         )
 
 
-def _copied(rows: RowBlock) -> RowBlock:
+def _copy_row(rows: RowBlock) -> RowBlock:
     return replace(rows, **{name: None if array is None else array.copy() for name, array in vars(rows).items()})
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from data_schemas.errors import SplatSpaceError, StoppedError
 from encoders.base import Encoder
-from pipeline.encode.compute import Compute, balanced_shards, encode_shards, open_compute
+from pipeline.encode.compute import Compute, balance_shards, encode_shards, open_compute
 from pipeline.encode.job import LOCAL, EncodeJob
 from pipeline.encode.plan import survey
 from pipeline.encode.records import BlockSummary, EncodePlan, EncodeProgress, EncodeSummary, ProgressMeter
@@ -102,5 +102,5 @@ class _RunHere:
         self._progress = progress
 
     def __call__(self, compute: Compute, plan: EncodePlan, keep: Callable[[BlockSummary], None]) -> None:
-        groups = [plan.blocks] if plan.job.compute == LOCAL else balanced_shards(plan)
+        groups = [plan.blocks] if plan.job.compute == LOCAL else balance_shards(plan)
         encode_shards(compute, groups, ProgressMeter(plan, self._progress), keep=keep)

@@ -99,7 +99,7 @@ def read_regression(path: Location) -> StartRegression:
         StoreCorruptError: it is damaged.
     """
     try:
-        return _parsed(path.read_bytes(), str(path))
+        return _parse(path.read_bytes(), str(path))
     except OSError as error:
         raise JobError(
             f"The regression {path} cannot be read ({error})",
@@ -109,7 +109,7 @@ def read_regression(path: Location) -> StartRegression:
 
 
 @lru_cache(maxsize=1)
-def _parsed(content: bytes, name: str) -> StartRegression:
+def _parse(content: bytes, name: str) -> StartRegression:
     from encoders.start.regression import StartRegression
 
     return StartRegression.from_bytes(content, name)

@@ -285,10 +285,10 @@ def resolve_job(dataset: str, out: str | os.PathLike[str] | UPath, **options: An
         raise JobError("--gaussians 0 with --no-images", allowed="one of them", next_step="leave --no-images out")
     # What only holds together, such as rounds and a target, is checked before anything is fetched or opened.
     job.fit_settings(1, 1)
-    return job if job.refine == "none" else _refined(job)
+    return job if job.refine == "none" else _check_refinement(job)
 
 
-def _refined(job: EncodeJob) -> EncodeJob:
+def _check_refinement(job: EncodeJob) -> EncodeJob:
     """Checks what a second fit asks for, and names the one engine that begins where it is told.
 
     Raises:

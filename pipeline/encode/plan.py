@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import SourceError, StoreMismatchError
-from data_schemas.files import explained, write_file
+from data_schemas.files import wrap_os_errors, write_file
 from data_schemas.headers import require_identity
 from data_schemas.locations import Location
 from data_schemas.records import RowState, StoreHeader
@@ -166,7 +166,7 @@ def survey(
     if exists:
         with open_store(job.out, "r") as store:
             match = match_rows(store, names)
-            header = _continued(store, header, match, job)
+            header = _continue_header(store, header, match, job)
             done, failed = _count(store, match, images)
     new = match.new(images)
     if write:
@@ -217,7 +217,7 @@ def _make_room(
     record = header.source
     if record.attribution:
         lines = [f"Source: {record.name}", f"Licence: {record.licence}", "", record.attribution.strip(), ""]
-        with explained("write the attribution beside", job.out):
+        with wrap_os_errors("write the attribution beside", job.out):
             write_file(attribution_path(job.out), "\n".join(lines).encode())
 
 
@@ -231,7 +231,7 @@ def _count(store: SplatStore, match: RowMatch, images: int) -> tuple[int, int]:
     return done, failed
 
 
-def _continued(store: SplatStore, wanted: StoreHeader, match: RowMatch, job: EncodeJob) -> StoreHeader:
+def _continue_header(store: SplatStore, wanted: StoreHeader, match: RowMatch, job: EncodeJob) -> StoreHeader:
     """The header with which a store that is there goes on.
 
     Raises:

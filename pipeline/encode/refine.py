@@ -24,7 +24,7 @@ from scipy.linalg import cho_factor, cho_solve
 from threadpoolctl import threadpool_limits
 
 from data_schemas.errors import SourceError, StoreCorruptError
-from data_schemas.files import explained, write_file
+from data_schemas.files import wrap_os_errors, write_file
 from data_schemas.locations import Location
 from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.open import open_store
@@ -128,14 +128,14 @@ def with_regression(
     if not there and not learn:
         return job
     if not there:
-        with explained("create", folder):
+        with wrap_os_errors("create", folder):
             folder.mkdir(parents=True, exist_ok=True)
         logger.info("first fit: %d images, for the starts of the second", len(sample))
         first = first.model_copy(update={"out": planned.store, "versions": False})
         summary = fit_store(first, source=sample, progress=progress, should_stop=should_stop, run_shards=run_shards)
         with open_store(summary.store, "r") as store:
             learnt = learn_regression(store, seed=job.seed)
-        with explained("write", path):
+        with wrap_os_errors("write", path):
             write_file(path, learnt.to_bytes())
     return job.model_copy(update={"regression": path})
 

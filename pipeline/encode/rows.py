@@ -210,7 +210,7 @@ class UnfinishedRows:
         return ", ".join(self.named) + (f" and {more:,} more" if more else "")
 
 
-def unfinished_rows(store: SplatStore, blocks: Iterable[int], *, most_named: int = 20) -> UnfinishedRows:
+def find_unfinished_rows(store: SplatStore, blocks: Iterable[int], *, most_named: int = 20) -> UnfinishedRows:
     """Looks which rows of some blocks are not done; a block that cannot be read counts as a whole.
 
     Args:

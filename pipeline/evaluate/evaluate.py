@@ -36,7 +36,7 @@ from pipeline.evaluate.metrics import images_needed, nearest
 from pipeline.evaluate.page import render_page
 from pipeline.evaluate.page_images import Pictures
 from pipeline.evaluate.reading import JSON_FILE, PAGE_FILE, read_evaluation
-from pipeline.evaluate.scores import fitted_figures, scores_of
+from pipeline.evaluate.scores import measure_fit, scores_of
 from pipeline.evaluate.seams import seam_figures
 from pipeline.folder_lock import sole_writer
 from pipeline.report.files import write_whole
@@ -132,8 +132,8 @@ def evaluate(
         extractor = extractor or build_extractor(job.features, store, weights=job.weights)
         # Of a run that kept images apart nothing is asked where others are given: neither found nor warned of.
         given = job.reference is not None
-        split = DataSplit(rows, unseen, rows[:0]) if given else _kept_apart(run, store, rows, extractor)
-        sets = _chosen_sets(job, split, extractor, len(compared))
+        split = DataSplit(rows, unseen, rows[:0]) if given else _split_held_out(run, store, rows, extractor)
+        sets = _choose_sets(job, split, extractor, len(compared))
         # Before the hours of measuring: whoever comes second would overwrite what the first one writes.
         with sole_writer(job.out):
             finished = len(rows if job.reference is None else unseen)
@@ -144,7 +144,7 @@ def evaluate(
     return found
 
 
-def _kept_apart(run: Run, store: SplatStore, rows: NDArray[np.int64], extractor: FeatureExtractor) -> DataSplit:
+def _split_held_out(run: Run, store: SplatStore, rows: NDArray[np.int64], extractor: FeatureExtractor) -> DataSplit:
     """The rows that the generator has not seen, and those that it learnt from; all as unseen where there is no such."""
     trained = run.config["job"]
     hashes = content_identities(store, rows)
@@ -162,7 +162,7 @@ def _kept_apart(run: Run, store: SplatStore, rows: NDArray[np.int64], extractor:
     return DataSplit(rows[:0], np.sort(np.concatenate([split.training, split.held_out])), split.repeats)
 
 
-def _chosen_sets(job: EvaluateJob, split: DataSplit, extractor: FeatureExtractor, total: int) -> _Sets:
+def _choose_sets(job: EvaluateJob, split: DataSplit, extractor: FeatureExtractor, total: int) -> _Sets:
     rows = split.held_out
     half = len(rows) // 2
     count = min(DEFAULT_IMAGES, half) if job.images is None else job.images
@@ -231,7 +231,7 @@ def _measure(
     way = roll_out(run, settings, wanted, min(_SHOWN_WAYS, count))
     fitted = shown = splats = None
     if fit is not None:
-        fitted, shown = fitted_figures(fit, headline, reference, job.seed, settings.evaluations, extractor)
+        fitted, shown = measure_fit(fit, headline, reference, job.seed, settings.evaluations, extractor)
         first = fit.splats(np.concatenate([run.rendered(stored[:1]) for _, stored in way]))
         splats = fit.view, [(moment, first[step : step + 1]) for step, (moment, _) in enumerate(way)]
     found = Evaluation(

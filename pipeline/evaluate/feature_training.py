@@ -96,7 +96,7 @@ def features_folder(store: Location) -> Path:
     return cache_folder() / "features" / store.stem
 
 
-def trained_features(name: TrainedName, store: SplatStore, *, folder: Path | None = None) -> TrainedFeatures:
+def load_or_train_features(name: TrainedName, store: SplatStore, *, folder: Path | None = None) -> TrainedFeatures:
     """The network of a store: from its cache, or trained now and kept there.
 
     Args:
@@ -107,7 +107,7 @@ def trained_features(name: TrainedName, store: SplatStore, *, folder: Path | Non
     Raises:
         EvaluationError: no source images, too few of them, or no labels for a ``classifier``.
     """
-    rows = _chosen(store.finished_rows())
+    rows = _choose(store.finished_rows())
     if len(rows) < _FEWEST:
         raise EvaluationError(
             f"{len(rows)} finished images in {store.path} to learn features from", allowed=f"{_FEWEST} or more"
@@ -134,7 +134,7 @@ def trained_features(name: TrainedName, store: SplatStore, *, folder: Path | Non
     return trained
 
 
-def _chosen(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _choose(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     if len(rows) <= MOST_IMAGES:
         return rows
     return np.sort(np.random.default_rng(_SEED).choice(rows, MOST_IMAGES, replace=False))

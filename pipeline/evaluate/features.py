@@ -20,7 +20,7 @@ from torch.hub import get_dir
 from data_schemas.errors import EvaluationError
 from data_schemas.files import cache_folder
 from data_schemas.stores.contract import SplatStore
-from pipeline.evaluate.feature_training import DIMENSION, TrainedFeatures, trained_features
+from pipeline.evaluate.feature_training import DIMENSION, TrainedFeatures, load_or_train_features
 from pipeline.evaluate.job import FeatureName
 from pipeline.sources.download import RemoteFile, fetch
 from pipeline.store_images import labels
@@ -219,4 +219,4 @@ def build_extractor(
         name = "classifier" if len(numbers) and (numbers >= 0).all() and len(set(numbers.tolist())) > 1 else "selfsup"
     if name not in ("classifier", "selfsup"):
         raise EvaluationError(f"Features {name!r}", allowed="auto, classifier, selfsup, inception")
-    return LearntExtractor(name, trained_features(name, store, folder=cache))
+    return LearntExtractor(name, load_or_train_features(name, store, folder=cache))

@@ -67,7 +67,7 @@ def scores_of(
     )
 
 
-def fitted_figures(
+def measure_fit(
     fit: SampleFit, drawn: Drawn, reference: Tensor, seed: int, evaluations: int, extractor: FeatureExtractor
 ) -> tuple[FittedFigures, Tensor]:
     """Fits splats to generated pixels and measures what they show.

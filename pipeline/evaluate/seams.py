@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from models.diffusion.samplers import generators_for, sample
 from models.patches.model import PatchModel
 from pipeline.evaluate.figures import SeamFigures
-from pipeline.sample.anatomy import Watch, drawn, splat_head, splats_of
+from pipeline.sample.anatomy import Watch, draw_splats, splat_head, splats_of
 from pipeline.sample.draws import Settings
 from pipeline.sample.run import Run
 
@@ -76,6 +76,6 @@ def seam_figures(
             trajectory=watch,
         )
         splats = splats_of(run, watch.last(slice(0, count)))
-        large = drawn(run, splats, ENLARGED * run.spec.height, ENLARGED * run.spec.width)
+        large = draw_splats(run, splats, ENLARGED * run.spec.height, ENLARGED * run.spec.width)
         enlarged = seam_ratio(large, ENLARGED * side)
     return SeamFigures(patch=side, generated=generated, originals=originals, enlarged=enlarged)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from data_schemas.errors import JobError, SamplingError
-from data_schemas.files import explained, remove_abandoned, write_file
+from data_schemas.files import remove_abandoned, wrap_os_errors, write_file
 from data_schemas.stores.open import require_outside_stores
 from models.diffusion.objectives import Objective
 from models.features.pixels import PixelRepresentation
@@ -100,11 +100,11 @@ def export_onnx(run: Run, out: Path, *, int8: bool = False) -> OnnxExported:
         )
     quality = None
     if int8:
-        from pipeline.export.onnx_quantise import quantised_graph
+        from pipeline.export.onnx_quantise import quantise_graph
 
-        data = quantised_graph(data, run)
+        data = quantise_graph(data, run)
         quality = prediction_psnr(run, graph_answers(data, states), states)
-    with explained("write", out):
+    with wrap_os_errors("write", out):
         out.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(out)
         write_file(out, data)

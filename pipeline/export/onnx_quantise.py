@@ -24,7 +24,7 @@ FULL_PRECISION = ".drift."
 CALIBRATION_IMAGES, CALIBRATION_STEPS, CALIBRATION_SEED = 8, 8, 1
 
 
-def quantised_graph(data: bytes, run: Run, options: Mapping[str, Any] | None = None) -> bytes:
+def quantise_graph(data: bytes, run: Run, options: Mapping[str, Any] | None = None) -> bytes:
     """A graph whose trunk and head compute with signed weights of -64 to 64, one scale a channel, and eight-bit inputs.
 
     Ranges of inputs are the largest that occur while images are sampled from the run. What has no weights (attention's
@@ -43,7 +43,7 @@ def quantised_graph(data: bytes, run: Run, options: Mapping[str, Any] | None = N
     """
     onnx, quantization = onnx_module("onnx"), onnx_module("onnxruntime.quantization")
     model = onnx.load_model_from_string(data)
-    chosen, _ = divided_nodes(model)
+    chosen, _ = divide_nodes(model)
     states = sampler_states(run, images=CALIBRATION_IMAGES, steps=CALIBRATION_STEPS, seed=CALIBRATION_SEED)
     logger = logging.getLogger()
     level = logger.level
@@ -79,7 +79,7 @@ def quantised_graph(data: bytes, run: Run, options: Mapping[str, Any] | None = N
     return made.SerializeToString()
 
 
-def divided_nodes(model: Any) -> tuple[list[str], list[str]]:
+def divide_nodes(model: Any) -> tuple[list[str], list[str]]:
     """Names of the nodes with weights: those that compute in eight bits, and those that stay in full precision."""
     # Products with more axes lay splats over pixels: places, not weights.
     weights = {value.name: len(value.dims) for value in model.graph.initializer}

@@ -41,8 +41,8 @@ from pipeline.report.statistics import (
     cost_figures,
     count_images,
     dead_figures,
-    failed_images,
     histogram_of,
+    list_failed_images,
     quality_of,
     read_rows,
     size_figures,
@@ -201,7 +201,7 @@ def assemble(
         histogram=histogram_of(rows.psnr[measured]),
         panels=tuple(panel.image for panel in panels),
         panels_reason=panels_reason,
-        failed=failed_images(store, rows),
+        failed=list_failed_images(store, rows),
         noted=header.runs[-1].noted if header.runs else {},
         unmeasured_rows=tuple(int(row) for row in np.flatnonzero(rows.done & ~measured)),
     )

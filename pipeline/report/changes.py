@@ -26,7 +26,7 @@ from pipeline.documents import report_folder
 from pipeline.report.changes_record import HEADLINE, Changes, FigureChange, ImageChange
 from pipeline.report.figures import Report
 from pipeline.report.files import JSON_FILE, read_report
-from pipeline.report.statistics import RowFigures, capped
+from pipeline.report.statistics import RowFigures, cap_lossless
 
 IMAGES_FILE = "images.npz"
 
@@ -227,7 +227,7 @@ def _image_changes(now: ImageFigures, before: ImageFigures, store: SplatStore) -
     _, in_before, in_now = np.intersect1d(first[0], second[0], return_indices=True)
     then, today = before.psnr[first[1][in_before]], now.psnr[second[1][in_now]]
     rows = second[1][in_now]
-    difference = capped(today) - capped(then)
+    difference = cap_lossless(today) - cap_lossless(then)
     worst = np.lexsort((rows, difference))[:WORST_LISTED]
     worst = worst[difference[worst] <= -TIE_DB]
     chosen = [int(row) for row in rows[worst]]
@@ -242,8 +242,8 @@ def _image_changes(now: ImageFigures, before: ImageFigures, store: SplatStore) -
             ImageChange(
                 row=row,
                 source_id=str(name),
-                before=round(float(capped(then[index])), 6),
-                now=round(float(capped(today[index])), 6),
+                before=round(float(cap_lossless(then[index])), 6),
+                now=round(float(cap_lossless(today[index])), 6),
                 difference=round(float(difference[index]), 6),
             )
             for row, name, index in zip(chosen, names, worst, strict=True)

@@ -18,7 +18,7 @@ from data_schemas.stores.contract import SplatStore
 from pipeline.report.figures import LOSSLESS_PSNR, CostFigures, QualityFigures, SizeFigures, finite
 from pipeline.report.statistics import (
     RowFigures,
-    capped,
+    cap_lossless,
     cost_figures,
     quality_of,
     read_rows,
@@ -123,7 +123,7 @@ def compare_stores(a: SplatStore, b: SplatStore) -> Comparison:
         )
     in_a, in_b = pairs[:, 0], pairs[:, 1]
     psnr_a, psnr_b = rows_a.psnr[in_a], rows_b.psnr[in_b]
-    difference = capped(psnr_b) - capped(psnr_a)
+    difference = cap_lossless(psnr_b) - cap_lossless(psnr_a)
     order = np.lexsort((in_a, difference))
     low, p5, p25, median, p75, p95, high = (
         round(float(v), 6) for v in np.percentile(difference, [0, 5, 25, 50, 75, 95, 100])
@@ -199,7 +199,7 @@ def _images(
     names_b = b.read(["source_id"], [int(row) for row in pairs[chosen, 1]])["source_id"]
     images: list[MatchedImage] = []
     for index, name_a, name_b in zip(chosen, names_a, names_b, strict=True):
-        first, second = float(capped(psnr_a[index])), float(capped(psnr_b[index]))
+        first, second = float(cap_lossless(psnr_a[index])), float(cap_lossless(psnr_b[index]))
         images.append(
             MatchedImage(
                 row_a=int(pairs[index, 0]),

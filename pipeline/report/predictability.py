@@ -178,7 +178,7 @@ def _slots(gaussians: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng([seed, gaussians]).choice(gaussians, _MAXIMUM_SLOTS, replace=False))
 
 
-def reduced(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def reduce_images(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Box means of images so that no side is longer than 64 pixels.
 
     Args:
@@ -229,7 +229,7 @@ def measure_predictability(
         )
         splats.append(read["splats"][:, slots])
         if has_source:
-            pixels.append(reduced(read["image"]))
+            pixels.append(reduce_images(read["image"]))
         else:
             try:
                 decoded = decoder(
@@ -237,7 +237,7 @@ def measure_predictability(
                 )
             except StoreMismatchError as error:
                 return PredictabilityResult(None, f"the store holds no source images, and: {error}")
-            pixels.append(reduced(to_uint8(decoded)))
+            pixels.append(reduce_images(to_uint8(decoded)))
     sample = np.concatenate(splats)
     unusable = int((~np.isfinite(sample).all(axis=(1, 2))).sum())
     if unusable:

@@ -72,7 +72,7 @@ def read_rows(store: SplatStore) -> RowFigures:
     )
 
 
-def capped(psnr: NDArray[Any]) -> NDArray[np.float64]:
+def cap_lossless(psnr: NDArray[Any]) -> NDArray[np.float64]:
     """PSNR with lossless images at ``LOSSLESS_PSNR``: what means and percentiles are taken of."""
     return np.minimum(np.asarray(psnr, np.float64), LOSSLESS_PSNR)
 
@@ -90,7 +90,7 @@ def psnr_of_mean_error(psnr: NDArray[Any]) -> float:
     return LOSSLESS_PSNR if error <= 0 else min(LOSSLESS_PSNR, -10.0 * math.log10(error))
 
 
-def _rounded(value: Any) -> float:
+def _round(value: Any) -> float:
     return round(float(value), _DECIMALS)
 
 
@@ -103,26 +103,26 @@ def quality_of(psnr: NDArray[Any], ssim: NDArray[Any]) -> QualityFigures:
     """
     if len(psnr) == 0:
         return QualityFigures(images=0)
-    values = capped(psnr)
+    values = cap_lossless(psnr)
     p1, p5, p25, median, p75, p95 = np.percentile(values, [1, 5, 25, 50, 75, 95])
     lossless = int(np.isposinf(psnr).sum())
     return QualityFigures(
         images=len(values),
-        mean=_rounded(values.mean()),
-        median=_rounded(median),
-        of_mean_error=_rounded(psnr_of_mean_error(psnr)),
-        minimum=_rounded(values.min()),
-        p1=_rounded(p1),
-        p5=_rounded(p5),
-        p25=_rounded(p25),
-        p75=_rounded(p75),
-        p95=_rounded(p95),
-        maximum=_rounded(values.max()),
+        mean=_round(values.mean()),
+        median=_round(median),
+        of_mean_error=_round(psnr_of_mean_error(psnr)),
+        minimum=_round(values.min()),
+        p1=_round(p1),
+        p5=_round(p5),
+        p25=_round(p25),
+        p75=_round(p75),
+        p95=_round(p95),
+        maximum=_round(values.max()),
         lossless=lossless,
-        lossless_share=_rounded(lossless / len(values)),
-        ssim_mean=_rounded(np.mean(ssim)),
-        ssim_p1=_rounded(np.percentile(ssim, 1)),
-        ssim_minimum=_rounded(np.min(ssim)),
+        lossless_share=_round(lossless / len(values)),
+        ssim_mean=_round(np.mean(ssim)),
+        ssim_p1=_round(np.percentile(ssim, 1)),
+        ssim_minimum=_round(np.min(ssim)),
     )
 
 
@@ -180,8 +180,8 @@ def cost_figures(runs: Sequence[RunRecord], rows: RowFigures) -> CostFigures:
         fit_seconds_per_image=None if per_image is None else round(sum(r.fit_seconds for r in runs) * per_image, 9),
         core_seconds_per_image=None if per_image is None else round(sum(r.core_seconds for r in runs) * per_image, 9),
         wall_seconds_per_image=None if per_image is None else round(sum(r.wall_seconds for r in runs) * per_image, 9),
-        wall_seconds=_rounded(sum(run.wall_seconds for run in runs)) if runs else None,
-        steps_mean=_rounded(rows.steps[rows.done].mean()) if rows.done.any() else None,
+        wall_seconds=_round(sum(run.wall_seconds for run in runs)) if runs else None,
+        steps_mean=_round(rows.steps[rows.done].mean()) if rows.done.any() else None,
     )
 
 
@@ -190,7 +190,7 @@ def dead_figures(rows: RowFigures, gaussians: int) -> DeadFigures:
     if not rows.done.any():
         return DeadFigures()
     dead = rows.dead[rows.done]
-    return DeadFigures(mean=_rounded(dead.mean()), share=_rounded(dead.mean() / gaussians), maximum=int(dead.max()))
+    return DeadFigures(mean=_round(dead.mean()), share=_round(dead.mean() / gaussians), maximum=int(dead.max()))
 
 
 def size_figures(header: StoreHeader, stored: dict[str, int], done: int) -> SizeFigures:
@@ -210,10 +210,10 @@ def size_figures(header: StoreHeader, stored: dict[str, int], done: int) -> Size
         splat_numbers=splat_numbers,
         image_bytes=image_numbers,
         splat_bytes=splat_bytes,
-        splat_bytes_on_disk=_rounded(on_disk) if on_disk else None,
-        ratio_numbers=_rounded(image_numbers / splat_numbers),
-        ratio_bytes=_rounded(image_numbers / splat_bytes),
-        ratio_bytes_on_disk=_rounded(image_numbers / on_disk) if on_disk else None,
+        splat_bytes_on_disk=_round(on_disk) if on_disk else None,
+        ratio_numbers=_round(image_numbers / splat_numbers),
+        ratio_bytes=_round(image_numbers / splat_bytes),
+        ratio_bytes_on_disk=_round(image_numbers / on_disk) if on_disk else None,
         store_bytes=sum(stored.values()) if stored else None,
         store_bytes_by_array={name: int(size) for name, size in sorted(stored.items())},
     )
@@ -226,21 +226,21 @@ def histogram_of(psnr: NDArray[Any]) -> Histogram:
     """
     if len(psnr) == 0:
         return Histogram()
-    values = capped(psnr)
+    values = cap_lossless(psnr)
     below = values[values < LOSSLESS_PSNR]
     if len(below) == 0:
         return Histogram(edges=(LOSSLESS_PSNR - 1.0, LOSSLESS_PSNR), counts=(len(values),))
     low, high = math.floor(below.min()), math.ceil(below.max())
     edges = np.linspace(low, max(high, low + 1), _HISTOGRAM_BINS + 1)
     counts, edges = np.histogram(below, bins=edges)
-    all_edges, all_counts = [_rounded(edge) for edge in edges], [int(count) for count in counts]
+    all_edges, all_counts = [_round(edge) for edge in edges], [int(count) for count in counts]
     if len(below) < len(values):
         all_edges.append(LOSSLESS_PSNR)
         all_counts.append(len(values) - len(below))
     return Histogram(edges=tuple(all_edges), counts=tuple(all_counts))
 
 
-def failed_images(store: SplatStore, rows: RowFigures) -> tuple[FailedImage, ...]:
+def list_failed_images(store: SplatStore, rows: RowFigures) -> tuple[FailedImage, ...]:
     """Every failed row with its name and reason."""
     numbers = np.flatnonzero(rows.state == RowState.FAILED)
     if len(numbers) == 0:

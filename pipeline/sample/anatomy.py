@@ -113,7 +113,7 @@ def splats_of(run: Run, step: LastStep) -> PatchSplats:
 
 
 @torch.no_grad()
-def drawn(run: Run, splats: PatchSplats, height: int, width: int, *, blobs: bool = False) -> NDArray[np.uint8]:
+def draw_splats(run: Run, splats: PatchSplats, height: int, width: int, *, blobs: bool = False) -> NDArray[np.uint8]:
     """Splats of a patch model at any size.
 
     Args:
@@ -136,7 +136,7 @@ def drawn(run: Run, splats: PatchSplats, height: int, width: int, *, blobs: bool
     return _pictures(run, torch.cat(parts))
 
 
-def drawn_at(run: Run, step: LastStep, longer: int) -> NDArray[np.uint8]:
+def draw_last_step(run: Run, step: LastStep, longer: int) -> NDArray[np.uint8]:
     """What the last step drew, at any size.
 
     Args:
@@ -146,7 +146,7 @@ def drawn_at(run: Run, step: LastStep, longer: int) -> NDArray[np.uint8]:
     """
     share = longer / max(run.spec.height, run.spec.width)
     height, width = (max(1, round(side * share)) for side in (run.spec.height, run.spec.width))
-    return drawn(run, splats_of(run, step), height, width)
+    return draw_splats(run, splats_of(run, step), height, width)
 
 
 def save_anatomy(run: Run, folder: Path, watch: Watch) -> list[Path]:
@@ -185,10 +185,10 @@ def save_anatomy(run: Run, folder: Path, watch: Watch) -> list[Path]:
         elif isinstance(head, SplatHead):
             splats = splats_of(run, last)
             height, width = run.spec.height, run.spec.width
-            zoomed = {zoom: drawn(run, splats, zoom * height, zoom * width) for zoom in ZOOMS}
+            zoomed = {zoom: draw_splats(run, splats, zoom * height, zoom * width) for zoom in ZOOMS}
             made |= {f"zoom-{zoom}x": _row(large) for zoom, large in zoomed.items()}
             finished = zoomed[SEAM_ZOOM]
-            made["blobs"] = _row(drawn(run, splats, 4 * height, 4 * width, blobs=True))
+            made["blobs"] = _row(draw_splats(run, splats, 4 * height, 4 * width, blobs=True))
             made["ellipses"] = _ellipses(splats, head)
     steps = np.broadcast_to(step_sizes(finished)[..., None], finished.shape)
     made["seams"] = grid_of(np.concatenate([finished, steps]), columns=count, smallest=SEAM_SIDE)[0]

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from data_schemas.errors import JobError
-from data_schemas.files import explained, write_file
+from data_schemas.files import wrap_os_errors, write_file
 from models.diffusion.samplers import Trajectory, generators_for
 from pipeline.images import picture_of, side_by_side
 from pipeline.sample.run import Run
@@ -38,7 +38,7 @@ def save_gif(frames: list[Image.Image], path: Path) -> None:
     durations = [MILLISECONDS] * (len(frames) - 1) + [LAST_MILLISECONDS]
     reduced = [frame.quantize(256) for frame in frames]
     reduced[0].save(data, format="GIF", save_all=True, append_images=reduced[1:], duration=durations, loop=0)
-    with explained("write", path):
+    with wrap_os_errors("write", path):
         write_file(path, data.getvalue())
 
 
@@ -156,7 +156,7 @@ def save_fitted_gifs(
     for place, pictures, fitted in ((paths[0], (grown,), grown), (paths[1], (states, predictions), predictions)):
         splats = fit(fitted)
         frames = [
-            [*(_enlarged(picture_of(part[step])) for part in pictures), *_views(view, splats[step : step + 1])]
+            [*(_enlarge(picture_of(part[step])) for part in pictures), *_views(view, splats[step : step + 1])]
             for step in range(len(splats))
         ]
         save_gif([side_by_side(frame) for frame in frames], place)
@@ -196,7 +196,7 @@ def _forward(run: Run, stored: NDArray[np.float32], seed: int, pixel_run: Run) -
         if run.spec.kind == "splats":
             signal, share = float(pixel_path.signal(time)), float(pixel_path.noise(time))
             values = np.clip((signal * pixels + share * grain + 1) * 127.5, 0, 255).astype(np.uint8)
-            views.append(_enlarged(picture_of(values[0])))
+            views.append(_enlarge(picture_of(values[0])))
         frames.append(side_by_side(views))
     return frames
 
@@ -215,10 +215,10 @@ def _views(run: Run, stored: NDArray[np.float32]) -> list[Image.Image]:
 def _rendering(run: Run, stored: NDArray[np.float32]) -> Image.Image:
     if run.spec.kind == "splats":
         return picture_of(run.rendered(stored, SIDE)[0])
-    return _enlarged(picture_of(run.rendered(stored)[0]))
+    return _enlarge(picture_of(run.rendered(stored)[0]))
 
 
-def _enlarged(picture: Image.Image) -> Image.Image:
+def _enlarge(picture: Image.Image) -> Image.Image:
     """Square pixels, ``SIDE`` on the longer side."""
     share = SIDE / max(picture.size)
     size = max(1, round(picture.width * share)), max(1, round(picture.height * share))

@@ -60,7 +60,7 @@ class Edit:
         return f"{which}: {', '.join(done)}"
 
 
-def edited(image: StoredImage, edit: Edit) -> tuple[StoredImage, int]:
+def edit_image(image: StoredImage, edit: Edit) -> tuple[StoredImage, int]:
     """Changes an image.
 
     Anchors are dropped from its header where Gaussians are deleted: slots would no longer fit them.
@@ -77,7 +77,7 @@ def edited(image: StoredImage, edit: Edit) -> tuple[StoredImage, int]:
             out of all numbers.
     """
     header, layout = image.header, image.header.splat_layout
-    chosen = _chosen(image, edit)
+    chosen = _choose(image, edit)
     count = int(chosen.sum())
     if edit.delete:
         if count == len(image.splats):
@@ -100,7 +100,7 @@ def edited(image: StoredImage, edit: Edit) -> tuple[StoredImage, int]:
     return replace(image, splats=splats), count
 
 
-def _chosen(image: StoredImage, edit: Edit) -> NDArray[np.bool_]:
+def _choose(image: StoredImage, edit: Edit) -> NDArray[np.bool_]:
     total = len(image.splats)
     if edit.box is not None:
         chosen = inside(image.splats, image.header.splat_layout, edit.box, image.header.height, image.header.width)

@@ -30,7 +30,7 @@ from pipeline.encode.job import available_workers
 from pipeline.encode.presets import PATH_DEFAULTS, PRESETS, Preset
 from pipeline.encode.records import BlockSummary
 from pipeline.sample.run import Run
-from pipeline.sample.store import generated_source
+from pipeline.sample.store import describe_source
 from pipeline.sources.base import SourceImage
 
 IMAGES_AT_ONCE = 8
@@ -187,7 +187,7 @@ def sample_fit(run: Run, *, gaussians: int | None = None, steps: int | None = No
     header = fit_header(
         encoder,
         (spec.height, spec.width, spec.channels),
-        source=generated_source(run),
+        source=describe_source(run),
         block_rows=1,
         dtype="float32",
         images=True,

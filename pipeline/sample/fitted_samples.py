@@ -29,7 +29,7 @@ from pipeline.sample.draws import between
 from pipeline.sample.fit import SampleFit
 from pipeline.sample.job import FitFigures, SampleJob, SampleResult
 from pipeline.sample.run import Run
-from pipeline.sample.store import generated_source, generation_record, read_image, sample_names
+from pipeline.sample.store import describe_source, generation_record, read_image, sample_names
 from pipeline.sources.base import SourceImage
 
 PORTION = 32
@@ -68,7 +68,7 @@ class SampledImages:
     @property
     def record(self) -> SourceRecord:
         """Says that the images are generated, and after what."""
-        return generated_source(self._run)
+        return describe_source(self._run)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

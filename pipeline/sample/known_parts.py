@@ -63,7 +63,7 @@ class Kept:
     notes: tuple[str, ...]
 
 
-def kept_part(run: Run, part: KnownPart) -> Kept:
+def read_kept_part(run: Run, part: KnownPart) -> Kept:
     """Reads the image and marks what is kept.
 
     Raises:

@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_schemas.errors import JobError, StoreError
-from data_schemas.files import explained, remove_abandoned, unfinished_folder
-from data_schemas.locations import resolved
+from data_schemas.files import make_unfinished_folder, remove_abandoned, wrap_os_errors
+from data_schemas.locations import resolve_path
 from data_schemas.stores.open import require_outside_stores
 from models.diffusion.objectives import Objective
 from models.diffusion.samplers import Trajectory, generators_for, steps_of
 from models.diffusion.samplers import sample as sample_batch
 from pipeline.images import portions
 from pipeline.render import save_png
-from pipeline.sample.anatomy import MOST_SHOWN, Watch, drawn_at, patch_model, save_anatomy, splat_head
+from pipeline.sample.anatomy import MOST_SHOWN, Watch, draw_last_step, patch_model, save_anatomy, splat_head
 from pipeline.sample.animation import Drawing, require_beside, save_gifs
 from pipeline.sample.draws import between, sketch_features
 from pipeline.sample.fit import SampleFit, sample_fit
 from pipeline.sample.fitted_samples import GRID_FILE, STORE_STEM, STRIP_FILE, sample_fitted
 from pipeline.sample.gallery import Gallery, strip_of
 from pipeline.sample.job import SampleJob, SampleResult
-from pipeline.sample.known_parts import Kept, kept_part
+from pipeline.sample.known_parts import Kept, read_kept_part
 from pipeline.sample.run import Run
 from pipeline.sample.store import samples_header, write_samples
 
@@ -109,7 +109,7 @@ def sample(
     """
     fit = sample_fit(run, gaussians=job.gaussians, steps=job.steps, seed=job.seed) if job.splats or run.draws else None
     shown = run if fit is None else fit.view
-    out = resolved(job.out)
+    out = resolve_path(job.out)
     require_outside_stores(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(
@@ -119,7 +119,7 @@ def sample(
         if not job.gif:
             raise JobError("--beside without --gif", allowed="both", next_step="add --gif")
         require_beside(run, beside)
-    kept = None if job.known is None else kept_part(run, job.known)
+    kept = None if job.known is None else read_kept_part(run, job.known)
     sketch = None if job.sketch is None else sketch_features(run, job.sketch)
     request = _Request(run, job, labels_for(run, job, kept), kept, sketch, fit)
     if job.anatomy:
@@ -133,17 +133,17 @@ def sample(
     steps_of(job.sampler or run.objective.settings.sampler, evaluations)
     if run.spec.kind == "splats":
         samples_header(run, job, evaluations)  # refuses what a store cannot hold before long sampling
-    with explained("create", out):
+    with wrap_os_errors("create", out):
         out.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(out)
-        with unfinished_folder(out) as partial:
-            result = _written(request, partial, evaluations, progress, beside)
+        with make_unfinished_folder(out) as partial:
+            result = _write(request, partial, evaluations, progress, beside)
             for lock in partial.glob("*.lock"):
                 lock.unlink()  # of the store of samples; no other process knows of this folder yet
             if out.exists():
                 out.rmdir()
             partial.rename(out)
-    return _moved(result, partial, out)
+    return _interpolate(result, partial, out)
 
 
 def _stored_shape(run: Run) -> tuple[int, ...]:
@@ -152,7 +152,7 @@ def _stored_shape(run: Run) -> tuple[int, ...]:
     return run.spec.height, run.spec.width, run.spec.channels
 
 
-def _written(
+def _write(
     request: _Request,
     folder: Path,
     evaluations: int,
@@ -246,7 +246,7 @@ def _all_of(*watches: Watch | None) -> Trajectory | None:
 
 def _larger(run: Run, last: Watch, size: int) -> Callable[[slice], NDArray[np.uint8]]:
     """Draws images of a batch of a patch model of splats at any size."""
-    return lambda part: drawn_at(run, last.last(part), size)
+    return lambda part: draw_last_step(run, last.last(part), size)
 
 
 def _beside(request: _Request, other: Run, trajectory: Trajectory) -> Tensor:
@@ -266,7 +266,7 @@ def _beside(request: _Request, other: Run, trajectory: Trajectory) -> Tensor:
     )
 
 
-def _moved(result: SampleResult, before: Path, after: Path) -> SampleResult:
+def _interpolate(result: SampleResult, before: Path, after: Path) -> SampleResult:
     def place(path: Path) -> Path:
         return after / path.relative_to(before)
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from data_schemas.errors import CheckpointError, StoreError
-from data_schemas.files import explained
-from data_schemas.locations import resolved
+from data_schemas.files import wrap_os_errors
+from data_schemas.locations import resolve_path
 from data_schemas.records import RowBlock, RowState, SourceRecord, StoreHeader, content_hash
 from data_schemas.splats import Layout
 from data_schemas.stores.open import create_store, open_store, require_new
@@ -92,7 +92,7 @@ def _header(run: Run, job: SampleJob, evaluations: int) -> StoreHeader:
         engine="generated",
         settings={"generated": generation_record(run, job, evaluations)},
         seed=job.seed,
-        source=generated_source(run),
+        source=describe_source(run),
         block_rows=min(BLOCK_ROWS, job.number, pictures_at_once(spec.height, spec.width, spec.channels)),
     )
 
@@ -114,7 +114,7 @@ def generation_record(run: Run, job: SampleJob, evaluations: int) -> dict[str, A
     known = None if job.known is None else {"image": job.known.image, "box": job.known.box}
     sketch = None if job.sketch is None else {"file": job.sketch.name, "signal": job.signal}
     return {
-        "run": resolved(run.path).name,
+        "run": resolve_path(run.path).name,
         "model": config["model"],
         "preset": config["preset"],
         "objective": run.objective.settings.name,
@@ -129,7 +129,7 @@ def generation_record(run: Run, job: SampleJob, evaluations: int) -> dict[str, A
     }
 
 
-def generated_source(run: Run) -> SourceRecord:
+def describe_source(run: Run) -> SourceRecord:
     """Where samples come from: what was learnt from, with its licence."""
     source = run.config["store"]["source"]
     return SourceRecord(
@@ -158,7 +158,11 @@ def write_rows(
     """
     layout: Layout = header.splat_layout
     require_new(path)
-    with explained("write", path), whole_or_absent(path, lock=True) as partial, create_store(partial, header) as store:
+    with (
+        wrap_os_errors("write", path),
+        whole_or_absent(path, lock=True) as partial,
+        create_store(partial, header) as store,
+    ):
         store.append(names)
         for block in range(-(-len(splats) // header.block_rows)):
             span = slice(block * header.block_rows, min((block + 1) * header.block_rows, len(splats)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_schemas.errors import SourceError, StoreError
-from data_schemas.locations import resolved
+from data_schemas.locations import resolve_path
 from pipeline.image_limits import BLACK, MOST_SIZE
 from pipeline.sources.arrays import open_npy, open_npz
 from pipeline.sources.base import MAX_IMAGE_PIXELS, ImageSource, SourceImage
@@ -143,7 +143,7 @@ def open_source(
 
 def _open_path(name: str, data_dir: Path | None, split: str, size: int | None, background: str) -> ImageSource:
     try:
-        resolved(Path(name))
+        resolve_path(Path(name))
     except StoreError as error:
         raise SourceError(error.got, allowed=error.allowed, next_step=error.next_step) from error
     path = Path(name).expanduser()

@@ -50,7 +50,7 @@ def open_cats(
         SourceError: nothing there, or a download that does not hold the published number of files.
     """
     if data_dir is None:
-        path = _downloaded(download, progress)
+        path = _download(download, progress)
     else:
         path = next((data_dir / place for place in PLACES if (data_dir / place).exists()), data_dir)
     listing = list_folder(path) if path.is_dir() else list_zip(path)
@@ -115,7 +115,7 @@ def _by_number(file: ImageFile) -> tuple[object, ...]:
     return (natural_key(PurePosixPath(file.identifier).name), natural_key(file.identifier))
 
 
-def _downloaded(download: bool, progress: Progress | None) -> Path:
+def _download(download: bool, progress: Progress | None) -> Path:
     if download:
         return fetch(ARCHIVE, progress=progress)
     path = cache_folder() / ARCHIVE.name

@@ -206,7 +206,7 @@ def _decode_binary(part: _Part) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
             next_step="download it again",
         )
     records = np.frombuffer(part.data, np.uint8).reshape(count, RECORD_BYTES)
-    return _checked(part, records[:, 1:], records[:, 0])
+    return _check(part, records[:, 1:], records[:, 0])
 
 
 def _decode_pickle(part: _Part) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
@@ -224,10 +224,10 @@ def _decode_pickle(part: _Part) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
             allowed=f"uint8 [N, {PIXEL_BYTES}] and N labels",
             next_step="download it again",
         )
-    return _checked(part, pixels, labels)
+    return _check(part, pixels, labels)
 
 
-def _checked(part: _Part, pixels: NDArray[np.uint8], labels: Any) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+def _check(part: _Part, pixels: NDArray[np.uint8], labels: Any) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     numbers = np.asarray(labels)
     if not np.issubdtype(numbers.dtype, np.integer) or numbers.min() < 0 or numbers.max() >= len(LABEL_NAMES):
         raise SourceError(

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from data_schemas.errors import ImageError, SourceError, StoreError
-from data_schemas.locations import resolved
+from data_schemas.locations import resolve_path
 from data_schemas.records import SourceRecord
 from pipeline.image_limits import BLACK
 from pipeline.sources.archives import SafeZip, digest_of_files, digest_of_listing
@@ -149,7 +149,7 @@ def open_folder(path: Path, *, size: int | None = None, background: str = BLACK)
         SourceError: no readable image, or several sizes without ``size``.
     """
     listing = list_folder(path)
-    record = SourceRecord(name=resolved(path).name, digest=digest_of_listing(listing.sizes.items()))
+    record = SourceRecord(name=resolve_path(path).name, digest=digest_of_listing(listing.sizes.items()))
     return _images_of(listing, record, path, size, background)
 
 
@@ -178,7 +178,7 @@ def list_folder(path: Path) -> Listing:
     Raises:
         SourceError: the folder cannot be listed.
     """
-    root = resolved(path)
+    root = resolve_path(path)
     found: dict[str, Path] = {}
     linked: list[str] = []
     unlisted: list[OSError] = []
@@ -199,7 +199,7 @@ def list_folder(path: Path) -> Listing:
                 f"{error.filename} cannot be listed ({error.strerror})",
                 next_step="make the folder readable or move it away",
             )
-    return _sorted_out(
+    return _sort_out(
         str(path),
         found,
         opener=lambda name: partial(found[name].open, "rb"),
@@ -217,7 +217,7 @@ def list_zip(path: Path) -> Listing:
     """
     archive = SafeZip(path)
     found = {member.name: member for member in archive.members}
-    return _sorted_out(
+    return _sort_out(
         str(path),
         found,
         opener=lambda name: partial(archive.open, found[name]),
@@ -226,7 +226,7 @@ def list_zip(path: Path) -> Listing:
     )
 
 
-def _sorted_out(
+def _sort_out(
     where: str,
     names: Iterable[str],
     *,
@@ -286,7 +286,7 @@ def _refusal(file: Path, root: Path) -> str:
     if not file.is_symlink():
         return "" if file.is_file() else "This is no regular file"
     try:
-        target = resolved(file)
+        target = resolve_path(file)
     except StoreError:
         return "This is a link that leads back to itself"
     if not target.is_relative_to(root):

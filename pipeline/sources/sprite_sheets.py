@@ -238,7 +238,7 @@ def read_sheet_folder(path: Path) -> dict[str, bytes] | None:
     return {name: (path / name).read_bytes() for name in SHEET_SHA256}
 
 
-def changed_sheets(sheets: Mapping[str, bytes]) -> list[str]:
+def find_changed_sheets(sheets: Mapping[str, bytes]) -> list[str]:
     """Names of the sheets whose bytes are not the official ones."""
     return [name for name, digest in SHEET_SHA256.items() if hashlib.sha256(sheets[name]).hexdigest() != digest]
 

@@ -32,7 +32,7 @@ from pipeline.sources.sprite_sheets import (
     POSES,
     SHEET_SHA256,
     SpriteSheets,
-    changed_sheets,
+    find_changed_sheets,
     halve,
     read_sheet_folder,
     read_sheet_zip,
@@ -202,7 +202,7 @@ def open_sprites(
         raise SourceError(f"Sprites at {size} x {size}", allowed="32 or 64", next_step="type --size 32 or --size 64")
     wanted = np.flatnonzero(np.isin(np.arange(len(POSES) * CHARACTERS) % CHARACTERS, characters_of(split)))
     if data_dir is None:
-        folder = _downloaded(download, progress)
+        folder = _download(download, progress)
         frames, digest, available = _from_sheets(folder, read_sheet_folder(folder) or {}, size)
     else:
         frames, digest, available = _find(data_dir, size)
@@ -274,7 +274,7 @@ def _find(data_dir: Path, size: int) -> _Found:
 
 
 def _from_sheets(path: Path, sheets: dict[str, bytes], size: int) -> _Found:
-    if changed := changed_sheets(sheets):
+    if changed := find_changed_sheets(sheets):
         logger.warning("%s: %d sheets are not the official ones (%s)", path, len(changed), ", ".join(changed[:5]))
     digest = hashlib.sha256("".join(f"{n} {hashlib.sha256(sheets[n]).hexdigest()}\n" for n in sheets).encode())
     return ComposedFrames(SpriteSheets(sheets), size), "sha256:" + digest.hexdigest(), None
@@ -315,7 +315,7 @@ def _identifier(number: int) -> str:
     return f"{POSES[pose].name}/{character:04}"
 
 
-def _downloaded(download: bool, progress: Progress | None) -> Path:
+def _download(download: bool, progress: Progress | None) -> Path:
     folder = cache_folder() / "sprites"
     for name, digest in SHEET_SHA256.items():
         if download:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_schemas.files import explained, write_file
+from data_schemas.files import wrap_os_errors, write_file
 from data_schemas.printable import markdown_text, printable
 from data_schemas.records import StoreHeader
 from encoders.decode import decode, to_uint8
@@ -118,12 +118,12 @@ def write_card(job: TrainJob, header: StoreHeader, record: RunRecord) -> Path:
         StoreError: the folder cannot be written.
     """
     path = job.out / CARD_FILE
-    with explained("write", path):
+    with wrap_os_errors("write", path):
         write_file(path, card_text(job, header, record).encode())
     return path
 
 
-def sampled_images(
+def sample_preview(
     model: Denoiser,
     objective: Objective,
     representation: SplatRepresentation | PixelRepresentation,

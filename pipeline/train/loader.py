@@ -26,7 +26,7 @@ DEFAULT_LATENTS = 4096
 """MiB of latents that are held in memory when nothing else was asked for; a third of a device with less."""
 
 
-def mixed_seed(*parts: int | str) -> int:
+def mix_seed(*parts: int | str) -> int:
     """A seed of 63 bits that follows from all parts."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
@@ -121,7 +121,7 @@ class Loader:
     def _order(self, epoch: int) -> list[NDArray[np.int64]]:
         """Groups of positions of one epoch, each permuted; one group where all latents are in memory."""
         if epoch not in self._orders:
-            random = np.random.default_rng(mixed_seed(self._seed, "epoch", epoch))
+            random = np.random.default_rng(mix_seed(self._seed, "epoch", epoch))
             if self.resident:
                 groups = [random.permutation(len(self._data))]
             else:
@@ -187,7 +187,7 @@ class Loader:
         chosen = np.concatenate(used)
         clean = torch.cat(features).to(self._device)
         if flip := self._data.job.flip:
-            chance = np.random.default_rng(mixed_seed(self._seed, "flip", step)).random(self._batch)[self._share]
+            chance = np.random.default_rng(mix_seed(self._seed, "flip", step)).random(self._batch)[self._share]
             mirrored = torch.from_numpy(chance < flip).to(self._device)
             clean = torch.where(mirrored[:, None, None, None], clean.flip(-1), clean)
         label = torch.from_numpy(self._data.class_numbers[chosen]).to(self._device) if self._data.classes else None

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from data_schemas.files import explained, write_file
+from data_schemas.files import wrap_os_errors, write_file
 from pipeline.train.state import LOG_FILE, TENSORBOARD_FOLDER
 from pipeline.train.trackers import TrackerName, Trackers
 
@@ -55,7 +55,7 @@ class TrainLog:
 
         path = run / LOG_FILE
         kept = [line for line in read_lines(path) if line["step"] <= after] if after else []
-        with explained("write", path):
+        with wrap_os_errors("write", path):
             write_file(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
             self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run / TENSORBOARD_FOLDER), purge_step=after + 1 if after else None)
@@ -73,7 +73,7 @@ class TrainLog:
         Raises:
             StoreError: the disk is full.
         """
-        with explained("write", self._path):
+        with wrap_os_errors("write", self._path):
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
         numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}

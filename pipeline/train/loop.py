@@ -21,9 +21,9 @@ from models.diffusion.objectives import Objective, RenderLoss
 from models.ema import Ema
 from models.features.pixels import PixelRepresentation, representation_from
 from models.features.splats import SplatRepresentation
-from pipeline.train.card import sampled_images, save_preview, write_card
+from pipeline.train.card import sample_preview, save_preview, write_card
 from pipeline.train.job import TrainJob
-from pipeline.train.loader import Batch, Loader, mixed_seed
+from pipeline.train.loader import Batch, Loader, mix_seed
 from pipeline.train.log import TrainLog
 from pipeline.train.losses import ImageDistance, distance_named, image_loss, on_device, render_loss
 from pipeline.train.run_record import RunRecord
@@ -183,9 +183,7 @@ class TrainLoop:
     def _step(self, step: int) -> None:
         job, device = self.parts.job, self.parts.fabric.device
         batch = self.parts.loader.batch(step)
-        generator = torch.Generator(device).manual_seed(
-            mixed_seed(job.seed, "step", step, self.parts.fabric.global_rank)
-        )
+        generator = torch.Generator(device).manual_seed(mix_seed(job.seed, "step", step, self.parts.fabric.global_rank))
         losses = self.parts.objective.loss(
             self.parts.model,
             batch.clean,
@@ -293,7 +291,7 @@ class TrainLoop:
             save_model(self.parts.job.out, weights, record.config(), self.parts.representation.tensors())
             write_card(self.parts.job, self.parts.header, record)
             try:
-                images = sampled_images(weights, self.parts.objective, self.parts.representation, self.parts.header)
+                images = sample_preview(weights, self.parts.objective, self.parts.representation, self.parts.header)
                 picture = save_preview(self.parts.job.out, done, images)
                 if self._log is not None:
                     self._log.picture(done, picture)

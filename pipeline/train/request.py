@@ -16,11 +16,11 @@ from models.base import DataKind
 from models.patches.model import HEADS, HeadName, RecipeName, model_name
 from pipeline.train.cats_job import head_of, resolve_cats_job
 from pipeline.train.job import KindName, TrainJob, resolve_train_job
-from pipeline.train.state import continued_job, recorded_job
+from pipeline.train.state import continue_job, read_recorded_job
 from pipeline.whole_numbers import whole_number
 
 
-def requested_job(
+def resolve_request(
     kind: KindName,
     store: str | os.PathLike[str] | UPath | None,
     out: str | os.PathLike[str],
@@ -58,8 +58,8 @@ def requested_job(
         data: DataKind = "pixels" if kind == "cats" else kind
         given = {"kind": data, "store": None if store is None else location(store), **options}
         if head is not None or recipe is not None:
-            given["model"] = _continued_model(out, head, recipe)
-        return continued_job(out, given)
+            given["model"] = _choose_continued_model(out, head, recipe)
+        return continue_job(out, given)
     if store is None:
         raise JobError("train without --store", allowed="a store", next_step="give --store NAME.zarr, or --resume")
     if kind != "cats":
@@ -69,14 +69,14 @@ def requested_job(
     return resolve_cats_job(store, out, head=head, recipe=recipe or "modern", **options)
 
 
-def _continued_model(out: Path, head: HeadName | None, recipe: RecipeName | None) -> str:
+def _choose_continued_model(out: Path, head: HeadName | None, recipe: RecipeName | None) -> str:
     """The model that head and recipe name; what is left out is that of the training which is continued.
 
     Raises:
         CheckpointError: there is no training to continue.
         JobError: it is no training of a patch model.
     """
-    recorded = str(recorded_job(out)["model"])
+    recorded = str(read_recorded_job(out)["model"])
     began = head_of(recorded)
     if began is None:
         raise JobError(

@@ -27,7 +27,7 @@ from models.features.pixels import PixelRepresentation
 from models.features.slots import SlotStatistics, slot_statistics
 from models.features.splats import SplatRepresentation
 from models.registry import ModelEntry, model_named
-from pipeline.encode.rows import UnfinishedRows, unfinished_rows
+from pipeline.encode.rows import UnfinishedRows, find_unfinished_rows
 from pipeline.finite_splats import require_finite
 from pipeline.store_images import content_identities
 from pipeline.train.class_labels import ClassLabels
@@ -115,7 +115,7 @@ def slots_for(job: TrainJob, header: StoreHeader, entry: ModelEntry) -> Slots:
             the pictures.
     """
     if entry.draws:
-        return _drawn_slots(job, header)
+        return _choose_slots(job, header)
     if job.kind == "pixels":
         return Slots(None, False)
     if header.gaussians == 0:
@@ -157,7 +157,7 @@ def slots_for(job: TrainJob, header: StoreHeader, entry: ModelEntry) -> Slots:
     return Slots(stored, False)
 
 
-def _drawn_slots(job: TrainJob, header: StoreHeader) -> Slots:
+def _choose_slots(job: TrainJob, header: StoreHeader) -> Slots:
     """The slots of a model that draws Gaussians: the store's anchors, or regular ones where it has none."""
     if not header.gaussians:
         raise JobError(
@@ -212,7 +212,7 @@ class TrainingRows:
             )
         done = store.finished_rows()
         contents = content_identities(store, done)
-        self.unfinished: UnfinishedRows = unfinished_rows(store, blocks(len(store), self.header.block_rows))
+        self.unfinished: UnfinishedRows = find_unfinished_rows(store, blocks(len(store), self.header.block_rows))
         self.split = split_rows(done, contents, distinct=job.distinct, held_out=job.held_out)
         repeats = self.split.repeats[:MOST_NAMED].tolist()
         self.repeats_named: tuple[str, ...] = tuple(store.read(["source_id"], repeats)["source_id"]) if repeats else ()

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from data_schemas.errors import CheckpointError, JobError
-from data_schemas.files import explained, write_file
+from data_schemas.files import wrap_os_errors, write_file
 from models.checkpoint import Checkpoint, load_checkpoint, read_config, save_checkpoint
 from models.ema import Ema
 from pipeline.options import job_error
@@ -72,7 +72,7 @@ def save_state(
             tensors[f"{_OPTIMISER}{index}.{name}"] = torch.as_tensor(value)
     content = {**config, "ema": None if ema is None else ema.state(), "moments": len(optimiser.state_dict()["state"])}
     save_checkpoint(run / STATE_FILE, model, content, tensors)
-    with explained("write", run / STATE_TEXT):
+    with wrap_os_errors("write", run / STATE_TEXT):
         write_file(run / STATE_TEXT, (json.dumps(content, indent=2) + "\n").encode())
 
 
@@ -178,7 +178,7 @@ def plans_of(state: dict[str, Any], steps: int) -> list[list[int]]:
     return plans if plans[-1][1] == steps else [*plans, [int(state["step"]), steps]]
 
 
-def recorded_job(run: Path) -> dict[str, Any]:
+def read_recorded_job(run: Path) -> dict[str, Any]:
     """The fields of the job that a run was begun with.
 
     Raises:
@@ -197,7 +197,7 @@ def recorded_job(run: Path) -> dict[str, Any]:
         raise _foreign(path, f"its job {job_error(error, 'train').got}") from None
 
 
-def continued_job(run: Path, given: dict[str, Any]) -> TrainJob:
+def continue_job(run: Path, given: dict[str, Any]) -> TrainJob:
     """The job of a run that is to go on; options that are given again must say the same.
 
     Args:
@@ -208,7 +208,7 @@ def continued_job(run: Path, given: dict[str, Any]) -> TrainJob:
         CheckpointError: there is no state to continue from.
         JobError: an option that differs from the recorded one.
     """
-    recorded = recorded_job(run)
+    recorded = read_recorded_job(run)
     planned = int(recorded["steps"])
     steps = planned if given.get("steps") is None else int(given["steps"])
     if steps < planned:

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, get_args
 from PIL import Image
 
 from data_schemas.errors import JobError
-from data_schemas.files import explained, write_file
+from data_schemas.files import wrap_os_errors, write_file
 from pipeline.documents import extra_module
 
 logger = logging.getLogger("splatspace.train")
@@ -173,7 +173,7 @@ class Trackers:
             self._tried(name, "opened", lambda name=name: self._opened(run, name, known.get(name), config))
         if self._open:
             known |= {name: tracker.identifier for name, tracker in self._open.items()}
-            with explained("write", run / IDENTIFIERS_FILE):
+            with wrap_os_errors("write", run / IDENTIFIERS_FILE):
                 write_file(run / IDENTIFIERS_FILE, (json.dumps(known, indent=2) + "\n").encode())
 
     def _opened(self, run: Path, name: TrackerName, identifier: str | None, config: Mapping[str, Any]) -> None:

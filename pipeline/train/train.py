@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 
 from data_schemas.errors import JobError, SplatSpaceError
-from data_schemas.files import explained
+from data_schemas.files import wrap_os_errors
 from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.open import open_store, require_outside_stores
 from models.checkpoint import read_config
@@ -26,7 +26,7 @@ from pipeline.devices import choose_device
 from pipeline.folder_lock import sole_writer
 from pipeline.renderers import with_renderers
 from pipeline.train.job import TrainJob
-from pipeline.train.loader import Loader, latent_bytes, mixed_seed
+from pipeline.train.loader import Loader, latent_bytes, mix_seed
 from pipeline.train.loop import TrainLoop, TrainParts
 from pipeline.train.rows import TrainingRows
 from pipeline.train.run_record import RunRecord, TrainedStore
@@ -53,7 +53,7 @@ def train(
     this process's command.
 
     Args:
-        job: what to train; for a training that goes on ``pipeline.train.state.continued_job``.
+        job: what to train; for a training that goes on ``pipeline.train.state.continue_job``.
         resume: go on from the run's last state. On one processor the result is the same to the bit as without the
             interruption.
         progress: called with how far it is.
@@ -83,14 +83,14 @@ def train(
     tracked = require_trackers(trackers)
     fabric = _fabric(job)
     with sole_writer(job.out) if fabric.is_global_zero else nullcontext():
-        with explained("create", job.out):
+        with wrap_os_errors("create", job.out):
             job.out.mkdir(parents=True, exist_ok=True)
         if fabric.is_global_zero:
             _require_free(job, resume=resume)  # again: another may have begun and ended meanwhile
-        return _trained(job, fabric, resume=resume, progress=progress, should_stop=should_stop, trackers=tracked)
+        return _train_process(job, fabric, resume=resume, progress=progress, should_stop=should_stop, trackers=tracked)
 
 
-def _trained(
+def _train_process(
     job: TrainJob,
     fabric: Fabric,
     *,
@@ -113,7 +113,7 @@ def _trained(
             anchors=rows.slots.anchors,
             **job.objective_changes,
         )
-        torch.manual_seed(mixed_seed(job.seed, "weights"))
+        torch.manual_seed(mix_seed(job.seed, "weights"))
         network = with_renderers(
             build_model(job.model, job.preset, rows.spec(representation), **job.changes), store.header.codec
         )
@@ -159,7 +159,7 @@ def _trained(
             colours=store.header.colours,
             labels=list(rows.class_labels.numbers),
             label_names=list(store.header.source.label_names),
-            store=_trained_store(rows, store),
+            store=_train_store(rows, store),
             job=job.model_dump(mode="json"),
             parameters=parameters,
             gflop=gflop,
@@ -218,7 +218,7 @@ def _trained(
     )
 
 
-def _trained_store(rows: TrainingRows, store: SplatStore) -> TrainedStore:
+def _train_store(rows: TrainingRows, store: SplatStore) -> TrainedStore:
     return TrainedStore(
         path=str(store.path),
         digest=rows.digest,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_schemas.files import partial_name, remove_abandoned, unfinished_folder, write_file
+from data_schemas.files import make_unfinished_folder, partial_name, remove_abandoned, write_file
 
 
 def names(folder: Path) -> list[str]:
@@ -23,7 +23,7 @@ def test_what_killed_processes_left_goes_and_what_is_alive_stays(tmp_path: Path)
     others = ["out.partial", "out.zarr.0123456789ab.partial", "out.notes.partial", "out"]
     for name in others:
         (tmp_path / name).write_text("mine")
-    with unfinished_folder(out) as alive:
+    with make_unfinished_folder(out) as alive:
         remove_abandoned(out)
         assert names(tmp_path) == sorted([*others, alive.name])
     assert names(tmp_path) == sorted(others)
@@ -57,6 +57,6 @@ def test_an_unfinished_folder_goes_also_where_a_thread_still_writes_into_it(
             (folder / "late").write_bytes(b"")
 
     monkeypatch.setattr("data_schemas.files.shutil.rmtree", late)
-    with pytest.raises(KeyboardInterrupt), unfinished_folder(tmp_path / "out"):
+    with pytest.raises(KeyboardInterrupt), make_unfinished_folder(tmp_path / "out"):
         raise KeyboardInterrupt
     assert names(tmp_path) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_schemas.errors import StoreError
-from data_schemas.locations import resolved
+from data_schemas.locations import resolve_path
 from data_schemas.stores.open import create_store, open_store, require_outside_stores, store_exists
 from tests.data_schemas.stores.store_examples import example_header
 
@@ -24,14 +24,14 @@ def test_links_are_followed_and_dots_collapsed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    assert resolved(tmp_path / "link" / "deep" / ".." / "x.zarr") == tmp_path / "real" / "x.zarr"
-    assert resolved(Path("~/x")) == tmp_path / "x"
+    assert resolve_path(tmp_path / "link" / "deep" / ".." / "x.zarr") == tmp_path / "real" / "x.zarr"
+    assert resolve_path(Path("~/x")) == tmp_path / "x"
 
 
 @pytest.mark.parametrize("below", ["", "deep/x.zarr"])
 def test_a_link_to_itself_is_an_error_with_words(loop: Path, below: str) -> None:
     calls = (
-        resolved,
+        resolve_path,
         open_store,
         store_exists,
         require_outside_stores,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_schemas.errors import JobError
-from flows.guards import ROOTS_VARIABLE, configured_roots, require_inside_roots
+from flows.guards import ROOTS_VARIABLE, read_roots, require_inside_roots
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_the_name_of_a_data_set_is_no_path(root: Path) -> None:
 
 def test_without_the_variable_everything_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ROOTS_VARIABLE, raising=False)
-    assert configured_roots() is None
+    assert read_roots() is None
     require_inside_roots(dataset="/etc", out="s3://any/x.zarr", store=None)
 
 
@@ -75,7 +75,7 @@ def test_set_to_nothing_it_allows_nothing(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_roots_are_separated_as_in_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ROOTS_VARIABLE, "/data: /images :s3://bucket/a:gs://other:")
-    assert configured_roots() == ("/data", "/images", "s3://bucket/a", "gs://other")
+    assert read_roots() == ("/data", "/images", "s3://bucket/a", "gs://other")
 
 
 def test_a_link_to_itself_is_refused_with_words(root: Path) -> None:

@@ -15,7 +15,7 @@ from pipeline.cli import ablate as ablate_command
 from pipeline.cli import train as train_command
 from pipeline.evaluate.ablate.job import resolve_ablate_job
 from pipeline.train import request as train_request
-from pipeline.train.request import requested_job
+from pipeline.train.request import resolve_request
 
 
 class ReachedError(Exception):
@@ -53,13 +53,13 @@ def no_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_train_hands_on_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = handed_on(train_command.train, train_request, requested_job, monkeypatch)
+    found = handed_on(train_command.train, train_request, resolve_request, monkeypatch)
     assert found == names_of(train_command.train, "track", "as_json")
 
 
 @pytest.mark.usefixtures("no_run")
 def test_the_flow_train_hands_on_every_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = handed_on(flows.train.train.fn, flows.train, requested_job, monkeypatch)
+    found = handed_on(flows.train.train.fn, flows.train, resolve_request, monkeypatch)
     assert found == {**names_of(flows.train.train.fn, "track"), "out": Path("out"), "resume": False}
 
 

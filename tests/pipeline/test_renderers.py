@@ -12,7 +12,7 @@ from models.patches.head import PatchGrid
 from models.patches.splats import Canvas, KernelName, PatchSplats, SplatHead, blend
 from models.registry import build_model
 from pipeline import renderers as patch_renderer
-from pipeline.renderers import compiled_blend, with_compiled_patches
+from pipeline.renderers import blend_compiled, with_compiled_patches
 
 GRID = PatchGrid.of(DataSpec("pixels", height=12, width=20), 4)
 
@@ -48,7 +48,7 @@ def test_pictures_and_gradients_are_those_of_plain_torch(
     options = {"shared": shared, "published": published}
     if published:
         splats = splats._replace(depth=8 * splats.depth)
-    image, gradients = drawn(compiled_blend, splats, canvas, kernel, **options)
+    image, gradients = drawn(blend_compiled, splats, canvas, kernel, **options)
     exact = PatchSplats(*(value.double() for value in splats))
     expected, expected_gradients = drawn(blend, exact, Canvas(GRID, *size).double(), kernel, **options)
     assert image.shape == (2, channels, *size)
@@ -64,7 +64,7 @@ def test_far_splats_win_where_no_other_is_near() -> None:
     # Logarithms of weights far below those that float32 can hold: only their differences count.
     splats = random_patches(splats=2, sharp=2000.0)
     canvas = Canvas(GRID, 12, 20)
-    image, _ = drawn(compiled_blend, splats, canvas, "flat", shared=True)
+    image, _ = drawn(blend_compiled, splats, canvas, "flat", shared=True)
     exact = PatchSplats(*(value.double() for value in splats))
     expected, _ = drawn(blend, exact, canvas.double(), "flat", shared=True)
     # A pixel on the edge between two splats may fall to either.
@@ -89,7 +89,7 @@ def test_a_network_draws_and_learns_the_same() -> None:
 
     plain = step()
     assert with_compiled_patches(network) is network
-    assert head.blend is compiled_blend
+    assert head.blend is blend_compiled
     compiled = step()
     assert set(network.state_dict()) == names
     torch.testing.assert_close(compiled[0], plain[0], rtol=0, atol=5e-4)
@@ -103,7 +103,7 @@ def test_what_is_not_compiled_is_drawn_in_plain_torch(monkeypatch: pytest.Monkey
     monkeypatch.setattr(patch_renderer, "blend_patches", refuse)
     splats, canvas = random_patches(), Canvas(GRID, 12, 20)
     with pytest.raises(AssertionError, match="compiled"):
-        compiled_blend(splats, canvas, "gaussian", shared=True)
+        blend_compiled(splats, canvas, "gaussian", shared=True)
     double = PatchSplats(*(value.double() for value in splats))
     cases: list[tuple[PatchSplats, KernelName | Literal["blob"]]] = [
         (splats, "cosine"),
@@ -112,8 +112,8 @@ def test_what_is_not_compiled_is_drawn_in_plain_torch(monkeypatch: pytest.Monkey
         (random_patches(2), "flat"),
     ]
     for given, kernel in cases:
-        result = compiled_blend(given, canvas, kernel, shared=True)
+        result = blend_compiled(given, canvas, kernel, shared=True)
         torch.testing.assert_close(result, blend(given, canvas, kernel, shared=True))
     monkeypatch.setattr(patch_renderer, "is_traced", lambda: True)
-    traced = compiled_blend(splats, canvas, "flat", shared=True)
+    traced = blend_compiled(splats, canvas, "flat", shared=True)
     torch.testing.assert_close(traced, blend(splats, canvas, "flat", shared=True))

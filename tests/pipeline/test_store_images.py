@@ -14,7 +14,7 @@ from pipeline.encode.job import resolve_job
 from pipeline.encode.run import encode
 from pipeline.store_images import content_identities
 from pipeline.train.rows import TrainingRows
-from pipeline.train.state import continued_job
+from pipeline.train.state import continue_job
 from pipeline.train.train import train
 from tests.pipeline.changed_rows import change_rows
 from tests.pipeline.encode.fakes import ArrayImages, pictures, run
@@ -68,7 +68,7 @@ def test_a_training_does_not_go_on_with_other_splats(store: Path, tmp_path: Path
 
     changed = change_rows(make_store(tmp_path / "b.zarr", images=False, block_rows=8), other)
     with pytest.raises(StoreMismatchError, match="not what this training began with"):
-        train(continued_job(tmp_path / "run", {"store": changed, "steps": 2}), resume=True)
+        train(continue_job(tmp_path / "run", {"store": changed, "steps": 2}), resume=True)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from pipeline.encode.job import resolve_job
 from pipeline.evaluate.job import EvaluateJob
 from pipeline.sample.job import SampleJob
 from pipeline.train.job import resolve_train_job
-from pipeline.train.request import requested_job
+from pipeline.train.request import resolve_request
 from pipeline.whole_numbers import LARGEST_SEED, whole_number
 
 LONG = "9" * 5000
@@ -62,5 +62,5 @@ def test_guidance_is_a_number_from_zero(guidance: float, tmp_path: Path) -> None
 
 
 def test_a_setting_of_many_digits_stays_a_text_that_is_refused_by_name(tmp_path: Path) -> None:
-    job = requested_job("cats", tmp_path / "a.zarr", tmp_path, head="lut", settings=[f"entries={LONG}", "gram=inf"])
+    job = resolve_request("cats", tmp_path / "a.zarr", tmp_path, head="lut", settings=[f"entries={LONG}", "gram=inf"])
     assert job.changes == {"entries": LONG, "gram": "inf"}

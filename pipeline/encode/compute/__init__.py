@@ -16,7 +16,7 @@ from pipeline.encode.compute.local import (
     Compute,
     EncoderFactory,
     SourceFactory,
-    balanced_shards,
+    balance_shards,
     encode_shards,
     open_local,
 )
@@ -27,7 +27,7 @@ __all__ = [
     "Compute",
     "EncoderFactory",
     "SourceFactory",
-    "balanced_shards",
+    "balance_shards",
     "check_compute",
     "encode_shards",
     "open_compute",

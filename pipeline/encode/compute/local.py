@@ -163,7 +163,7 @@ SHARDS_FOR_EACH_WORKER = 16
 """So many that the workers end at about the same time, and that progress shows."""
 
 
-def balanced_shards(plan: EncodePlan) -> list[tuple[int, ...]]:
+def balance_shards(plan: EncodePlan) -> list[tuple[int, ...]]:
     """Shards for worker processes where no other scheduler counts them: small ones, since Dask bears millions."""
     images = -(-plan.images // (SHARDS_FOR_EACH_WORKER * plan.job.workers))
     return shards(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_schemas.errors import EvaluationError, JobError, SamplingError, SplatSpaceError, StoppedError, TrainingError
-from data_schemas.files import explained, write_file
+from data_schemas.files import wrap_os_errors, write_file
 from data_schemas.records import StoreHeader
 from data_schemas.splats import StartName
 from data_schemas.stores.contract import SplatStore
@@ -40,7 +40,7 @@ from pipeline.evaluate.ablate.report import (
     ablation_markdown,
     ablation_png,
 )
-from pipeline.evaluate.ablate.rows import Found, gathered
+from pipeline.evaluate.ablate.rows import Found, gather_rows
 from pipeline.evaluate.ablate.stores import encode_variant, variant_job
 from pipeline.evaluate.evaluate import evaluate
 from pipeline.evaluate.features import FeatureExtractor, build_extractor
@@ -49,7 +49,7 @@ from pipeline.evaluate.job import EvaluateJob
 from pipeline.evaluate.reading import JSON_FILE as EVALUATION_FILE
 from pipeline.evaluate.reading import read_evaluation
 from pipeline.train.rows import slots_for
-from pipeline.train.state import MODEL_FILE, STATE_FILE, TrainProgress, continued_job
+from pipeline.train.state import MODEL_FILE, STATE_FILE, TrainProgress, continue_job
 from pipeline.train.train import train
 
 logger = logging.getLogger("splatspace.ablate")
@@ -92,7 +92,7 @@ def ablate(job: AblateJob, *, progress: Progress = _nothing, should_stop: Callab
     require_outside_stores(job.out)
     with open_store(job.store, "r") as store:
         header = store.header
-        job = job.model_copy(update={"axes": _filled(job, default_axes(job, header))})
+        job = job.model_copy(update={"axes": _fill(job, default_axes(job, header))})
         base = base_values(job, header)
         points = points_of(job, header, base)
         _check(job, points, store)
@@ -108,8 +108,8 @@ def ablate(job: AblateJob, *, progress: Progress = _nothing, should_stop: Callab
             report(0.0, "begins")
             found.append(_point(job, point, store, extractor, report, should_stop))
         images = len(store.finished_rows()[: job.limit])
-    result = gathered(job, base, found, images)
-    with explained("write", job.out):
+    result = gather_rows(job, base, found, images)
+    with wrap_os_errors("write", job.out):
         write_file(job.out / PICTURE_FILE, ablation_png(result))
         write_file(job.out / MARKDOWN_FILE, ablation_markdown(result).encode())
         write_file(job.out / JSON_FILE, (result.model_dump_json(indent=2) + "\n").encode())
@@ -123,7 +123,7 @@ def _require_going_on(point: Point, should_stop: Callable[[], bool]) -> None:
         raise StoppedError(f"Stopped in {point.name}", next_step="run the same command again to continue")
 
 
-def _filled(job: AblateJob, defaults: dict[AxisName, tuple[Value, ...]]) -> dict[AxisName, tuple[Value, ...]]:
+def _fill(job: AblateJob, defaults: dict[AxisName, tuple[Value, ...]]) -> dict[AxisName, tuple[Value, ...]]:
     chosen = job.axes or dict.fromkeys(defaults, ())
     return {axis: values or defaults[axis] for axis, values in chosen.items()}
 
@@ -177,7 +177,7 @@ def _require_same_base(job: AblateJob, store: SplatStore) -> None:
     }
     path = job.out / BASE_FILE
     if not path.exists():
-        with explained("create", job.out):
+        with wrap_os_errors("create", job.out):
             job.out.mkdir(parents=True, exist_ok=True)
             write_file(path, (json.dumps(content, indent=2) + "\n").encode())
         return
@@ -207,7 +207,7 @@ def _point(
     place = store.path
     folder = job.out / point.folder
     sweep = tuple(int(value) for value in job.axes.get("evaluations", ())) if point.axis == BASE else ()
-    kept = _kept(folder / "evaluation", set(sweep))
+    kept = _read_finished(folder / "evaluation", set(sweep))
     if point.gaussians is not None or point.start is not None:
         gaussians, start, place = _variant(job, point, store.header)
         if kept is None:
@@ -228,7 +228,7 @@ def _point(
             def trained(step: TrainProgress) -> None:
                 report((1 - EVALUATED_SHARE) * step.step / step.steps, step.words)
 
-            current = continued_job(run, {"device": job.device, "store": place}) if resume else planned
+            current = continue_job(run, {"device": job.device, "store": place}) if resume else planned
             train(current, resume=resume, progress=trained, should_stop=should_stop)
 
         def sampled(done: int, total: int) -> None:
@@ -259,7 +259,7 @@ def _point(
     return Found(point, evaluation, psnr)
 
 
-def _kept(folder: Path, needed: set[int]) -> Evaluation | None:
+def _read_finished(folder: Path, needed: set[int]) -> Evaluation | None:
     """The evaluation of a point that is finished, with all numbers of evaluations that are asked for."""
     if not (folder / EVALUATION_FILE).exists():
         return None

@@ -30,7 +30,7 @@ class Found:
     failure: str = ""
 
 
-def gathered(job: AblateJob, base: Mapping[AxisName, Value], found: Sequence[Found], images: int) -> Ablation:
+def gather_rows(job: AblateJob, base: Mapping[AxisName, Value], found: Sequence[Found], images: int) -> Ablation:
     """The whole table.
 
     Args:

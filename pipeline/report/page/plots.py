@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.report.figures import LOSSLESS_PSNR, Histogram, QualityFigures
-from pipeline.report.statistics import capped
+from pipeline.report.statistics import cap_lossless
 
 # Stand-ins that no other shape of a figure has: each becomes a variable of the page's style sheet.
 _COLOURS = {"#010203": "var(--ink)", "#040506": "var(--faint)", "#070809": "var(--line)", "#0a0b0c": "var(--accent)",
@@ -81,7 +81,7 @@ def cumulative_svg(psnr: NDArray[Any]) -> str:
     """
     figure, axes = _axes()
     share = np.linspace(0, 1, min(_CURVE_POINTS, len(psnr) + 1))
-    below = np.sort(capped(psnr)[np.isfinite(psnr)])
+    below = np.sort(cap_lossless(psnr)[np.isfinite(psnr)])
     if len(below):
         value = np.quantile(below, share, method="inverted_cdf")
         # Lossless images have no place on the axis: the curve ends below 100 % by their share.

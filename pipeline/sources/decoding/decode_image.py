@@ -20,10 +20,10 @@ from data_schemas.errors import ImageError
 from pipeline.image_limits import BLACK
 from pipeline.sources.base import MAX_IMAGE_PIXELS
 from pipeline.sources.decoding.background import is_grey
-from pipeline.sources.decoding.eight_bits import as_eight_bits, laid_over, transparent_sample
+from pipeline.sources.decoding.eight_bits import as_eight_bits, lay_over, transparent_sample
 from pipeline.sources.decoding.formats import pillow_formats
-from pipeline.sources.decoding.messages import collected_messages
-from pipeline.sources.decoding.orientation import SIDEWAYS, load_as_stored, orientation_of, stored_size, turned_upright
+from pipeline.sources.decoding.messages import collect_messages
+from pipeline.sources.decoding.orientation import SIDEWAYS, load_as_stored, orientation_of, stored_size, turn_upright
 from pipeline.sources.decoding.pixel_kinds import WIDE_GREY_MODES, PixelKind, kind_of, mend_planes
 from pipeline.sources.decoding.unread_reasons import why_not_opened, why_not_read
 
@@ -94,7 +94,7 @@ def read_header(stream: BinaryIO, background: str = BLACK) -> ImageHeader:
         ImageError: empty, no image of a known format, a kind of pixels that is not read, damaged, or more pixels
             than MAX_IMAGE_PIXELS.
     """
-    with collected_messages() as messages:
+    with collect_messages() as messages:
         opened = _open(stream, messages)
         image = opened.image
         try:
@@ -124,8 +124,8 @@ def read_image(data: bytes, *, colour: bool, size: int | None = None, background
         ImageError: says why the image cannot be read.
     """
     layer, flattened, orientation, messages = _decode(data)
-    flat, vanished = laid_over(layer, background)
-    pixels = turned_upright(_channels(flat.convert("RGB" if colour else "L")), orientation)
+    flat, vanished = lay_over(layer, background)
+    pixels = turn_upright(_channels(flat.convert("RGB" if colour else "L")), orientation)
     pixels = np.array(pixels, order="C") if size is None else resize_pixels(pixels, size)
     return DecodedImage(pixels, flattened, vanished, messages)
 
@@ -143,7 +143,7 @@ def decode_layer(data: bytes) -> NDArray[np.uint8]:
         ImageError: says why the image cannot be read.
     """
     layer, _, orientation, _ = _decode(data)
-    return np.array(turned_upright(_channels(layer.convert("RGBA")), orientation), order="C")
+    return np.array(turn_upright(_channels(layer.convert("RGBA")), orientation), order="C")
 
 
 def resize_pixels(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -170,7 +170,7 @@ def resize_pixels(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def _decode(data: bytes) -> tuple[Image.Image, bool, int, tuple[str, ...]]:
     """The image as it lies in the file, with mode L, RGB or RGBA; whether it was flattened; orientation; messages."""
-    with collected_messages() as messages:
+    with collect_messages() as messages:
         opened = _open(io.BytesIO(data), messages)
         try:
             transparent = transparent_sample(opened.image)

@@ -46,13 +46,13 @@ def low_bytes(data: bytes, kind: str) -> NDArray[np.uint8]:
     tiles = getattr(image, "tile", [])
     for number, tile in enumerate(tiles):
         first, *rest = tile.args if isinstance(tile.args, tuple) else (tile.args,)
-        swapped = _swapped(str(first))
+        swapped = _swap_byte_order(str(first))
         tiles[number] = tile._replace(args=(swapped, *rest) if isinstance(tile.args, tuple) else swapped)
     values = np.asarray(load_as_stored(image))
     return values[..., 1:2] if grey_and_alpha else values
 
 
-def _swapped(raw: str) -> str:
+def _swap_byte_order(raw: str) -> str:
     """The raw mode that takes a sample for one of the other byte order, so that the byte it keeps is the low one."""
     if raw == _GREY_AND_ALPHA:
         return "RGBA"  # of no other order; as four bytes they are grey high, grey low, alpha high, alpha low
@@ -110,7 +110,7 @@ def as_eight_bits(
     if image.mode in WIDE_GREY_MODES:
         values = np.asarray(image)
         mask = None if transparent is None else values == transparent.values[0]
-        grey = _narrowed(values, kind, data)
+        grey = _narrow(values, kind, data)
         flattened = _is_flattened(values, grey)
         image = Image.fromarray(grey)
     elif transparent is not None:
@@ -129,7 +129,7 @@ def as_eight_bits(
     return image.convert("L" if image.mode in _GREY_MODES else "RGB"), flattened
 
 
-def laid_over(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
+def lay_over(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
     """Lays an RGBA image over a colour.
 
     Args:
@@ -150,7 +150,7 @@ def laid_over(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
     return flat, vanished
 
 
-def _narrowed(values: NDArray[Any], kind: PixelKind, data: bytes) -> NDArray[np.uint8]:
+def _narrow(values: NDArray[Any], kind: PixelKind, data: bytes) -> NDArray[np.uint8]:
     """Wide grey to 8 bits by its highest ones."""
     bits = kind.bits
     significant = _significant_bits(data) if bits == 16 else 0

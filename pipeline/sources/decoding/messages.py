@@ -37,7 +37,7 @@ _collector = _Collector()
 
 
 @contextmanager
-def collected_messages() -> Iterator[list[str]]:
+def collect_messages() -> Iterator[list[str]]:
     """Gathers what Pillow and its libraries say in this thread, each message once.
 
     Yields:

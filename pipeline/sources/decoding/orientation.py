@@ -68,7 +68,7 @@ def load_as_stored(image: Image.Image) -> Image.Image:
     return image.copy() if image.size != image.im.size else image
 
 
-def turned_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Turns an image as a viewer does.
 
     Args:

@@ -69,9 +69,9 @@ def kind_of(image: Image.Image) -> PixelKind:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return _kind_of_tiff(image)
     if image.mode == "F":
-        raise _refused(f"The pixels of this {image.format} are floating-point numbers of no known range")
+        raise _refuse(f"The pixels of this {image.format} are floating-point numbers of no known range")
     if image.mode == "I" and image.format != "PPM":  # which Pillow scales to 16 bits by the greatest value announced
-        raise _refused(f"The pixels of this {image.format} are 32-bit integers of no known range")
+        raise _refuse(f"The pixels of this {image.format} are 32-bit integers of no known range")
     return PixelKind(bits=16) if image.mode in WIDE_GREY_MODES else PixelKind(wide_colour=_wide_colour(image))
 
 
@@ -81,7 +81,7 @@ def raw_modes(image: Image.Image) -> set[str]:
     return {str(tile.args[0] if isinstance(tile.args, tuple) and tile.args else tile.args) for tile in tiles}
 
 
-def unsupported_tiff(stream: BinaryIO) -> ImageError | None:
+def explain_unsupported_tiff(stream: BinaryIO) -> ImageError | None:
     """Why a TIFF that Pillow does not open is not read, where its directory is sound; None where it is damaged."""
     try:
         stream.seek(0)
@@ -91,12 +91,12 @@ def unsupported_tiff(stream: BinaryIO) -> ImageError | None:
         tags = TiffImagePlugin.ImageFileDirectory_v2(head + (stream.read(8) if head[2] == 43 else b""))
         stream.seek(tags.next)
         tags.load(stream)
-        words = _described(tags)
+        words = _describe(tags)
         complete = all(tag in tags for tag in _NEEDED) and any(tag in tags for tag in _PLACES)
     # A damaged directory may raise anything.
     except Exception:
         return None
-    return _refused(f"A TIFF of this kind is not read: {words}") if complete else None
+    return _refuse(f"A TIFF of this kind is not read: {words}") if complete else None
 
 
 def _kind_of_tiff(image: TiffImagePlugin.TiffImageFile) -> PixelKind:
@@ -104,7 +104,7 @@ def _kind_of_tiff(image: TiffImagePlugin.TiffImageFile) -> PixelKind:
     bits = _tuple(tags.get(TiffImagePlugin.BITSPERSAMPLE, 1))
     formats = set(_tuple(tags.get(TiffImagePlugin.SAMPLEFORMAT, 1)))
     if formats != {1} or max(bits) > 16:
-        raise _refused(f"The pixels of this TIFF have no known range: {_described(tags)}")
+        raise _refuse(f"The pixels of this TIFF have no known range: {_describe(tags)}")
     photometric = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)
     if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == _SEPARATE_PLANES:
         _require_planes_that_are_read(image, inverted=photometric == _WHITE_IS_ZERO, bits=bits)
@@ -140,7 +140,7 @@ def _require_planes_that_are_read(
     else:
         read = _is_compressed(image) or (max(bits) == 8 and not inverted)
     if not read:
-        raise _refused(f"A TIFF of this kind in separate planes is not read: {_described(image.tag_v2)}")
+        raise _refuse(f"A TIFF of this kind in separate planes is not read: {_describe(image.tag_v2)}")
 
 
 def _is_compressed(image: TiffImagePlugin.TiffImageFile) -> bool:
@@ -154,7 +154,7 @@ def _wide_colour(image: Image.Image) -> str:
     return str(image.format) if is_read_twice and wide else ""
 
 
-def _described(tags: Any) -> str:
+def _describe(tags: Any) -> str:
     bits = _tuple(tags.get(TiffImagePlugin.BITSPERSAMPLE, 1))
     formats = _tuple(tags.get(TiffImagePlugin.SAMPLEFORMAT, 1))
     samples = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, len(bits))
@@ -176,5 +176,5 @@ def _tuple(value: Any) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, tuple) else (value,)
 
 
-def _refused(got: str) -> ImageError:
+def _refuse(got: str) -> ImageError:
     return ImageError(got, allowed=ALLOWED, next_step=NEXT_STEP)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from data_schemas.errors import ImageError
 from pipeline.sources.decoding.formats import READ_NAMES
-from pipeline.sources.decoding.pixel_kinds import NEXT_STEP, unsupported_tiff
+from pipeline.sources.decoding.pixel_kinds import NEXT_STEP, explain_unsupported_tiff
 
 _UNSUPPORTED = re.compile(
     r"unsupported(?! header size)|not (yet )?supported|not available|cannot handle|cannot decode|"
@@ -36,7 +36,7 @@ def why_not_opened(
     start = stream.read(16)
     if not start:
         return ImageError("The file is empty (0 bytes)")
-    if not _is_cut(messages) and (refused := unsupported_tiff(stream)) is not None:
+    if not _is_cut(messages) and (refused := explain_unsupported_tiff(stream)) is not None:
         return refused
     named = _format_of(start, formats)
     if named is None:

@@ -18,7 +18,7 @@ from upath import UPath
 
 from data_schemas.errors import StoreLockedError
 from data_schemas.locations import location
-from data_schemas.objects import modified, read_object, remove_objects, write_object
+from data_schemas.objects import modification_time, read_object, remove_objects, write_object
 from data_schemas.stores.locks import RemoteLock
 from data_schemas.stores.open import create_store, open_store
 from tests.data_schemas.stores.store_examples import example_header, example_rows
@@ -134,12 +134,12 @@ def test_a_held_lock_is_renewed(url: str, monkeypatch: pytest.MonkeyPatch) -> No
     place = location(url)
     assert isinstance(place, UPath)
     lock = RemoteLock(place)
-    first = modified(lock.path)
+    first = modification_time(lock.path)
     content = read_object(lock.path)
     until = time.monotonic() + 20
-    while modified(lock.path) == first and time.monotonic() < until:
+    while modification_time(lock.path) == first and time.monotonic() < until:
         time.sleep(0.1)
-    assert modified(lock.path) != first
+    assert modification_time(lock.path) != first
     assert read_object(lock.path) == content, "who works for the holder compares it"
     lock.release()
     lock.release()

@@ -26,7 +26,7 @@ from data_schemas.locations import location
 from data_schemas.objects import create_object, object_sizes, read_object, read_objects, remove_objects, write_object
 from data_schemas.records import RowBlock, RowState
 from data_schemas.stores.open import create_store, open_store, publish_store, store_exists, verify_checksums
-from data_schemas.stores.zarr_documents import sealed
+from data_schemas.stores.zarr_documents import add_checksum
 from tests.data_schemas.stores.store_examples import assert_same, content_of, example_header, example_rows, joined
 
 _NUMBERS = itertools.count()
@@ -289,7 +289,7 @@ def test_metadata_changed_by_another_program(url: str) -> None:
     fill(url)
     file = place(url) / "psnr" / "zarr.json"
     document = json.loads(read_object(file) or b"")
-    write_object(file, sealed({**document, "shape": [39]}))
+    write_object(file, add_checksum({**document, "shape": [39]}))
     with pytest.raises(StoreError, match=r"'psnr' has 39 rows.*at least 40"):
         open_store(url)
     write_object(file, json.dumps({**document, "fill_value": 0}).encode())

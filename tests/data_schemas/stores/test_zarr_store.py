@@ -17,7 +17,7 @@ from data_schemas.errors import StoreCorruptError, StoreError
 from data_schemas.records import RowState
 from data_schemas.stores.open import create_store, open_store, verify_checksums
 from data_schemas.stores.redo_log import RedoLog
-from data_schemas.stores.zarr_documents import sealed
+from data_schemas.stores.zarr_documents import add_checksum
 from data_schemas.stores.zarr_folder import ZarrFolder
 from tests.data_schemas.stores.store_contract import StoreContract
 from tests.data_schemas.stores.store_examples import assert_same, content_of, example_header, example_rows, joined
@@ -38,7 +38,7 @@ class TestZarrStore(StoreContract):
         document["attributes"].update(
             shown, header=json.dumps({**json.loads(document["attributes"]["header"]), **change})
         )
-        file.write_bytes(sealed(document))
+        file.write_bytes(add_checksum(document))
 
     def remove_array(self, path: Path, name: str) -> None:
         shutil.rmtree(path / name)
@@ -59,7 +59,7 @@ class TestZarrStore(StoreContract):
         text = document["attributes"]["header"]
         assert isinstance(text, str)
         document["attributes"]["header"] = json.loads(text)
-        file.write_bytes(sealed(document))
+        file.write_bytes(add_checksum(document))
         with open_store(path, "a") as store:
             assert store.header == header
             store.append(["a"])
@@ -73,7 +73,7 @@ class TestZarrStore(StoreContract):
         file = path / "zarr.json"
         document = json.loads(file.read_bytes())
         document["attributes"]["header"] = document["attributes"]["header"][:-1]
-        file.write_bytes(sealed(document))
+        file.write_bytes(add_checksum(document))
         with pytest.raises(StoreError, match="the header is not JSON"):
             open_store(path)
 
@@ -227,7 +227,7 @@ class TestZarrStore(StoreContract):
         file = filled[0] / "psnr" / "zarr.json"
         document = json.loads(file.read_bytes())
         document["shape"] = [39]
-        file.write_bytes(sealed(document))
+        file.write_bytes(add_checksum(document))
         with pytest.raises(StoreError, match=r"'psnr' has 39 rows.*at least 40"):
             open_store(filled[0])
 

@@ -14,7 +14,7 @@ from flows.__main__ import app
 from flows.catalogue import BY_NAME, prefect_yaml
 from flows.encode import encode
 from flows.report import report
-from flows.server.once import checked, deployment_named, parsed, report_of
+from flows.server.once import check_parameters, deployment_named, parse_parameters, report_of
 from pipeline.encode.records import EncodeSummary
 
 GIVEN = {"dataset": "demo", "out": "demo.zarr"}
@@ -33,7 +33,7 @@ def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
 
 def test_values_are_json_or_text() -> None:
     texts = ["limit=512", "versions=true", "data_dir=null", "out=a=b.zarr", "target_psnr=40.5", "split=train", 'x="7"']
-    assert parsed(texts) == {
+    assert parse_parameters(texts) == {
         "limit": 512, "versions": True, "data_dir": None, "out": "a=b.zarr", "target_psnr": 40.5, "split": "train",
         "x": "7",
     }  # fmt: skip
@@ -42,12 +42,12 @@ def test_values_are_json_or_text() -> None:
 @pytest.mark.parametrize("texts", [["limit"], ["=3"], [""], ["limit=1", "limit=2"]])
 def test_what_is_no_parameter_is_refused(texts: list[str]) -> None:
     with pytest.raises(JobError):
-        parsed(texts)
+        parse_parameters(texts)
 
 
 def test_a_misspelt_parameter_is_told_with_the_right_ones() -> None:
     with pytest.raises(JobError, match=r"'limt'.*Allowed: dataset, .*limit.*Next: if that was meant: -p limit=VALUE"):
-        checked(encode, GIVEN | {"limt": 3})
+        check_parameters(encode, GIVEN | {"limt": 3})
 
 
 @pytest.mark.parametrize(
@@ -55,18 +55,18 @@ def test_a_misspelt_parameter_is_told_with_the_right_ones() -> None:
 )
 def test_a_wrong_value_is_told_by_its_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(JobError, match=next(iter(wrong))):
-        checked(encode, GIVEN | wrong)
+        check_parameters(encode, GIVEN | wrong)
 
 
 def test_good_values_come_back_as_the_flow_takes_them() -> None:
-    assert checked(encode, GIVEN | {"limit": 5, "versions": True})["limit"] == 5
+    assert check_parameters(encode, GIVEN | {"limit": 5, "versions": True})["limit"] == 5
 
 
 def test_a_path_that_reads_like_a_number_stays_a_path() -> None:
-    assert checked(encode, {"dataset": 7, "out": "x.zarr"})["dataset"] == "7"
-    assert checked(report, {"store": True})["store"] == "true"
+    assert check_parameters(encode, {"dataset": 7, "out": "x.zarr"})["dataset"] == "7"
+    assert check_parameters(report, {"store": True})["store"] == "true"
     with pytest.raises(JobError, match="size"):
-        checked(encode, GIVEN | {"size": [1]})
+        check_parameters(encode, GIVEN | {"size": [1]})
 
 
 @pytest.mark.slow

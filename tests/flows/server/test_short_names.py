@@ -15,7 +15,7 @@ import pytest
 from flows.catalogue import BY_NAME
 from flows.server import short_names
 from flows.server.server import RECORD
-from flows.server.short_names import UnknownName, expand, recorded_server, setup_environment
+from flows.server.short_names import UnknownName, expand, read_recorded_server, setup_environment
 
 
 def typed(line: str) -> str:
@@ -130,13 +130,13 @@ class TestHook:
             assert "PREFECT_API_URL" not in os.environ
             setup_environment(ctx=SimpleNamespace(api_url=None))
             assert os.environ.pop("PREFECT_API_URL") == api_url
-        assert recorded_server(tmp_path) is None, "nobody listens any more"
+        assert read_recorded_server(tmp_path) is None, "nobody listens any more"
 
     @pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"api_url": 3}', '{"api_url": "nonsense"}'])
     def test_a_broken_record_is_no_record(self, tmp_path: Path, content: str | None) -> None:
         if content is not None:
             (tmp_path / RECORD).write_text(content)
-        assert recorded_server(tmp_path) is None
+        assert read_recorded_server(tmp_path) is None
 
 
 class TestCommand:

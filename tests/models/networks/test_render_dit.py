@@ -15,7 +15,15 @@ from data_schemas.splats import GREY, RGB, layout_named
 from encoders.render import render
 from models.base import DataSpec
 from models.diffusion.objectives import SMALLEST_NOISE, build_objective
-from models.features.slots import FARTHEST, FIRST_SIGMA, LARGEST_RHO, SlotNumbers, places_of, slot_statistics, unbounded
+from models.features.slots import (
+    FARTHEST,
+    FIRST_SIGMA,
+    LARGEST_RHO,
+    SlotNumbers,
+    places_of,
+    remove_bounds,
+    slot_statistics,
+)
 from models.networks.render_dit import RenderDiT
 from models.registry import MODELS, build_model, measure_model
 from tests.models.small_networks import awakened, grid_anchors, noise
@@ -175,7 +183,7 @@ def test_slots_begin_at_the_mean_of_the_store_and_count_in_its_spreads() -> None
     torch.testing.assert_close(splats[:, :2], stored[..., :2].log().mean(dim=0).exp())
     torch.testing.assert_close(splats[:, 3:6], stored[..., 3:6].logit().mean(dim=0).sigmoid())
     torch.testing.assert_close(splats[:, -2:], stored[..., -2:].mean(dim=0))
-    numbers = unbounded(stored, RGB, "bounded")
+    numbers = remove_bounds(stored, RGB, "bounded")
     torch.testing.assert_close(found.spread, numbers.std(dim=0, correction=0), atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(torch.tensor(found.centres), stored[..., -2:].mean(dim=0))
 
@@ -183,7 +191,7 @@ def test_slots_begin_at_the_mean_of_the_store_and_count_in_its_spreads() -> None
 def test_one_spread_from_the_mean_is_one_standard_deviation_of_the_store() -> None:
     found = slot_statistics([stored_splats()], RGB, "bounded")
     slots = SlotNumbers(found, RGB, "bounded")
-    numbers = unbounded(slots.splats(torch.full((1, 20, 8), 0.1)), RGB, "bounded")[0]
+    numbers = remove_bounds(slots.splats(torch.full((1, 20, 8), 0.1)), RGB, "bounded")[0]
     torch.testing.assert_close(numbers, found.mean + 0.1 * found.spread, atol=1e-4, rtol=1e-3)
 
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from data_schemas.errors import JobError
 from models.base import DataSpec
 from models.patches.head import PatchGrid
-from models.patches.kpn import COLOUR, FILTER_NUMBERS, GATE, KpnHead, enlarged, filtered, pyramid
+from models.patches.kpn import COLOUR, FILTER_NUMBERS, GATE, KpnHead, enlarge, filter_pixels, pyramid
 from models.patches.lut import LutHead, gram_matrix, gram_penalty
 from models.patches.model import HEADS, RECIPES, HeadName, PatchModel, RecipeName, model_name
 from models.patches.outer import OuterHead, cosine_factors
 from models.patches.splats import Canvas, KernelName, PatchSplats, SplatHead, blend, log_fading
-from models.patches.trunk import RotaryNorm, mixed_axis_map
+from models.patches.trunk import RotaryNorm, published_axis_map
 from models.registry import ModelCost, build_model, measure_model
 from tests.models.small_networks import awakened, noise
 
@@ -74,7 +74,7 @@ def test_the_improved_model_costs_at_most_a_tenth_more(head: HeadName) -> None:
 
 def test_the_published_map_of_positions_is_no_rotation_and_the_improved_one_is() -> None:
     for position, smallest, largest in ((1, 0.405, 1.355), (3, 0.012, 1.414), (7, 0.03, 1.414)):
-        values = torch.linalg.svdvals(mixed_axis_map(torch.eye(256), torch.full((256,), float(position))))
+        values = torch.linalg.svdvals(published_axis_map(torch.eye(256), torch.full((256,), float(position))))
         assert float(values.min()) == pytest.approx(smallest, abs=0.001)
         assert float(values.max()) == pytest.approx(largest, abs=0.001)
     grid = PatchGrid.of(CATS)
@@ -140,16 +140,16 @@ def test_a_filter_of_one_is_the_image_and_a_shifted_one_moves_it() -> None:
     image = noise(1, 2, 8, 8)
     numbers = torch.zeros(1, 32, 8, 8)
     numbers[:, FILTER_NUMBERS // 2] = 20.0
-    torch.testing.assert_close(filtered(image, numbers), image)
+    torch.testing.assert_close(filter_pixels(image, numbers), image)
     moved = torch.zeros(1, 32, 8, 8)
     moved[:, FILTER_NUMBERS // 2 + 1] = 20.0
-    torch.testing.assert_close(filtered(image, moved)[..., :-1], image[..., 1:])
+    torch.testing.assert_close(filter_pixels(image, moved)[..., :-1], image[..., 1:])
 
 
 @pytest.mark.parametrize("published", [False, True])
 def test_enlarging_is_the_mean_that_its_formula_says(published: bool) -> None:
     image, numbers = noise(1, 1, 4, 5), noise(1, 32, 8, 10, seed=2)
-    made = enlarged(image, numbers, published=published)
+    made = enlarge(image, numbers, published=published)
     for row, column in itertools.product((0, 3, 7), (0, 5, 9)):
         raw = numbers[0, FILTER_NUMBERS : FILTER_NUMBERS + 3, row, column]
         wide, high, slant = 4 * raw[0].sigmoid(), 4 * raw[1].sigmoid(), raw[2].tanh()

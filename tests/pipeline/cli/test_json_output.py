@@ -114,7 +114,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     source.broken["image-0003"] = "cut short"
     encode(folder / "a.zarr", source, block_rows=64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_loop, "sampled_images", no_samples)
+        patch.setattr(train_loop, "sample_preview", no_samples)
         trained(folder / "a.zarr", folder / "run", model="set", steps=1)
     return folder / "a.zarr", folder / "run"
 
@@ -122,7 +122,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def places(made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     # What takes the time of these commands is not the matter here.
-    monkeypatch.setattr(train_loop, "sampled_images", no_samples)
+    monkeypatch.setattr(train_loop, "sample_preview", no_samples)
     monkeypatch.setattr(evaluation, "time_steps", lambda _, batch: StepTime(batch, 1, 1.0, 1.0))
     return Places(*made, tmp_path)
 

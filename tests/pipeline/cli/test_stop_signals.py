@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from data_schemas.files import partial_name
 from pipeline.cli import app
 from pipeline.cli.app import COMMANDS
-from pipeline.cli.terminal import interrupted_by_terminate
+from pipeline.cli.terminal import interrupt_on_terminate
 from tests.pipeline.training_runs import make_store
 
 
@@ -95,7 +95,7 @@ def test_a_second_sigterm_does_not_disturb_the_clearing_up() -> None:
             signal.raise_signal(signal.SIGTERM)
             cleared.append(True)
 
-    with pytest.raises(KeyboardInterrupt), interrupted_by_terminate(), work():
+    with pytest.raises(KeyboardInterrupt), interrupt_on_terminate(), work():
         signal.raise_signal(signal.SIGTERM)
     assert cleared
 
@@ -104,7 +104,7 @@ def test_who_has_an_answer_of_his_own_keeps_it() -> None:
     told = []
     before = signal.signal(signal.SIGTERM, lambda *_: told.append("mine"))
     try:
-        with interrupted_by_terminate():
+        with interrupt_on_terminate():
             signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)

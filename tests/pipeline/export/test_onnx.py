@@ -32,7 +32,7 @@ from models.registry import build_model
 from pipeline.cli import app
 from pipeline.export import onnx as onnx_export
 from pipeline.export.onnx import onnx_graph
-from pipeline.export.onnx_quantise import divided_nodes, quantised_graph
+from pipeline.export.onnx_quantise import divide_nodes, quantise_graph
 from pipeline.export.sampler_states import graph_answers, sampler_states
 from pipeline.sample.run import Run
 from pipeline.train.cats_job import RECIPE_DEFAULTS
@@ -114,14 +114,14 @@ def test_every_head_answers_alike_and_nearly_so_in_eight_bits(head: HeadName, re
     states = sampler_states(run, images=3, steps=3)
     for answer, state in zip(graph_answers(data, states), states, strict=True):
         np.testing.assert_allclose(answer, state.clean, atol=1e-4 * np.abs(state.clean).max())
-    small = quantised_graph(data, run)
+    small = quantise_graph(data, run)
     assert len(small) < 0.75 * len(data)
     # Answers of weights drawn by chance leave the range of images far behind: compared before they are cut.
     made, wanted = np.concatenate(graph_answers(small, states)), np.concatenate([state.clean for state in states])
     # The published splats magnify errors: depths of up to 64 stand in an exponent.
     allowed = 0.6 if (head, recipe) == ("splats", "published") else LARGEST_ERROR_INT8
     assert 1e-6 < np.square(made - wanted).mean() / wanted.var() < allowed
-    chosen, kept = divided_nodes(onnx.load_model_from_string(data))
+    chosen, kept = divide_nodes(onnx.load_model_from_string(data))
     weights = {value.name: value for value in onnx.load_model_from_string(small).graph.initializer}
     eight = [name for name, value in weights.items() if value.data_type == onnx.TensorProto.INT8]
     assert len(eight) >= len(chosen) > 10

@@ -11,7 +11,7 @@ from data_schemas.splats import GREY, RGB, RGB_ALPHA
 from encoders.base import FitSettings
 from encoders.engines import create_encoder
 from pipeline.report import predictability
-from pipeline.report.predictability import MINIMUM_IMAGES, measure_predictability, predictability_of, reduced
+from pipeline.report.predictability import MINIMUM_IMAGES, measure_predictability, predictability_of, reduce_images
 from pipeline.report.splat_coordinates import log_covariance, splat_numbers, whiten
 
 
@@ -201,11 +201,11 @@ def test_empty_store_gives_a_reason(make_store):
 
 def test_large_images_are_reduced_by_box_means():
     image = np.random.default_rng(0).integers(0, 256, (2, 130, 64, 3), dtype=np.uint8)
-    small = reduced(image)
+    small = reduce_images(image)
     assert small.shape == (2, 44, 22, 3)
     np.testing.assert_allclose(small[1, 3, 4], image[1, 9:12, 12:15].reshape(9, 3).mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(small[1, 43, 21], image[1, 129:130, 63:64].reshape(1, 3).mean(axis=0), rtol=1e-5)
-    np.testing.assert_array_equal(reduced(image[:, :64]), image[:, :64])
+    np.testing.assert_array_equal(reduce_images(image[:, :64]), image[:, :64])
 
 
 @pytest.mark.slow

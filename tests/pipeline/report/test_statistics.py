@@ -15,8 +15,8 @@ from pipeline.report.statistics import (
     cost_figures,
     count_images,
     dead_figures,
-    failed_images,
     histogram_of,
+    list_failed_images,
     psnr_of_mean_error,
     quality_of,
     read_rows,
@@ -85,7 +85,7 @@ def test_failed_images_are_all_named_with_their_reasons(make_store, fail_row):
     for row in range(0, 200, 2):
         fail_row(store, row, f"reason {row}")
     fail_row(store, 1, "")
-    failed = failed_images(store, read_rows(store))
+    failed = list_failed_images(store, read_rows(store))
     assert len(failed) == 101
     assert [(f.row, f.source_id, f.reason) for f in failed[:3]] == [
         (0, "00000.png", "reason 0"),

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from data_schemas.errors import JobError
 from data_schemas.stores.open import open_store
 from pipeline.cli import app
-from pipeline.sample.edit import Edit, edited
+from pipeline.sample.edit import Edit, edit_image
 from pipeline.sample.store import StoredImage, read_image
 from tests.pipeline.tiny_runs import small_store
 
@@ -31,7 +31,7 @@ def image(store: Path) -> StoredImage:
 
 
 def test_a_whole_pixel_moves_the_picture(image: StoredImage) -> None:
-    moved, count = edited(image, Edit(move=(2, 1)))
+    moved, count = edit_image(image, Edit(move=(2, 1)))
     assert count == len(image.splats)
     # What left the image or came from outside cannot be compared; float32 rounds at the last place.
     before, after = image.rendered(), moved.rendered()
@@ -40,19 +40,19 @@ def test_a_whole_pixel_moves_the_picture(image: StoredImage) -> None:
 
 
 def test_only_the_chosen_ones_are_recoloured(image: StoredImage) -> None:
-    changed, count = edited(image, Edit(gaussians=(1, 4), recolour=(255, 0, 51)))
+    changed, count = edit_image(image, Edit(gaussians=(1, 4), recolour=(255, 0, 51)))
     assert count == 2
     layout = image.header.splat_layout
     np.testing.assert_allclose(changed.splats[[1, 4], layout.colour_slice], [[1, 0, 0.2]] * 2)
     rest = [0, 2, 3, 5]
     np.testing.assert_array_equal(changed.splats[rest], image.splats[rest])
-    grey, _ = edited(image, Edit(gaussians=(0,), recolour=(102,)))
+    grey, _ = edit_image(image, Edit(gaussians=(0,), recolour=(102,)))
     np.testing.assert_allclose(grey.splats[0, layout.colour_slice], [0.4] * 3)
 
 
 def test_deleting_takes_their_light_away(image: StoredImage) -> None:
-    left, count = edited(image, Edit(box=(0, 0, 4, 8), delete=True))
-    black, same = edited(image, Edit(box=(0, 0, 4, 8), recolour=(0,)))
+    left, count = edit_image(image, Edit(box=(0, 0, 4, 8), delete=True))
+    black, same = edit_image(image, Edit(box=(0, 0, 4, 8), recolour=(0,)))
     assert count == same
     assert 0 < count < len(image.splats)
     assert len(left.splats) == left.header.gaussians == len(image.splats) - count
@@ -79,7 +79,7 @@ def test_what_cannot_be_done_is_refused(image: StoredImage) -> None:
         (Edit(move=(1e40, 0)), "leads out of the numbers"),
     ):
         with pytest.raises(JobError, match=message):
-            edited(image, edit)
+            edit_image(image, edit)
 
 
 @pytest.mark.slow

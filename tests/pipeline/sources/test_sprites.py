@@ -15,7 +15,7 @@ from pipeline.sources.sprite_sheets import (
     POSES,
     SHEET_SHA256,
     SpriteSheets,
-    changed_sheets,
+    find_changed_sheets,
     halve,
 )
 from pipeline.sources.sprites import characters_of
@@ -198,7 +198,7 @@ def test_a_damaged_sheet_is_named(sheets, data, encoded, picture, refused):
     changed = dict(sheets)
     changed["hair/3.png"] = encoded(picture()) if data == "small" else data
     assert "hair/3.png" in refused(lambda: SpriteSheets(changed)).got
-    assert "hair/3.png" in changed_sheets(changed)
+    assert "hair/3.png" in find_changed_sheets(changed)
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from pipeline.train import loop as train_loop
 from pipeline.train.class_labels import ClassLabels
 from pipeline.train.loader import Loader
 from pipeline.train.rows import TrainingRows
-from pipeline.train.state import continued_job
+from pipeline.train.state import continue_job
 from pipeline.train.train import train
 from tests.pipeline.encode.fakes import ArrayImages, pictures
 from tests.pipeline.encode.fakes import run as encode
@@ -135,7 +135,7 @@ def test_a_classifier_has_an_answer_for_each_label_that_occurs(
 ) -> None:
     monkeypatch.setattr(feature_training, "_STEPS", 1)
     with open_store(store) as opened:
-        found = feature_training.trained_features("classifier", opened, folder=tmp_path)
+        found = feature_training.load_or_train_features("classifier", opened, folder=tmp_path)
     assert found.facts["answers"] == 3
     assert found.network.head.out_features == 3
 
@@ -171,15 +171,15 @@ def test_older_runs_are_read_and_continued(tmp_path: Path, monkeypatch: pytest.M
     store = store_of(tmp_path / "a.zarr", (0, 3))
     job = job_of(store, tmp_path / "run", **FEW)
     # Grids of samples take most of the time of so short a training.
-    monkeypatch.setattr(train_loop, "sampled_images", lambda *_: np.zeros((1, 8, 8, 3), np.uint8))
+    monkeypatch.setattr(train_loop, "sample_preview", lambda *_: np.zeros((1, 8, 8, 3), np.uint8))
     with monkeypatch.context() as patch:
         # They had a class for every number up to the last name.
         patch.setattr(ClassLabels, "occurring", lambda _labels, names: ClassLabels(tuple(range(5)), tuple(names)))
         with pytest.raises(StoppedError):
             train(job, should_stop=lambda: True)
     _aged(tmp_path / "run")
-    assert train(continued_job(tmp_path / "run", {}), resume=True).steps_taken == 1
-    assert train(continued_job(tmp_path / "run", {"steps": 3}), resume=True).steps_taken == 1
+    assert train(continue_job(tmp_path / "run", {}), resume=True).steps_taken == 1
+    assert train(continue_job(tmp_path / "run", {"steps": 3}), resume=True).steps_taken == 1
     _aged(tmp_path / "run")
     old = load_run(tmp_path / "run", device="cpu")
     assert old.labels == ClassLabels((0, 1, 2, 3, 4), NAMES)

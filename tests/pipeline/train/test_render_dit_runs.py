@@ -24,7 +24,7 @@ from pipeline.sample.job import SampleJob
 from pipeline.sample.run import Run, load_run
 from pipeline.sample.sample import sample
 from pipeline.train.job import resolve_train_job
-from pipeline.train.state import MODEL_FILE, continued_job
+from pipeline.train.state import MODEL_FILE, continue_job
 from pipeline.train.train import train
 from pipeline.verify import verify
 from tests.pipeline.encode.fakes import GAUSSIANS, ArrayImages, SamplingEncoder, pictures
@@ -129,7 +129,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(store: Path, tmp_path: P
     asked = iter([False, True])
     with pytest.raises(StoppedError):
         train(resolve_train_job("splats", store, stopped, **SMALL), should_stop=lambda: next(asked))
-    train(continued_job(stopped, {}), resume=True)
+    train(continue_job(stopped, {}), resume=True)
     one, other = (load_checkpoint(path / MODEL_FILE) for path in (whole, stopped))
     assert one.tensors.keys() == other.tensors.keys()
     for name, tensor in one.tensors.items():

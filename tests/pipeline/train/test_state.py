@@ -15,7 +15,7 @@ from models.checkpoint import load_checkpoint, save_checkpoint
 from models.ema import Ema
 from pipeline.train.job import resolve_train_job
 from pipeline.train.log import loss_png, read_lines
-from pipeline.train.request import requested_job
+from pipeline.train.request import resolve_request
 from pipeline.train.state import STATE_FILE, load_state, save_state
 
 MISSING = object()
@@ -88,16 +88,16 @@ def test_a_state_without_moments_is_refused(run: Path, drop: str) -> None:
 def test_a_job_of_another_program_is_refused_in_words(run: Path, job: Any) -> None:
     changed(run, job=job)
     with pytest.raises(CheckpointError, match="its job"):
-        requested_job("cats", None, run, resume=True)
+        resolve_request("cats", None, run, resume=True)
 
 
 def test_a_recipe_that_is_named_again_must_be_the_same(run: Path) -> None:
-    assert requested_job("cats", None, run, resume=True, recipe="published").model == "cats-lut-published"
-    assert requested_job("cats", None, run, resume=True, head="lut").model == "cats-lut-published"
+    assert resolve_request("cats", None, run, resume=True, recipe="published").model == "cats-lut-published"
+    assert resolve_request("cats", None, run, resume=True, head="lut").model == "cats-lut-published"
     with pytest.raises(JobError, match="--model cats-lut for a training that began with cats-lut-published"):
-        requested_job("cats", None, run, resume=True, recipe="modern")
+        resolve_request("cats", None, run, resume=True, recipe="modern")
     with pytest.raises(JobError, match="--model cats-kpn-published for a training that began with cats-lut-published"):
-        requested_job("cats", None, run, resume=True, head="kpn")
+        resolve_request("cats", None, run, resume=True, head="kpn")
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from data_schemas.errors import JobError, StoppedError
 from pipeline.cli import app
 from pipeline.train.log import read_lines
-from pipeline.train.state import continued_job
+from pipeline.train.state import continue_job
 from pipeline.train.trackers import mlflow_address
 from pipeline.train.train import train
 from tests.pipeline.training_runs import job_of, make_store
@@ -77,7 +77,7 @@ def test_what_is_logged_is_tracked_under_one_name_though_the_training_was_interr
 
     with pytest.raises(StoppedError):
         train(job_of(store, out), should_stop=after_four, trackers=["wandb"])
-    train(continued_job(out, {}), resume=True, trackers=["wandb", "wandb"])
+    train(continue_job(out, {}), resume=True, trackers=["wandb", "wandb"])
     first, second = wandb.started
     assert (first["project"], first["name"], first["id"], first["dir"]) == ("splatspace", "run", None, str(out))
     assert (second["id"], second["resume"]) == ("made-1", "allow")

@@ -35,7 +35,7 @@ from models.registry import build_model
 from pipeline.folder_lock import sole_writer
 from pipeline.train.log import read_lines
 from pipeline.train.loop import learning_rate
-from pipeline.train.state import continued_job, representation_tensors
+from pipeline.train.state import continue_job, representation_tensors
 from pipeline.train.train import train
 from tests.pipeline.encode.fakes import SamplingEncoder
 from tests.pipeline.training_runs import STEPS, job_of, make_store, trained
@@ -100,7 +100,7 @@ def test_what_is_published_names_no_folder_and_what_goes_on_does(run: Path, stor
     assert (config["job"]["store"], config["job"]["out"], config["store"]["path"]) == ("a.zarr", "whole", "a.zarr")
     assert str(store.parent).encode() not in (run / "model.safetensors").read_bytes()
     assert json.loads((run / "state.json").read_text())["job"]["store"] == str(store)
-    assert continued_job(run, {}).store == store
+    assert continue_job(run, {}).store == store
 
 
 def test_a_training_that_fails_before_it_begins_leaves_nothing(tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_stopped_and_continued_is_the_same_to_the_bit(
     assert [line["step"] for line in read_lines(tmp_path / "run" / "log.jsonl")] == [3]
     # Twice between two entries: the mean is that of all steps since the last one.
     with pytest.raises(StoppedError, match="step 5 of 6"):
-        train(continued_job(tmp_path / "run", {}), resume=True, should_stop=lambda: True)
-    summary = train(continued_job(tmp_path / "run", {}), resume=True)
+        train(continue_job(tmp_path / "run", {}), resume=True, should_stop=lambda: True)
+    summary = train(continue_job(tmp_path / "run", {}), resume=True)
     assert summary.steps_taken == 1
     again = _written(tmp_path / "run")
     assert [name for name in whole if whole[name] != again[name]] == []
@@ -176,7 +176,7 @@ def test_a_folder_takes_one_training_at_a_time(store: Path, tmp_path: Path, monk
     def meanwhile() -> bool:
         for again in (False, True):
             with pytest.raises((StoreLockedError, JobError)) as caught:
-                train(continued_job(job.out, {}) if again else job, resume=again)
+                train(continue_job(job.out, {}) if again else job, resume=again)
             refused.append(str(caught.value))
         return True
 
@@ -229,7 +229,7 @@ def test_killed_and_continued_is_the_same_to_the_bit(store: Path, tmp_path: Path
         process.wait()
     reached = load_checkpoint(tmp_path / "killed" / "state.safetensors").config["step"]
     assert 8 <= reached < 24
-    train(continued_job(tmp_path / "killed", {}), resume=True)
+    train(continue_job(tmp_path / "killed", {}), resume=True)
     assert _same_weights(tmp_path / "whole", tmp_path / "killed")
     assert (tmp_path / "killed" / "log.jsonl").read_bytes() == (tmp_path / "whole" / "log.jsonl").read_bytes()
 
@@ -238,7 +238,7 @@ def test_killed_and_continued_is_the_same_to_the_bit(store: Path, tmp_path: Path
 def test_a_finished_run_continues_to_nothing(run: Path) -> None:
     before = (run / "model.safetensors").read_bytes()
     (run / "model.safetensors").unlink()
-    summary = train(continued_job(run, {}), resume=True)
+    summary = train(continue_job(run, {}), resume=True)
     assert summary.steps_taken == 0
     assert load_checkpoint(run / "model.safetensors").model.keys()
     after = (run / "model.safetensors").read_bytes()
@@ -254,19 +254,19 @@ def test_a_run_that_is_there_is_never_replaced(store: Path, run: Path) -> None:
 @pytest.mark.slow
 def test_options_that_decide_may_not_change(run: Path, tmp_path: Path) -> None:
     with pytest.raises(JobError, match=re.escape("--batch 9 for a training that began with 8")):
-        continued_job(run, {"batch": 9})
+        continue_job(run, {"batch": 9})
     with pytest.raises(JobError, match=re.escape("--steps 5 for a training that was planned with 6")):
-        continued_job(run, {"steps": 5})
-    assert continued_job(run, {"every": 2, "steps": 6}).every == 2
+        continue_job(run, {"steps": 5})
+    assert continue_job(run, {"every": 2, "steps": 6}).every == 2
     with pytest.raises(CheckpointError, match="no training to continue"):
-        continued_job(tmp_path, {})
+        continue_job(tmp_path, {})
 
 
 @pytest.mark.slow
 def test_a_lengthened_training_is_the_same_to_the_bit_after_an_interruption(store: Path, tmp_path: Path) -> None:
     for name in ("whole", "parts"):
         trained(store, tmp_path / name, steps=4, every=4)
-    longer = continued_job(tmp_path / "whole", {"steps": 10})
+    longer = continue_job(tmp_path / "whole", {"steps": 10})
     assert learning_rate(longer, 4) > learning_rate(longer, 9)
     assert train(longer, resume=True).steps_taken == 6
     asked = 0
@@ -277,9 +277,9 @@ def test_a_lengthened_training_is_the_same_to_the_bit_after_an_interruption(stor
         return asked == 1
 
     with pytest.raises(StoppedError, match="step 5 of 10"):
-        train(continued_job(tmp_path / "parts", {"steps": 10}), resume=True, should_stop=after_one)
+        train(continue_job(tmp_path / "parts", {"steps": 10}), resume=True, should_stop=after_one)
     # Its new length is known without being told again.
-    assert train(continued_job(tmp_path / "parts", {}), resume=True).steps_taken == 5
+    assert train(continue_job(tmp_path / "parts", {}), resume=True).steps_taken == 5
     assert _same_weights(tmp_path / "whole", tmp_path / "parts")
     assert load_checkpoint(tmp_path / "parts" / "model.safetensors").config["plans"] == [[0, 4], [4, 10]]
     assert "10 of 10 (until step 4 planned with 4)" in (tmp_path / "parts" / "card.md").read_text()
@@ -301,15 +301,15 @@ def test_a_longer_plan_outlives_a_kill_before_its_first_checkpoint(
 
     monkeypatch.setattr("pipeline.train.loop.TrainLoop._step", killed)
     with pytest.raises(KilledError):
-        train(continued_job(tmp_path / "run", {"steps": 5}), resume=True)
-    assert continued_job(tmp_path / "run", {}).steps == 5
+        train(continue_job(tmp_path / "run", {"steps": 5}), resume=True)
+    assert continue_job(tmp_path / "run", {}).steps == 5
 
 
 @pytest.mark.slow
 def test_another_store_is_refused(run: Path, tmp_path: Path) -> None:
     other = make_store(tmp_path / "other.zarr", count=20)
     with pytest.raises(StoreMismatchError, match="not what this training began with"):
-        train(continued_job(run, {"store": other}), resume=True)
+        train(continue_job(run, {"store": other}), resume=True)
 
 
 @pytest.mark.slow
@@ -318,7 +318,7 @@ def test_a_store_of_another_number_of_gaussians_is_refused_as_such(run: Path, tm
     with open_store(other) as opened:
         assert opened.header.gaussians == 7
     with pytest.raises(StoreMismatchError, match="not what this training began with"):
-        train(continued_job(run, {"store": other}), resume=True)
+        train(continue_job(run, {"store": other}), resume=True)
 
 
 @pytest.mark.slow
@@ -328,7 +328,7 @@ def test_a_state_that_is_cut_short_is_refused(store: Path, tmp_path: Path) -> No
     state = out / "state.safetensors"
     state.write_bytes(state.read_bytes()[:-100])
     with pytest.raises(CheckpointError):
-        train(continued_job(out, {}), resume=True)
+        train(continue_job(out, {}), resume=True)
 
 
 @pytest.mark.slow

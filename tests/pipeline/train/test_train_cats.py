@@ -19,7 +19,7 @@ from pipeline.train.cats_job import RECIPE_DEFAULTS, head_of, resolve_cats_job
 from pipeline.train.job import TrainJob, resolve_train_job
 from pipeline.train.loop import learning_rate
 from pipeline.train.rows import split_rows
-from pipeline.train.state import continued_job
+from pipeline.train.state import continue_job
 from pipeline.train.train import train
 from tests.models.vgg_weights import save_vgg, vgg_features
 from tests.pipeline.encode.fakes import ArrayImages, pictures, run
@@ -101,7 +101,7 @@ def test_a_stopped_training_continues_to_the_bit(store: Path, tmp_path: Path, re
     asked = iter([False, True])
     with pytest.raises(StoppedError):
         train(_job(store, tmp_path / "parts", recipe=recipe), should_stop=lambda: next(asked))
-    train(continued_job(tmp_path / "parts", {}), resume=True)
+    train(continue_job(tmp_path / "parts", {}), resume=True)
     for name in ("model.safetensors", "state.safetensors"):
         whole, parts = (_weights(tmp_path / folder, name) for folder in ("whole", "parts"))
         assert all(torch.equal(whole[key], parts[key]) for key in whole)

@@ -13,7 +13,7 @@ from data_schemas.stores.open import open_store
 from pipeline.encode.compute import open_compute
 from pipeline.encode.job import resolve_job
 from pipeline.encode.plan import plan_encode
-from pipeline.encode.rows import UnfinishedRows, unfinished_rows
+from pipeline.encode.rows import UnfinishedRows, find_unfinished_rows
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,9 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rows_that_are_not_done_are_counted_and_the_first_are_named(half: Path) -> None:
     with open_store(half) as store:
         names = list(store.read(["source_id"])["source_id"])
-        assert unfinished_rows(store, [1]) == UnfinishedRows(0, ())
-        assert unfinished_rows(store, [2]) == UnfinishedRows(4, tuple(names[16:]))
-        found = unfinished_rows(store, [0, 1, 2], most_named=10)
+        assert find_unfinished_rows(store, [1]) == UnfinishedRows(0, ())
+        assert find_unfinished_rows(store, [2]) == UnfinishedRows(4, tuple(names[16:]))
+        found = find_unfinished_rows(store, [0, 1, 2], most_named=10)
     assert found == UnfinishedRows(12, (*names[:8], *names[16:18]))
     assert str(found) == ", ".join(found.named) + " and 2 more"
     assert str(UnfinishedRows(1, ("a",))) == "a"
@@ -48,4 +48,4 @@ def test_a_block_that_cannot_be_read_counts_as_a_whole(half: Path, monkeypatch: 
             return read(names, rows)
 
         monkeypatch.setattr(store, "read", damaged)
-        assert unfinished_rows(store, [1], most_named=2) == UnfinishedRows(8, ("row 8", "row 9"))
+        assert find_unfinished_rows(store, [1], most_named=2) == UnfinishedRows(8, ("row 8", "row 9"))

@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from data_schemas.errors import ImageError
 from pipeline.sources import open_source
 from pipeline.sources.decoding.decode_image import MOST_TEXT_BYTES, decode_image, read_header, read_image
-from pipeline.sources.decoding.messages import MOST_MESSAGES, collected_messages
+from pipeline.sources.decoding.messages import MOST_MESSAGES, collect_messages
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_warning_is_kept_for_every_file_and_shown_for_none(odd_png, recwarn):
 def test_warnings_of_others_are_shown_as_before():
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
-        with collected_messages() as messages:
+        with collect_messages() as messages:
             other = threading.Thread(target=warnings.warn, args=("of another thread",))
             other.start()
             other.join()
@@ -62,14 +62,14 @@ def test_warnings_of_others_are_shown_as_before():
 
 
 def test_logs_of_pillow_are_kept_in_the_thread_that_reads(capfd):
-    with collected_messages() as messages:
+    with collect_messages() as messages:
         logging.getLogger("PIL.TiffImagePlugin").error("More samples per pixel than can be decoded: %s", 99)
     assert messages == ["More samples per pixel than can be decoded: 99"]
     assert capfd.readouterr().err == ""
 
 
 def test_a_file_says_each_thing_once_and_few_things():
-    with collected_messages() as messages:
+    with collect_messages() as messages:
         for number in (1, 1, 2, 3, 4, 5):
             logging.getLogger("PIL").warning("line %d\n  broken. ", number)
     assert messages == ["line 1 broken", "line 2 broken", "line 3 broken"]
