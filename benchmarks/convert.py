@@ -8,7 +8,7 @@ second stores encoded here from built-in or given images.
 Draws raw ``W`` of the published kernel-stamp layout the way its authors drew it.
 
 It exists to measure how near a converted store decodes to what a published file showed (docs/convert.md); nothing
-else uses it. Each Gaussian is a small square picture (the stamp) that is padded to the image, shifted by bilinear
+else uses it. Each Gaussian is a small square image (the stamp) that is padded to the image, shifted by bilinear
 resampling and added up; the sum is clamped to [0, 1] over black.
 """
 

@@ -3,7 +3,7 @@
     python -m benchmarks.dataset
 
 Prints the table of docs/performance.md. The store is made here: random Gaussians and pixels in the sizes of sprites.
-Items for a second of the processor, of one process with all its threads, the best of some repeats; what is compared
+Items for a second of the CPU, of one process with all its threads, the best of some repeats; what is compared
 takes turns. Files are in the page cache of the system.
 """
 
@@ -89,7 +89,7 @@ def through(loader: Iterable[dict[str, Any]]) -> Callable[[], int]:
 
 
 def rates(ways: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
-    """Items for a second of the processor of each way, the best of some turns."""
+    """Items for a second of the CPU of each way, the best of some turns."""
     best = dict.fromkeys(ways, 0.0)
     for _ in range(repeats):
         for name, way in ways.items():
@@ -100,7 +100,7 @@ def rates(ways: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
 
 
 def table(path: Path, *, few: int, repeats: int) -> dict[str, float]:
-    """Items for a second of the processor, for every way of reading one store.
+    """Items for a second of the CPU, for every way of reading one store.
 
     Args:
         path: of the store.
@@ -143,7 +143,7 @@ def main() -> None:
             path = Path(folder, f"random.{suffix}")
             make_store(path, options.rows, options.block_rows)
             found[suffix] = table(path, few=options.few, repeats=options.repeats)
-    print("| items for a second of the processor | zarr | HDF5 |")
+    print("| items for a second of the CPU | zarr | HDF5 |")
     print("|---|---|---|")
     for name in found["zarr"]:
         print(f"| {name} | {found['zarr'][name]:,.0f} | {found['h5'][name]:,.0f} |")

@@ -4,7 +4,7 @@
     python -m benchmarks.encode --data-dir ../shared/data --images 200 --only mnist
 
 The folder holds one folder for each set (mnist, sprites, cifar10; docs/data.md). Every PSNR is of the decoded stored
-numbers after rounding to 8 bits. Costs are processor time of the engine's threads, starts included, compilation not.
+numbers after rounding to 8 bits. Costs are CPU time of the engine's threads, starts included, compilation not.
 Prints Markdown and writes the curve of quality over cost beside ``--plot``.
 """
 
@@ -45,7 +45,7 @@ class Fit:
         mean_error_db: PSNR of the mean squared error.
         p1: first percentile of the PSNR.
         mean: mean PSNR, lossless images counted as 100 dB.
-        core_ms: processor time per image.
+        core_ms: CPU time per image.
         dead: mean number of Gaussians that cannot be seen.
         splats: as fitted, float32 [image, gaussian, parameter].
     """
@@ -110,7 +110,7 @@ def fit(
 
 
 def dense_autograd_ms(images: NDArray[np.uint8], gaussians: int, steps: int) -> float:
-    """Processor milliseconds per image and step of the batched dense autograd fit, in a batch of all images."""
+    """CPU milliseconds per image and step of the batched dense autograd fit, in a batch of all images."""
     import torch
 
     torch.set_num_threads(1)
@@ -133,7 +133,7 @@ def show(tables: dict[str, list[dict[str, str]]], title: str, rows: list[list[st
 
 
 def curve_plot(curves: dict[str, list[tuple[int, float, float, float]]], path: Path) -> None:
-    """PSNR over processor time per image, one line a set."""
+    """PSNR over CPU time per image, one line a set."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -149,7 +149,7 @@ def curve_plot(curves: dict[str, list[tuple[int, float, float, float]]], path: P
             axes.annotate(str(text), (x, y), textcoords="offset points", xytext=(4, -11), fontsize=8)
     axes.set(
         xscale="log",
-        xlabel="processor time per image (ms)",
+        xlabel="CPU time per image (ms)",
         ylabel="PSNR (dB)",
         title="Quality over cost: of the mean error (solid), first percentile (dotted); numbers are steps",
     )
@@ -181,7 +181,7 @@ def main(
         for codec in codecs:
             for start in STARTS:
                 done = fit(pixels, SETS[name], start=start, codec=codec)
-                learnt = predictability_of(done.splats, pixels, layout_for(pixels.shape[3])).figures
+                learned = predictability_of(done.splats, pixels, layout_for(pixels.shape[3])).figures
                 starts.append(
                     [
                         name,
@@ -193,7 +193,7 @@ def main(
                         f"{done.mean:.2f} dB",
                         f"{done.core_ms:.2f}",
                         f"{done.dead:.1f}",
-                        f"{learnt.r2:.2f}" if learnt else "-",
+                        f"{learned.r2:.2f}" if learned else "-",
                     ]
                 )
                 if codec == ADDITIVE and start == "transport":

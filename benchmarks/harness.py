@@ -58,7 +58,7 @@ class Set:
 
 
 def least_seconds(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """The least processor time of each call, the calls taking turns; the first turn, which compiles, does not count."""
+    """The least CPU time of each call, the calls taking turns; the first turn, which compiles, does not count."""
     best = dict.fromkeys(calls, np.inf)
     for turn in range(repeats + 1):
         for name, call in calls.items():
@@ -146,7 +146,7 @@ class MeanEncoder:
         return {}
 
     def images_per_call(self, height: int, width: int, channels: int) -> int:
-        """As many as an engine on the processor is given."""
+        """As many as an engine on the CPU is given."""
         return images_for_processor(self.settings.gaussians, height, width)
 
     def fit(self, images: NDArray[np.uint8], *, should_stop: Callable[[], bool] | None = None) -> FitResult:

@@ -14,7 +14,7 @@ from data_schemas.printable import printable
 
 
 class SplatSpaceError(Exception):
-    """Base class: anything that a user can cause and mend.
+    """Base class: anything that a user can cause and fix.
 
     Args:
         got: what was found, with the offending name or value.

@@ -1,4 +1,4 @@
-"""Whole objects of an object store: each is written at once or not at all, and errors say what to mend."""
+"""Whole objects of an object store: each is written at once or not at all, and errors say what to fix."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class RunRecord(BaseModel):
     reused: int = Field(default=0, description="rows copied from an identical image, not fitted again")
     wall_seconds: float
     fit_seconds: float = Field(description="wall time spent inside the engine")
-    core_seconds: float = Field(description="processor time of the engine's threads")
+    core_seconds: float = Field(description="CPU time of the engine's threads")
     workers: int
     engine: str
     engine_choice: str = Field(default="", description="why this engine, where the run left it open")

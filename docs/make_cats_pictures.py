@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/cats.md from the runs that ``benchmarks.cats.__main__ race`` left; none shows an original.
+"""Makes the images of docs/cats.md from the runs that ``benchmarks.cats.__main__ race`` left; none shows an original.
 
     python -m docs.make_cats_pictures runs/cats
 
@@ -28,28 +28,28 @@ SHOWN, SIDE = 8, 256
 
 
 def anatomy(run: Path, work: Path) -> dict[str, Image.Image]:
-    """The pictures of ``--anatomy`` by name."""
+    """The images of ``--anatomy`` by name."""
     made = sample(load_run(run, device="cpu"), SampleJob(out=work, number=SHOWN, anatomy=True))
     return {path.stem: Image.open(path).convert("RGB") for path in made.anatomy}
 
 
 def square(picture: Image.Image) -> Image.Image:
-    """A square picture in the common size, its pixels kept sharp."""
+    """A square image in the common size, its pixels kept sharp."""
     return picture.resize((SIDE, SIDE), Image.Resampling.NEAREST)
 
 
 def first_of(row: Image.Image) -> Image.Image:
-    """The first of square pictures beside each other."""
+    """The first of square images beside each other."""
     return square(row.crop((0, 0, row.height, row.height)))
 
 
 def seams(picture: Image.Image) -> Image.Image:
-    """The first images of a picture of seams, with their steps below."""
+    """The first images of an image of seams, with their steps below."""
     return picture.crop((0, 0, 2 * picture.height, picture.height)).resize((2 * SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
 def main(runs: Path) -> None:
-    """Draws both pictures into docs/images."""
+    """Draws both images into docs/images."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         parts = {

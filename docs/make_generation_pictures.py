@@ -1,10 +1,10 @@
-"""Makes the pictures of docs/sample.md from the runs that ``benchmarks.generation.__main__`` left.
+"""Makes the images of docs/sample.md from the runs that ``benchmarks.generation.__main__`` left.
 
     python docs/make_generation_pictures.py runs/generation
     python docs/make_generation_pictures.py runs/generation composed
 
-MNIST: a sheet of all classes with guidance, and digits whose lower half is drawn anew, both by
-``mnist/splatdit-labels-0`` (the pictures here: by 600 steps, docs/results.md). Sprites: one sample at fourteen
+MNIST: a sheet of all classes with guidance, and digits whose lower half is drawn again, both by
+``mnist/splatdit-labels-0`` (the images here: by 600 steps, docs/results.md). Sprites: one sample at fourteen
 times the size beside its ellipses, the same as SVG, and another in new colours: none of the art itself. ``composed``
 alone: samples of ``sprites/pixel-dit-0`` and the splats that fit them, by 300 steps on 2,000 images.
 """

@@ -14,7 +14,7 @@ from data_schemas.splats import layout_of
 from encoders.settings import FitSettings
 
 PIXEL_GAUSSIANS_PER_CALL = 40_000_000
-"""Work that an engine on the processor is handed at once (pixels times Gaussians): about a second of all cores."""
+"""Work that an engine on the CPU is handed at once (pixels times Gaussians): about a second of all cores."""
 
 FEWEST_PER_CALL, MOST_PER_CALL = 16, 256
 
@@ -28,7 +28,7 @@ class FitResult:
     Attributes:
         splats: float32 [image, gaussian, parameter] in ``layout_of(codec, channels)``.
         steps: int32 [image], optimiser steps taken.
-        core_seconds: processor time used by the engine's threads.
+        core_seconds: CPU time used by the engine's threads.
     """
 
     splats: NDArray[np.float32]
@@ -55,7 +55,7 @@ class FitStoppedError(InterruptedError):
 
 
 def images_for_processor(gaussians: int, height: int, width: int) -> int:
-    """How many images an engine on the processor is best given at once, so that progress shows every second or so.
+    """How many images an engine on the CPU is best given at once, so that progress shows every second or so.
 
     Args:
         gaussians: K.

@@ -116,7 +116,7 @@ def to_uint8(image: NDArray[np.floating]) -> NDArray[np.uint8]:
     Returns:
         uint8 of the same shape.
     """
-    # In place: of a large picture every copy is hundreds of megabytes.
+    # In place: of a large image every copy is hundreds of megabytes.
     levels = np.asarray(np.clip(image, 0, 1) * np.float32(255))
     levels += np.float32(0.5)
     return np.floor(levels, out=levels).astype(np.uint8)

@@ -16,7 +16,7 @@ logger = logging.getLogger("splatspace.engine")
 
 CARD_START_SECONDS = 10.0
 """What the cuda engine takes until its first image is fitted: to load torch and the driver, and to compile or load its
-kernels. A job that the processor ends sooner stays there."""
+kernels. A job that the CPU ends sooner stays there."""
 
 _SECONDS_PER_GAUSSIAN_STEP = 1e-7
 _PIXELS_PER_GAUSSIAN = 12.0
@@ -32,7 +32,7 @@ ENGINE_CODECS: dict[str, tuple[CodecName, ...]] = {
 """The codecs that each engine fits."""
 
 GPU_ENGINES: frozenset[str] = frozenset({"cuda", "gsplat"})
-"""Engines that need a graphics card for themselves: one process for each card."""
+"""Engines that need a GPU for themselves: one process for each GPU."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Work:
         height: rows.
         width: columns.
         channels: 1 or 3.
-        workers: threads or processes on the processor.
+        workers: threads or processes on the CPU.
     """
 
     images: int
@@ -104,7 +104,7 @@ def missing_for_gsplat() -> JobError | None:
 
 
 def fault_of_kernels(settings: FitSettings, work: Work | None) -> str | None:
-    """What is wrong with the kernels of engine ``cuda`` on this card; None where they are right."""
+    """What is wrong with the kernels of engine ``cuda`` on this GPU; None where they are right."""
     from encoders.cuda.self_check import fault_on_this_card
 
     if work is None:
@@ -141,18 +141,18 @@ def _choose(settings: FitSettings, work: Work | None, machine: Machine) -> tuple
     if settings.codec == OVER:
         missing = machine.missing_for_gsplat()
         if missing is None:
-            return EngineChoice("gsplat", f"it fits codec {OVER} on this machine's graphics card"), logging.INFO
+            return EngineChoice("gsplat", f"it fits codec {OVER} on this machine's GPU"), logging.INFO
         return (
             EngineChoice("reference", f"no other fits codec {OVER} here, and it is slow ({missing.got})"),
             logging.WARNING,
         )
     if not machine.has_driver():
-        return EngineChoice("cpu", "this machine has no driver of an NVIDIA card"), logging.INFO
+        return EngineChoice("cpu", "this machine has no driver of an NVIDIA GPU"), logging.INFO
     if work is not None:
         seconds = work.processor_seconds(settings)
         if seconds < CARD_START_SECONDS:
             return (
-                EngineChoice("cpu", f"some {seconds:.1f} s of work, less than a graphics card takes to start"),
+                EngineChoice("cpu", f"some {seconds:.1f} s of work, less than a GPU takes to start"),
                 logging.INFO,
             )
     try:
@@ -160,13 +160,13 @@ def _choose(settings: FitSettings, work: Work | None, machine: Machine) -> tuple
         if missing is not None:
             return EngineChoice("cpu", missing.got), logging.INFO
         fault = machine.fault_of_kernels(settings, work)
-    # Drivers and the packages around them fail in many ways, and none of them is to keep the processor from fitting.
+    # Drivers and the packages around them fail in many ways, and none of them is to keep the CPU from fitting.
     except Exception as error:
         logger.debug("engine cuda could not be looked at", exc_info=True)
         fault = f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no message')}"
     if fault is not None:
-        return EngineChoice("cpu", f"the kernels of engine cuda are not used on this card: {fault}"), logging.WARNING
-    return EngineChoice("cuda", "its kernels agree with engine cpu on this machine's graphics card"), logging.INFO
+        return EngineChoice("cpu", f"the kernels of engine cuda are not used on this GPU: {fault}"), logging.WARNING
+    return EngineChoice("cuda", "its kernels agree with engine cpu on this machine's GPU"), logging.INFO
 
 
 def _cpu(settings: FitSettings, workers: int | None) -> Encoder:

@@ -29,7 +29,7 @@ _INT = ir.IntType(32)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _INT_VECTOR = ir.VectorType(_INT, LANES)
 # contract lets a multiplication and an addition become one fused instruction. Neither reassoc (it breaks the
-# rounding in exp) nor arcp (reciprocal estimates differ between makers of processors).
+# rounding in exp) nor arcp (reciprocal estimates differ between makers of CPUs).
 _FLAGS = ("contract", "nsz")
 
 _TAYLOR = (0.6931471805599453, 0.2402265069591007, 0.05550410866482158, 0.009618129107628477, 0.0013333558146428443)
@@ -170,7 +170,7 @@ def lanes(typingctx):
 
 @_operation
 def fused(typingctx, a, b, c):
-    """``a * b + c``, fused where the processor can (llvm.fmuladd: never a library call)."""
+    """``a * b + c``, fused where the CPU can (llvm.fmuladd: never a library call)."""
 
     def codegen(context, builder, sig, args):
         return _call(builder, f"llvm.fmuladd.v{LANES}f32", _VECTOR, list(args))
@@ -341,7 +341,7 @@ def _is_x86(builder) -> bool:
 def flush_denormals(typingctx):
     """Makes this thread treat numbers below 1e-38 as 0 and returns the state before, for ``restore_denormals``.
 
-    Arithmetic on denormal numbers takes a hundred cycles on x86 processors. Elsewhere it does nothing.
+    Arithmetic on denormal numbers takes a hundred cycles on x86 CPUs. Elsewhere it does nothing.
     """
 
     def codegen(context, builder, sig, args):

@@ -1,4 +1,4 @@
-"""Flow ``ablate``: one choice at a time around a base configuration, with the table and the picture as an artifact."""
+"""Flow ``ablate``: one choice at a time around a base configuration, with the table and the image as an artifact."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class ShardsFailed(SplatSpaceError):
         super().__init__(
             f"{len(failures)} of {number} shards failed after their retries: {', '.join(spans)}: {failures[0].error}"
             f" Images of theirs without splats: {missing}",
-            next_step="mend the cause and run the same parameters again: what is done is kept",
+            next_step="fix the cause and run the same parameters again: what is done is kept",
         )
 
 

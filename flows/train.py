@@ -1,6 +1,6 @@
 """Flow ``train``: a store to a generator, with its loss and samples as an artifact.
 
-The run's folder is the only truth: a training that is there goes on where it stopped, to the bit on one processor.
+The run's folder is the only truth: a training that is there goes on where it stopped, bit for bit on one CPU.
 """
 
 from __future__ import annotations

@@ -255,7 +255,7 @@ def measure_model(name: str, preset: str, spec: DataSpec, **changes: Any) -> Mod
     with torch.device("meta"):
         model = build_model(name, preset, spec, **changes)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    # Memory that nobody writes to costs nothing, and an operation on a processor a tenth of one on the meta device.
+    # Memory that nobody writes to costs nothing, and an operation on a CPU a tenth of one on the meta device.
     model.to_empty(device="cpu")
     with torch.no_grad():
         for numbers in (*model.buffers(), *(vector for vector in model.parameters() if vector.ndim < 2)):

@@ -1,4 +1,4 @@
-"""Splats that are not finite numbers are refused by name: drawn or learnt from they make nonsense without a word."""
+"""Splats that are not finite numbers are refused by name: drawn or learned from they make nonsense without a word."""
 
 from __future__ import annotations
 

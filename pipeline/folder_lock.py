@@ -13,7 +13,7 @@ from data_schemas.stores.locks import WriterLock
 
 @contextlib.contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Holds the lock of a folder, ``NAME.lock`` beside it as with stores; a killed process lets go of it.
+    """Holds the lock of a folder, ``NAME.lock`` beside it as with stores; a killed process releases it.
 
     Where the work fails before anything is written, a folder that was made for it goes again, and the lock with it.
 

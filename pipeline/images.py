@@ -10,37 +10,37 @@ from numpy.typing import NDArray
 from PIL import Image
 
 BACKGROUND = 32
-"""Grey between the pictures."""
+"""Grey between the images."""
 
 LARGEST_GRID = 16_384
-"""Pixels of a side, beyond which viewers refuse; further pictures are only left out of the grid, and counted."""
+"""Pixels of a side, beyond which viewers refuse; further images are only left out of the grid, and counted."""
 
 PORTION_BYTES = 128 * 2**20
-"""Most memory of one portion; a single picture may need more."""
+"""Most memory of one portion; a single image may need more."""
 
 BYTES_OF_A_VALUE = 14
 """Of one channel of one pixel while it is decoded: the sum and its plane, the intensity, the rounded copy, 8 bits."""
 
 
 def picture_of(pixels: NDArray[np.uint8]) -> Image.Image:
-    """One image [row, column, channel] with 1 or 3 channels as a picture."""
+    """One image [row, column, channel] with 1 or 3 channels as an image."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 class Grid:
-    """Pictures row by row, placed as they come.
+    """Images row by row, placed as they come.
 
     Args:
-        number: of all pictures that there will be, at least one.
+        number: of all images that there will be, at least one.
         height: rows of each.
         width: columns of each.
         channels: 1 or 3.
-        columns: pictures in a row; None makes the grid as square as their number allows.
-        gap: pixels between pictures.
-        smallest: pixels of the longer side below which pictures are enlarged by a whole factor.
+        columns: images in a row; None makes the grid as square as their number allows.
+        gap: pixels between images.
+        smallest: pixels of the longer side below which images are enlarged by a whole factor.
 
     Attributes:
-        room: pictures that can still be placed: as many as come, unless the grid would have more than
+        room: images that can still be placed: as many as come, unless the grid would have more than
             ``LARGEST_GRID`` pixels a side.
     """
 
@@ -66,7 +66,7 @@ class Grid:
         self._canvas = np.full(size, BACKGROUND, np.uint8)
 
     def add(self, images: NDArray[np.uint8]) -> None:
-        """Places pictures, uint8 [image, row, column, channel], as far as there is room."""
+        """Places images, uint8 [image, row, column, channel], as far as there is room."""
         for image in images[: self.room]:
             enlarged = image.repeat(self._factor, axis=0).repeat(self._factor, axis=1)
             row, column = divmod(self._placed, self._across)
@@ -83,16 +83,16 @@ class Grid:
 def grid_of(
     images: NDArray[np.uint8], *, columns: int | None = None, gap: int = 2, smallest: int = 64
 ) -> tuple[Image.Image, int]:
-    """Pictures row by row.
+    """Images row by row.
 
     Args:
         images: uint8 [image, row, column, channel], 1 or 3 channels, at least one image.
-        columns: pictures in a row; None makes the grid as square as their number allows.
-        gap: pixels between pictures.
-        smallest: pixels of the longer side below which pictures are enlarged by a whole factor.
+        columns: images in a row; None makes the grid as square as their number allows.
+        gap: pixels between images.
+        smallest: pixels of the longer side below which images are enlarged by a whole factor.
 
     Returns:
-        The grid, and how many pictures it shows: all, unless it would have more than ``LARGEST_GRID`` pixels a side.
+        The grid, and how many images it shows: all, unless it would have more than ``LARGEST_GRID`` pixels a side.
     """
     number, height, width, channels = images.shape
     grid = Grid(number, height, width, channels, columns=columns, gap=gap, smallest=smallest)
@@ -102,7 +102,7 @@ def grid_of(
 
 
 def side_by_side(pictures: list[Image.Image], *, gap: int = 4) -> Image.Image:
-    """Pictures of one height beside each other, in colour."""
+    """Images of one height beside each other, in colour."""
     height = max(picture.height for picture in pictures)
     width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
     canvas = Image.new("RGB", (width, height), (BACKGROUND,) * 3)
@@ -114,7 +114,7 @@ def side_by_side(pictures: list[Image.Image], *, gap: int = 4) -> Image.Image:
 
 
 def below_each_other(pictures: list[Image.Image], *, gap: int = 0) -> Image.Image:
-    """Pictures of any size below each other, in colour, on white."""
+    """Images of any size below each other, in colour, on white."""
     height = sum(picture.height for picture in pictures) + gap * (len(pictures) - 1)
     canvas = Image.new("RGB", (max(picture.width for picture in pictures), height), "white")
     top = 0
@@ -125,7 +125,7 @@ def below_each_other(pictures: list[Image.Image], *, gap: int = 0) -> Image.Imag
 
 
 def pictures_at_once(height: int, width: int, channels: int) -> int:
-    """Pictures of one size that may be decoded together: at least one.
+    """Images of one size that may be decoded together: at least one.
 
     Args:
         height: rows.

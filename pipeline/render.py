@@ -1,4 +1,4 @@
-"""One image of a store as a picture, at any size."""
+"""One image of a store as an image, at any size."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def render_image(
         ellipses: draw the Gaussians as one-sigma ellipses instead of decoding them.
 
     Returns:
-        The picture and the row that it shows.
+        The image and the row that it shows.
 
     Raises:
         JobError: a size outside 1 to LARGEST_SIDE.
@@ -51,7 +51,7 @@ def render_image(
     longer = max(header.height, header.width)
     size = size or longer
     if ellipses:
-        # The report's package loads plotting libraries, which take longer than to decode a picture.
+        # The report's package loads plotting libraries, which take longer than to decode an image.
         from pipeline.report.ellipses import draw_ellipses
 
         return draw_ellipses(splats, header.splat_layout, header.height, header.width, size), row

@@ -35,7 +35,7 @@ def blend_compiled(
     shared: bool,
     published: bool = False,
 ) -> Tensor:
-    """Draws splats: compiled for float32 on the processor, else (graphics card, ONNX, cosines) in plain torch.
+    """Draws splats: compiled for float32 on the CPU, else (GPU, ONNX, cosines) in plain torch.
 
     Arguments and result are those of :func:`models.patches.splats.blend`.
     """

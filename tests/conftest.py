@@ -36,7 +36,7 @@ COSTS = {"slow": 1, "prefect": 10, "long": 30}
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Compiled once: else every worker rewrites every test file anew, and each process that a test starts compiles all of
+# Compiled once: else every worker rewrites every test file again, and each process that a test starts compiles all of
 # the packages, which takes longer than most tests.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -170,7 +170,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips tests of a graphics card where there is none."""
+    """Skips tests of a GPU where there is none."""
     if item.get_closest_marker("gpu") is not None:
         import torch
 

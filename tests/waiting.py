@@ -29,7 +29,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 30, what: str =
     """Returns as soon as the condition holds; a connection that fails meanwhile counts as "not yet".
 
     A condition that is costly to look at, here or in a server that is asked, is looked at less often, at most a tenth
-    of the time: what is waited for needs the processor itself.
+    of the time: what is waited for needs the CPU itself.
 
     Args:
         condition: asked again and again.

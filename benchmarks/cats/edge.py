@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.cats.edge runs/kpn runs/lut --store cats.zarr --images 256
 
 Each run becomes an ONNX graph in full precision and one in eight bits (``splatspace export --onnx``); both sample the
-same images from the same noise in onnxruntime, on one thread of the processor, and are measured against the same
+same images from the same noise in onnxruntime, on one thread of the CPU, and are measured against the same
 originals. Times are medians of single evaluations of one image, the two graphs by turns. PSNR compares the predictions
 of both graphs with the network's on states of sampling that did not set the ranges. The order of lines is that of
 the runs; nothing is written.

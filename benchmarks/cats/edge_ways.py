@@ -1,8 +1,8 @@
-"""Ways to put weights into eight bits, on this processor: size, time of one evaluation, and how far predictions move.
+"""Ways to put weights into eight bits, on this CPU: size, time of one evaluation, and how far predictions move.
 
     OMP_NUM_THREADS=1 python -m benchmarks.cats.edge_ways runs/kpn runs/lut
 
-``splatspace export --int8`` takes the first way. The second one fills all eight bits: right where the processor adds
+``splatspace export --int8`` takes the first way. The second one fills all eight bits: right where the CPU adds
 products of eight bits in 32 bits (VNNI, and those of ARM), wrong where it adds pairs of them in 16. The same file with
 onnxruntime's option ``session.x64quantprecision`` is right everywhere, but an option belongs to whoever opens the file.
 Weights without a sign, and inputs with one, are the other two. PSNR compares predictions with the network's on states

@@ -6,9 +6,9 @@
 
 Encodes the cats (32x32; 64x64 with ``--full``), trains every head with both recipes on them with every seed, evaluates
 all with the same features against the same images, which none of them has seen, and writes ``race.md``. Each training
-gets as much processor time (10 minutes of 4 cores unless ``--minutes`` says otherwise), so the cheaper recipe of a head
+gets as much CPU time (10 minutes of 4 cores unless ``--minutes`` says otherwise), so the cheaper recipe of a head
 takes more steps, and sees the same batches in the same order as far as the dearer one gets. With ``--equal steps`` both
-take as many as the dearer one can, with ``--steps`` as many as it says. Each picture is learnt once, however often the
+take as many as the dearer one can, with ``--steps`` as many as it says. Each image is learned once, however often the
 set repeats it. Finished trainings and evaluations in ``--out`` are kept, so an interrupted race goes on where it was.
 
 A recipe is the whole of its network, loss, noise levels, rates, weights and sampler (docs/cats.md). LPIPS, which the
@@ -69,7 +69,7 @@ class Race:
         minutes: of every training: of one core's time, on an accelerator of the clock.
         equal: what both recipes of a head have as much of, where ``steps`` is None.
         batch: images per step.
-        held_out: share of the pictures that nothing learns from.
+        held_out: share of the images that nothing learns from.
         samples: of each evaluation; as many originals are compared.
         evaluations: of the network per sample; None takes the recipe's.
         features: in which images are compared.
@@ -100,7 +100,7 @@ class RaceRecord(BaseModel):
 
     Attributes:
         steps: of the training.
-        core_seconds: processor time; on an accelerator wall time.
+        core_seconds: CPU time; on an accelerator wall time.
         loss: last of the log; recipes measure it in different ways.
     """
 
@@ -146,7 +146,7 @@ def job_of(race: Race, store: Path, run: Path, head: HeadName, recipe: RecipeNam
 
 
 def _seconds(race: Race) -> float:
-    """A clock: of the processor, so that other work does not count; of the wall where an accelerator works."""
+    """A clock: of the CPU, so that other work does not count; of the wall where an accelerator works."""
     return time.process_time() if race.device == "cpu" else time.perf_counter()
 
 

@@ -62,7 +62,7 @@ class Finished:
 
     @property
     def fid(self) -> float:
-        """Of the samples against originals that were kept apart."""
+        """Of the samples against originals that were held out."""
         return self.evaluation.headline.fid
 
     @property
@@ -72,7 +72,7 @@ class Finished:
 
     @property
     def nearest(self) -> float | None:
-        """Median distance to the nearest picture learnt from, over that of originals that were kept apart."""
+        """Median distance to the nearest image learned from, over that of originals that were held out."""
         return self.evaluation.neighbours.ratio
 
     @property
@@ -97,7 +97,7 @@ def _from_one(value: float) -> float:
 MEASURES: tuple[tuple[str, Callable[[Finished], float | None], Callable[[float], float], int], ...] = (
     ("FID", lambda run: run.fid, lambda value: value, 2),
     ("KID", lambda run: run.kid, lambda value: value, 2),
-    # Below 1 samples are copies, above they are like no picture.
+    # Below 1 samples are copies, above they are like no image.
     ("nearest", lambda run: run.nearest, _from_one, 3),
     ("seams", lambda run: run.seams, _from_one, 2),
     ("seams at 4x", lambda run: run.seams_enlarged, _from_one, 2),
@@ -158,7 +158,7 @@ def table(runs: Sequence[Finished]) -> str:
     facts, floor = first.generator.facts, first.real_floor
     note = (
         f"Preset {facts['preset']}, {first.reference.height}x{first.reference.width}, "
-        f"{facts['images learnt from']:,} pictures learnt from, batches of {facts['batch']}; "
+        f"{facts['images learned from']:,} images learned from, batches of {facts['batch']}; "
         f"{first.headline.n:,} samples against as many originals in {first.features.label}. Originals against other "
         f"originals: FID {floor.fid:.2f}, KID {floor.kid:.2f}. Seams: of samples over originals on the same grid."
     )

@@ -1,10 +1,10 @@
-"""The compiled CPU engine on one core: share of the processor's peak, where the time goes, what each codec costs.
+"""The compiled CPU engine on one core: share of the CPU's peak, where the time goes, what each codec costs.
 
     python -m benchmarks.cpu --data-dir ../shared/data
     python -m benchmarks.cpu --data-dir ../shared/data --only sprites --repeats 20
 
 The folder holds one folder for each set (mnist, sprites, cifar10, cats64; docs/data.md). What is compared is timed in
-turns, in processor time, and the least of several repetitions counts: other work on the machine only ever adds.
+turns, in CPU time, and the least of several repetitions counts: other work on the machine only ever adds.
 Prints Markdown.
 """
 
@@ -41,7 +41,7 @@ Table = list[list[str]]
 
 
 def share_of_peak(sets: list[Set], repeats: int) -> tuple[str, Table]:
-    """Operations counted over time taken, against what the processor can do."""
+    """Operations counted over time taken, against what the CPU can do."""
     eight, widest = peak_of_eight_lanes(), peak_of_matrix_product()
     rows = [["set", "K", "us/image-step", "kFLOP/step", "GFLOP/s", "of 8-lane peak", "of widest peak"]]
     for data in sets:

@@ -34,7 +34,7 @@ FITTED = 256
 
 
 def core_ms(work: Callable[[], Any]) -> float:
-    """Processor time of all threads in milliseconds an image."""
+    """CPU time of all threads in milliseconds an image."""
     times = []
     for _ in range(3):
         before = time.process_time()

@@ -5,7 +5,7 @@
 
 The folder holds one folder for each set (mnist, sprites, cifar10; docs/data.md). The splats are those of fits of 200
 steps. A step of the fit (forward, residual, backward, Adam) is taken on the same Gaussians. What is compared is timed
-in turns, in processor time of one thread, and the least of several repetitions counts. Prints Markdown.
+in turns, in CPU time of one thread, and the least of several repetitions counts. Prints Markdown.
 """
 
 from __future__ import annotations

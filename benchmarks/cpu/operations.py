@@ -1,4 +1,4 @@
-"""Counts the floating-point operations of the compiled fit, and measures what the processor could do.
+"""Counts the floating-point operations of the compiled fit, and measures what the CPU could do.
 
 Operations are counted by lane, the lanes that hang over the edge of a box included; a fused multiply-add counts
 two, an exponential 12, a division or a square root 1. The counts per vector are read off ``encoders.cpu.sums``.

@@ -10,7 +10,7 @@ contender can also be run by itself (``--contender``) and all of them be put int
 
 ``published`` keeps its own network, objective, covariance, ranges and learning rate; it learns from the same splats,
 which were fitted from one layout for all images: better latents than those it was published with. ``pixel-unet`` gets
-the processor time that ``splatdit`` took, everything else the same number of steps. No contender sees a label, but
+the CPU time that ``splatdit`` took, everything else the same number of steps. No contender sees a label, but
 ``splatdit-labels``. ``pixel-dit + fit`` is not trained: it fits the K Gaussians of the store to the samples of
 ``pixel-dit``, as ``splatspace sample --splats`` does, and what the decoded splats show is measured.
 """
@@ -60,7 +60,7 @@ class Contender:
         kind: what it learns: splats, pixels, or cats for a patch model.
         options: of ``resolve_train_job``, or of ``resolve_cats_job``.
         evaluations: of the network per sample; None takes the objective's.
-        same_time_as: contender whose processor time it is trained for; None trains for the set's steps.
+        same_time_as: contender whose CPU time it is trained for; None trains for the set's steps.
         fewer: further numbers of evaluations to measure.
         fit_of: contender whose samples are fitted; this one is not trained.
     """
@@ -100,10 +100,10 @@ class BenchmarkSet:
     Attributes:
         features: in which FID is measured.
         steps: of every training.
-        images: first images of the set that are learnt from; None takes all.
+        images: first images of the set that are learned from; None takes all.
         samples: of each evaluation.
         source: the named set; empty takes the name in ``SETS``.
-        unseen: split of that set that samples are compared with; empty compares with what was learnt from.
+        unseen: split of that set that samples are compared with; empty compares with what was learned from.
         unseen_folder: folder of that split in ``--data-dir``, where it is not that of the set.
         batch: images per step.
         encoding: options of ``resolve_job``.
@@ -159,7 +159,7 @@ class RunRecord(BaseModel):
     Attributes:
         steps: of the training.
         seconds: wall time.
-        core_seconds: processor time of this process: with one thread what the training takes on a quiet core.
+        core_seconds: CPU time of this process: with one thread what the training takes on a quiet core.
         loss: last of the log.
     """
 
@@ -279,7 +279,7 @@ def _job(recipe: Contender, settings: BenchmarkSet, store: Path, run: Path, step
 def _steps_in_time(
     recipe: Contender, settings: BenchmarkSet, store: Path, out: Path, measured: str, contender: str
 ) -> int:
-    """Steps that take the processor time of another run, by the time between two lengths of a trial."""
+    """Steps that take the CPU time of another run, by the time between two lengths of a trial."""
     path = out / measured / RECORD_FILE
     if not path.exists():
         raise SystemExit(f"{contender} is trained for the time of {measured}, which has not been run: run it first")
@@ -304,7 +304,7 @@ def main(
     seeds: Annotated[str, typer.Option(help="Seeds, as 0,1,2.")] = "0,1",
     sheets: Annotated[Path | None, typer.Option(help="Folder for sheets of samples side by side.")] = None,
     steps: Annotated[int | None, typer.Option(help="Of every training, instead of the set's.")] = None,
-    images: Annotated[int | None, typer.Option(help="That are learnt from, instead of the set's.")] = None,
+    images: Annotated[int | None, typer.Option(help="That are learned from, instead of the set's.")] = None,
     samples: Annotated[int | None, typer.Option(help="Of each evaluation, instead of the set's.")] = None,
     quick: Annotated[bool, typer.Option(help="Seconds instead of hours, on the demo set: that it runs.")] = False,
     tables_only: Annotated[bool, typer.Option(help="Only the table, of what is done.")] = False,
@@ -347,7 +347,7 @@ def main(
 
 
 def _times(path: Path, first: dict[str, Finished], *, quick: bool, measure: bool) -> dict[str, float]:
-    """Processor seconds per image of each contender, kept beside the runs; measured anew when one has joined."""
+    """CPU seconds per image of each contender, kept beside the runs; measured again when one has joined."""
     kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
     runs = {
         timed_name(name, scores.evaluations): Timed(found.run, scores.evaluations, found.evaluation.fitted is not None)

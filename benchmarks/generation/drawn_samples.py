@@ -1,4 +1,4 @@
-"""What the splats of samples are good for: polish, moving, interpolation, encoding in one pass, larger pictures.
+"""What the splats of samples are good for: polish, moving, interpolation, encoding in one pass, larger images.
 
     OMP_NUM_THREADS=1 python -m benchmarks.generation.drawn_samples RUN --store sprites.zarr --unseen sprites-test.zarr
     OMP_NUM_THREADS=1 python -m benchmarks.generation.drawn_samples RUN --store sprites.zarr --unseen sprites-test.zarr
@@ -163,8 +163,8 @@ def main(
     """Prints the tables of docs/results.md."""
     torch.set_num_threads(1)
     generator = load_run(run, device="cpu")
-    with open_store(store, "r") as learnt, open_store(unseen, "r") as other:
-        extractor = build_extractor("selfsup", learnt)
+    with open_store(store, "r") as learned, open_store(unseen, "r") as other:
+        extractor = build_extractor("selfsup", learned)
         rows = np.random.default_rng(0).permutation(other.finished_rows())[: 2 * images]
         pictures = originals(other, rows)
     settings = Settings(generator.objective.settings.sampler, evaluations, 1.0, 0, 64)

@@ -325,7 +325,7 @@ def write_sheet(path: Path, first: Mapping[str, Finished]) -> None:
 
 
 def titled(picture: Image.Image, title: str) -> Image.Image:
-    """The picture under a line of text."""
+    """The image under a line of text."""
     canvas = Image.new("RGB", (picture.width, picture.height + 18), "white")
     canvas.paste(picture.convert("RGB"), (0, 18))
     ImageDraw.Draw(canvas).text((4, 3), title, fill="black")

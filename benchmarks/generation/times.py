@@ -1,4 +1,4 @@
-"""Processor time of an image, of several generators in turns, so that a busy machine is unkind to all alike."""
+"""CPU time of an image, of several generators in turns, so that a busy machine is unkind to all alike."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def alternate_times(runs: Mapping[str, Timed], *, images: int, rounds: int) -> d
         rounds: in which each generator takes its turn, after one of one image that does not count.
 
     Returns:
-        Median over the rounds of the processor seconds per image, by name.
+        Median over the rounds of the CPU seconds per image, by name.
     """
     held = {name: load_run(one.run, device="cpu") for name, one in runs.items()}
     fits = {name: sample_fit(held[name]) for name, one in runs.items() if one.fit}

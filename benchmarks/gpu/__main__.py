@@ -1,4 +1,4 @@
-"""Engine ``cuda`` on the graphics card of this machine: whether it is right, then how fast it is.
+"""Engine ``cuda`` on the GPU of this machine: whether it is right, then how fast it is.
 
     python -m benchmarks.gpu --data-dir ../shared/data --out encode_gpu.md
     python -m benchmarks.gpu --data-dir ../shared/data --images 4000 --only cifar10 --minutes 3

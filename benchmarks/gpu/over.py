@@ -4,7 +4,7 @@
 
 ``additive/1`` and ``normalised/1`` by the compiled engine, ``over/1`` by the engine that is named (the reference engine
 takes seconds for each image). Every PSNR is of the decoded stored numbers after rounding to 8 bits, every cost the
-processor time of the engine.
+CPU time of the engine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A graphics card as benchmarks name it, and a report that keeps what was measured when a part of it fails."""
+"""A GPU as benchmarks name it, and a report that keeps what was measured when a part of it fails."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Report:
     """What was measured, printed and written down as it comes.
 
     Args:
-        out: Markdown file that is begun anew; None prints only.
+        out: Markdown file that is begun again; None prints only.
         minutes: after which no part is begun.
     """
 

@@ -35,7 +35,7 @@ class Timing:
         images: encoded.
         start: seconds until the first shard could begin.
         work: seconds from then to the last one's end.
-        core_seconds: processor time of the engine.
+        core_seconds: CPU time of the engine.
     """
 
     images: int

@@ -4,8 +4,8 @@
     python -m benchmarks.starts --work study --table          # what is there so far
 
 For each set and each way a store of the same images at the same K, and for each seed a small ``splatdit`` without
-labels, trained equally; its samples are compared with the original images in features that are learnt from those images
-once.
+labels, trained equally; its samples are compared with the original images in features that are learned once
+from those images.
 What is done is kept in the folder: run again, it continues, and several processes with different ``--sets`` or
 ``--seeds`` share one folder.
 """
@@ -115,7 +115,7 @@ def make_store(work: Path, name: str, way: str, data_dir: Path | None, budget: B
 
 
 def measure_store(work: Path, name: str, way: str) -> dict[str, Any]:
-    """Quality of the stored splats, and how far the pixels foretell them."""
+    """Quality of the stored splats, and how far the pixels predict them."""
     with open_store(store_path(work, name, way)) as store:
         values = store.read(["psnr"])["psnr"]
         found = measure_predictability(store).figures

@@ -1,4 +1,4 @@
-"""The kernel-stamp layouts: seven or nine numbers per Gaussian, drawn by shifting a small picture of it.
+"""The kernel-stamp layouts: seven or nine numbers per Gaussian, drawn by shifting a small image of it.
 
 Columns: s_row, s_column, rho, alpha, one or three colours, x, y. "Raw" numbers stand before their activations
 (sigmoid, sigmoid, tanh, sigmoid, clamp to [0, 1], none, none), "physical" ones after them.

@@ -238,7 +238,7 @@ class SplatStore(ABC):
             self._commit()
 
     def close(self) -> None:
-        """Commits if writable, and lets go of the file and its lock. Safe to call twice."""
+        """Commits if writable, and releases the file and its lock. Safe to call twice."""
         if self._closed:
             return
         try:

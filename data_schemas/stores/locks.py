@@ -1,4 +1,4 @@
-"""One writer per store or folder: a file lock that a killed process lets go of by itself.
+"""One writer per store or folder: a file lock that a killed process releases by itself.
 
 One writer per store on an object store: a lock object that is created once and renewed while its holder lives.
 
@@ -95,7 +95,7 @@ class WriterLock:
         Whoever deletes it (with the folder of the store, say) lets another writer in, and this one must not write on.
 
         Raises:
-            StoreLockedError: the file was deleted, and perhaps made anew.
+            StoreLockedError: the file was deleted, and perhaps made again.
         """
         if self._identity_now() != self._identity:
             raise StoreLockedError(
@@ -188,7 +188,7 @@ class RemoteLock:
         # Looked at first: some stores ignore the condition of a conditional write, and would replace a lock.
         while read_object(self.path) is not None or not create_object(self.path, self._content):
             if read_object(self.path) is None:
-                continue  # let go of since
+                continue  # release since
             held = self._read() or {}
             if held.get("token") == self._token:
                 break  # written, but the answer was lost on its way and the library asked again
@@ -218,7 +218,7 @@ class RemoteLock:
         try:
             now, renewed = modification_time(probe), modification_time(self.path)
         except StoreError:
-            return False  # let go of in this moment; the next try will tell
+            return False  # release in this moment; the next try will tell
         finally:
             remove_objects(probe, [""])
         return now is not None and renewed is not None and (now - renewed).total_seconds() > LEASE_SECONDS

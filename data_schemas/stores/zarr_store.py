@@ -270,7 +270,7 @@ class ZarrStore(SplatStore):
             self._place.catch_up()
 
     def _require_same_store(self) -> None:
-        """What a writer has must not enter a store that was made anew since, nor leave a wreck where one was deleted.
+        """What a writer has must not enter a store that was made again since, nor leave a wreck where one was deleted.
 
         A shard writer may outlive its run, and a lock does not keep anybody from deleting a folder.
         """
@@ -279,7 +279,7 @@ class ZarrStore(SplatStore):
             raise StoreError(
                 f"{self.path} was deleted while it was being written",
                 allowed="a store that stays where it is until the run has ended",
-                next_step="run the same command again: it makes the store anew",
+                next_step="run the same command again: it makes the store again",
             )
         group = parse_document(data, self.path / DOCUMENT)
         if str(group.get("attributes", {}).get("store_id", "")) != self._store_id:

@@ -1,4 +1,4 @@
-"""Engine ``gsplat``: alpha-composited stores on a graphics card, a batch of images in every launch.
+"""Engine ``gsplat``: alpha-composited stores on a GPU, a batch of images in every launch.
 
 The optimiser is that of the reference engine (``encoders.autograd.descent``), the renderer gsplat's rasteriser
 (``encoders.autograd.gsplat_tiles``). gsplat adds up gradients in whatever order its threads come, so two runs differ in
@@ -30,7 +30,7 @@ _MEMORY_SHARE = 0.5
 """Of the free memory of the device, for one batch."""
 
 _MOST_IMAGES = 8192
-"""In a batch: more would keep no card busier, and a stop waits for a step of the whole batch."""
+"""In a batch: more would keep no GPU busier, and a stop waits for a step of the whole batch."""
 
 _IMAGES_WITHOUT_CARD = 64
 
@@ -41,7 +41,7 @@ class GsplatEncoder:
     Args:
         settings: what decides the splats; the codec must be ``over/1``.
         batch: images of a launch at most; ``auto`` fits the free memory.
-        rasteriser: stands in for gsplat, on the processor (for tests); None loads gsplat at the first fit.
+        rasteriser: stands in for gsplat, on the CPU (for tests); None loads gsplat at the first fit.
 
     Raises:
         JobError: another codec, a batch below 1, or a machine that cannot run gsplat: what it lacks.
@@ -73,7 +73,7 @@ class GsplatEncoder:
 
     @property
     def device(self) -> str:
-        """The card."""
+        """The GPU."""
         if self._device.type == "cpu":
             return "cpu (a stand-in for gsplat)"
         return f"cuda ({torch.cuda.get_device_name(self._device)})"
@@ -144,7 +144,7 @@ class GsplatEncoder:
             raise JobError(
                 f"One image of {height}x{width} with {self.settings.gaussians} Gaussians does not fit into the memory "
                 f"of {self.device}",
-                next_step="give fewer --gaussians or a smaller --size, or use a card with more memory",
+                next_step="give fewer --gaussians or a smaller --size, or use a GPU with more memory",
             )
         self._fitting = size // 2
         logger.warning("%d images at once do not fit into the memory of the device: %d from now on", size, size // 2)

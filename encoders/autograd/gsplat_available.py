@@ -1,7 +1,7 @@
 """Whether this machine can run gsplat, and if not, what is missing: found out before anything is compiled or fitted.
 
 gsplat is a package of sources: its CUDA kernels are compiled on first use, which takes the CUDA toolkit (nvcc), a C++
-compiler and ninja. Without a card it cannot render at all. Importing it to see what happens is no test: where nvcc is
+compiler and ninja. Without a GPU it cannot render at all. Importing it to see what happens is no test: where nvcc is
 there and torch is not built for CUDA, it starts to compile and fails in ways that name no cause.
 """
 
@@ -20,9 +20,7 @@ from encoders.autograd.gsplat_tiles import Rasteriser
 OLDEST = (1, 5)
 """First version of gsplat that takes many images in one call."""
 
-_ALLOWED = (
-    "--engine gsplat where torch sees an NVIDIA card, with gsplat 1.5, the CUDA toolkit, a C++ compiler and ninja"
-)
+_ALLOWED = "--engine gsplat where torch sees an NVIDIA GPU, with gsplat 1.5, the CUDA toolkit, a C++ compiler and ninja"
 _INSTEAD = "; or give --engine reference, which fits codec over/1 on any machine, slowly"
 
 
@@ -40,7 +38,7 @@ def missing_for_gsplat() -> JobError | None:
         )
     if not torch.cuda.is_available():
         return _missing(
-            "an NVIDIA card; torch sees none", "see whether nvidia-smi lists a card, and CUDA_VISIBLE_DEVICES"
+            "an NVIDIA GPU; torch sees none", "see whether nvidia-smi lists a GPU, and CUDA_VISIBLE_DEVICES"
         )
     try:
         version = importlib.metadata.version("gsplat")

@@ -1,6 +1,6 @@
 """Engine ``reference``: the same recipe by autograd on the plain renderers. Slow, clear, right on CPU and GPU.
 
-It fits every codec, so it is the engine of ``over/1`` where there is no graphics card.
+It fits every codec, so it is the engine of ``over/1`` where there is no GPU.
 """
 
 from __future__ import annotations

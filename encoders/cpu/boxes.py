@@ -31,8 +31,8 @@ _DEEPEST = 78.0
 _STEEPEST = 80.0
 
 RUN = 16
-"""Rows after which an exact sum begins its chain of multiplications anew: an error e of the quotient grows to e t^2 / 2
-within t rows. The fit goes on for whole boxes, which are lower than that as a rule."""
+"""Rows after which an exact sum begins its chain of multiplications again: an error e of the quotient grows to
+e t^2 / 2 within t rows. The fit goes on for whole boxes, which are lower than that as a rule."""
 
 # Rows of the table of derived quantities, each [gaussian].
 FACTOR_A, FACTOR_C, QUOTIENT, LEFT, VECTORS, TOP, ROWS, CHAIN, HALF, SLOPE = range(10)

@@ -53,7 +53,7 @@ class CpuEncoder:
 
     @property
     def device(self) -> str:
-        """The processor and the number of threads."""
+        """The CPU and the number of threads."""
         return f"cpu ({platform.machine()}, {self.workers} threads)"
 
     def recipe(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Whether this machine can run Triton kernels on a graphics card, and if not, what is missing."""
+"""Whether this machine can run Triton kernels on a GPU, and if not, what is missing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from data_schemas.errors import JobError
 from encoders.compiled import cache_folder
 
 OLDEST = (7, 5)
-"""Compute capability of the oldest card that Triton compiles for (Turing, 2018)."""
+"""Compute capability of the oldest GPU that Triton compiles for (Turing, 2018)."""
 
-_ALLOWED = "--engine cuda where torch sees an NVIDIA card and Triton is installed (Linux)"
+_ALLOWED = "--engine cuda where torch sees an NVIDIA GPU and Triton is installed (Linux)"
 _INSTEAD = "; or give --engine cpu"
 
 
@@ -22,7 +22,7 @@ def use_cache_folder() -> None:
 
 @lru_cache(maxsize=1)
 def require_cuda() -> None:
-    """Checks torch, the card, Triton and the C compiler that Triton calls once.
+    """Checks torch, the GPU, Triton and the C compiler that Triton calls once.
 
     Raises:
         JobError: the first thing that is missing, and what to do about it.
@@ -37,9 +37,9 @@ def require_cuda() -> None:
         )
     if not torch.cuda.is_available():
         raise JobError(
-            "Engine 'cuda' needs an NVIDIA card; torch sees none",
+            "Engine 'cuda' needs an NVIDIA GPU; torch sees none",
             allowed=_ALLOWED,
-            next_step="see whether nvidia-smi lists a card, and CUDA_VISIBLE_DEVICES does not hide it" + _INSTEAD,
+            next_step="see whether nvidia-smi lists a GPU, and CUDA_VISIBLE_DEVICES does not hide it" + _INSTEAD,
         )
     capability = torch.cuda.get_device_capability()
     if capability < OLDEST:

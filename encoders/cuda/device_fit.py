@@ -33,7 +33,7 @@ instruction less, but stage the residual in shared memory behind a barrier, and 
 
 
 def interpreting() -> bool:
-    """Whether Triton interprets its kernels on the processor (``TRITON_INTERPRET=1``) instead of compiling them."""
+    """Whether Triton interprets its kernels on the CPU (``TRITON_INTERPRET=1``) instead of compiling them."""
     return isinstance(fit_images, InterpretedFunction)
 
 
@@ -41,7 +41,7 @@ def compiler_options(device: torch.device, warps: int = 1) -> dict[str, Any]:
     """Options of a launch on a device."""
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0):
         return {"num_warps": warps, "maxnreg": REGISTERS}
-    # Fewer registers would spill on older cards, which keep the compiler's own choice.
+    # Fewer registers would spill on older GPUs, which keep the compiler's own choice.
     return {"num_warps": warps}
 
 

@@ -1,7 +1,7 @@
 """Engine ``cuda``: thousands of small images a launch, one warp an image; large ones shared out (``encoders.cuda``).
 
-Starts ``grid`` and ``transport`` are computed on the card (``encoders.cuda.start``), ``adaptive`` on the processor.
-While the card fits one slab of images, the processor prepares the next and turns the result of the last into splats;
+Starts ``grid`` and ``transport`` are computed on the GPU (``encoders.cuda.start``), ``adaptive`` on the CPU.
+While the GPU fits one slab of images, the CPU prepares the next and turns the result of the last into splats;
 transfers go through pinned memory on two streams. What an image becomes depends on its pixels and the settings only:
 not on the slab, the memory that is free, or where launches were cut.
 """
@@ -33,11 +33,11 @@ _MEMORY_SHARE = 0.4
 """Of the free memory, for each of two slabs."""
 
 _START_BYTES = 2**30
-"""What starts on the card take beside (``encoders.cuda.start``)."""
+"""What starts on the GPU take beside (``encoders.cuda.start``)."""
 
 
 class CudaEncoder:
-    """Fits with Triton kernels on a graphics card.
+    """Fits with Triton kernels on a GPU.
 
     Args:
         settings: what decides the splats.
@@ -80,11 +80,11 @@ class CudaEncoder:
             from encoders.cuda.device_fit import interpreting
 
             if not interpreting():
-                raise JobError("Engine 'cuda' on the processor", allowed="a CUDA device", next_step="give --engine cpu")
+                raise JobError("Engine 'cuda' on the CPU", allowed="a CUDA device", next_step="give --engine cpu")
 
     @property
     def device(self) -> str:
-        """The card and its number of multiprocessors."""
+        """The GPU and its number of multiprocessors."""
         import torch
 
         if self._device.type == "cpu":
@@ -184,9 +184,9 @@ class CudaEncoder:
     def _too_large(self, fit: DeviceFit, free: int) -> JobError:
         return JobError(
             f"One image of {fit.height}x{fit.width} with {self.settings.gaussians} Gaussians takes "
-            f"{fit.bytes_per_image / 2**20:,.0f} MiB of the graphics card, which has {free / 2**20:,.0f} free",
-            allowed="images that fit the free memory of the card",
-            next_step="free memory of the card, give fewer --gaussians or a smaller --size, or give --engine cpu",
+            f"{fit.bytes_per_image / 2**20:,.0f} MiB of the GPU, which has {free / 2**20:,.0f} free",
+            allowed="images that fit the free memory of the GPU",
+            next_step="free memory of the GPU, give fewer --gaussians or a smaller --size, or give --engine cpu",
         )
 
     @property

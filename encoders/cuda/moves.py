@@ -282,7 +282,7 @@ def move_groups(
     GROUP: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """Program (group, image): keeps the best iterate, takes a step of Adam, and derives factors and box anew."""
+    """Program (group, image): keeps the best iterate, takes a step of Adam, and derives factors and box again."""
     table: tl.constexpr = (_COLOUR + CHANNELS) * ROOM
     group, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     theta = tables + image * 4 * table

@@ -1,7 +1,7 @@
-"""Whether engine ``cuda`` is right on the card that is there: the same small fit on the card and on the processor.
+"""Whether engine ``cuda`` is right on the GPU that is there: the same small fit on the GPU and on the CPU.
 
-``--engine auto`` asks before it trusts a card. The fit runs in a process of its own, since a kernel that fails leaves
-CUDA unusable, or the process dead. What it found is kept for this card, driver, torch, Triton and state of the sources.
+``--engine auto`` asks before it trusts a GPU. The fit runs in a process of its own, since a kernel that fails leaves
+CUDA unusable, or the process dead. What it found is kept for this GPU, driver, torch, Triton and state of the sources.
 
     python -m encoders.cuda.self_check additive/1 3 fused RESULT.json
 """
@@ -99,7 +99,7 @@ def fault_of(found: dict[str, Any]) -> str | None:
     """What is wrong with the outcome of a comparison; None where nothing is."""
     cpu, cuda = float(found["cpu"]), float(found["cuda"])
     if not (math.isfinite(cuda) and cpu >= LEAST_DB and abs(cuda - cpu) <= PARITY_DB):
-        return f"a fit that reaches {cpu:.2f} dB on the processor reaches {cuda:.2f} dB on the card"
+        return f"a fit that reaches {cpu:.2f} dB on the CPU reaches {cuda:.2f} dB on the GPU"
     return None
 
 

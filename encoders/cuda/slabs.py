@@ -1,6 +1,6 @@
-"""One call of the cuda engine: its images in slabs, of which two are on the card at once.
+"""One call of the cuda engine: its images in slabs, of which two are on the GPU at once.
 
-While the card fits one, the processor prepares the next and turns the result of the last into splats.
+While the GPU fits one, the CPU prepares the next and turns the result of the last into splats.
 
 How images and steps are divided into launches; no result depends on it.
 """
@@ -123,7 +123,7 @@ class Slabs:
         should_stop: polled between launches and while one runs.
 
     Attributes:
-        core_seconds: processor time so far.
+        core_seconds: CPU time so far.
         finished: bool [image], whether its result is in ``splats`` and ``steps``.
     """
 
@@ -186,7 +186,7 @@ class Slabs:
                     raise self.too_large()
                 self._finish_waiting(pool)
                 size = max(1, size // 2)
-                logger.warning("The graphics card ran out of memory: going on with %d images a launch", size)
+                logger.warning("The GPU ran out of memory: going on with %d images a launch", size)
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue

@@ -1,6 +1,6 @@
 """Where Gaussians begin, on the device: starts ``grid`` and ``transport`` of ``encoders.start``, in batched torch.
 
-The same mathematics as the compiled code on the processor, whose comments explain it; matrix products take the place of
+The same mathematics as the compiled code on the CPU, whose comments explain it; matrix products take the place of
 its loops. Images go in batches of a size that follows from their shape alone, the last one filled up, so that the
 rounding of a matrix product does not depend on how many images there are.
 """
@@ -30,7 +30,7 @@ _PRECISION = threading.Lock()
 
 
 def starts_on_device(settings: FitSettings) -> bool:
-    """Whether the start of these settings is computed here; ``adaptive`` is left to the processor."""
+    """Whether the start of these settings is computed here; ``adaptive`` is left to the CPU."""
     return settings.start != "adaptive"
 
 

@@ -49,7 +49,7 @@ def blend_patches(
     """Blends by depth; see ``encoders.differentiable.patch_sums`` for the formula.
 
     Args:
-        mean: float32 on the processor, [image, row, column, splat, 2] from the patch's centre, in patches.
+        mean: float32 on the CPU, [image, row, column, splat, 2] from the patch's centre, in patches.
         precision: [..., 3], entries xx, xy, yy of a positive definite matrix.
         colour: [..., channel], 1 or 3 channels.
         depth: [...].

@@ -1,6 +1,6 @@
-"""Renders splats with gradients: compiled on the processor, dense torch everywhere else.
+"""Renders splats with gradients: compiled on the CPU, dense torch everywhere else.
 
-``render_differentiable`` has the signature of the oracle ``encoders.render.render``. float32 tensors on the processor
+``render_differentiable`` has the signature of the oracle ``encoders.render.render``. float32 tensors on the CPU
 take the compiled sums of the CPU engine (``encoders.differentiable.splat_sums``), which leave out what lies beyond
 ``CUT`` or ``NORMALISED_CUT`` standard deviations; other tensors, codec ``over/1`` and an export to ONNX take the
 oracle.
@@ -59,7 +59,7 @@ def render_differentiable(
     Raises:
         StoreMismatchError: an unknown codec, or splats of another shape than the layout's.
         JobError: a size below 1.
-        TrainingError: splats on the processor that are not finite.
+        TrainingError: splats on the CPU that are not finite.
     """
     if codec not in CODECS:
         raise StoreMismatchError(f"Codec {codec!r} cannot be rendered", allowed=", ".join(CODECS))

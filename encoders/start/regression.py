@@ -1,4 +1,4 @@
-"""Starts that are foretold from the pixels: a small network, learnt from a first fit of some images of the set.
+"""Starts that are predicted from the pixels: a small network, learned from a first fit of some images of the set.
 
 What an optimiser makes of an image holds much that its pixels do not decide: which of two Gaussians took which stroke.
 A generator has to learn that noise. The regression holds what is left when it is averaged away, and a second fit that
@@ -36,7 +36,7 @@ MOST_SIDE = 32
 """Pixels a side that the network looks at; larger images are reduced by box means."""
 
 SHARE = 0.5
-"""How far starts are moved from the usual ones to what is foretold."""
+"""How far starts are moved from the usual ones to what is predicted."""
 
 _ARRAYS = ("landmarks", "weights", "offsets", "scale", "shape", "frame")
 
@@ -118,8 +118,8 @@ def inputs_of(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 class StartRegression:
     """The network.
 
-    An image whose fold is f is given the weights that were learnt without the images of fold f, so no image's own
-    first fit takes part in what is foretold for it.
+    An image whose fold is f is given the weights that were learned without the images of fold f, so no image's own
+    first fit takes part in what is predicted for it.
 
     Attributes:
         landmarks: float32 [landmark, input], inputs of the images around which the basis functions stand.
@@ -127,7 +127,7 @@ class StartRegression:
         offsets: float32 [number].
         scale: squared distance at which a basis function falls to 1 / e.
         shape: (height, width, channels) of the images.
-        frame: (K, parameters) of what is foretold; ``number`` is their product, padded to a multiple of ``LANES``.
+        frame: (K, parameters) of what is predicted; ``number`` is their product, padded to a multiple of ``LANES``.
     """
 
     landmarks: NDArray[np.float32]
@@ -225,7 +225,7 @@ class StartRegression:
 
 
 class RegressedStarts:
-    """Where the second fit begins: between the usual start and what the regression foretells.
+    """Where the second fit begins: between the usual start and what the regression predicts.
 
     The usual start knows this very image, the regression what fits of its like have in common.
 
@@ -253,7 +253,7 @@ class RegressedStarts:
             raise StoreMismatchError(
                 f"a regression of {regression.frame[0]} Gaussians for images of {regression.shape}, where "
                 f"{starts.shape[1]} for {images.shape[1:]} are fitted",
-                next_step="leave the regression out of the job: it is learnt for the job's own settings",
+                next_step="leave the regression out of the job: it is learned for the job's own settings",
             )
         starts += np.float32(SHARE) * (regression.predict(images) - starts)
         starts[..., COLOUR:] = np.clip(starts[..., COLOUR:], 0, 1)

@@ -1,6 +1,6 @@
 """How good the fits of a set were from report to report: read from the artifacts ``psnr-<set>``, for page and terminal.
 
-An artifact is markdown with a picture inside; its figures are read back from its table, so that older entries count.
+An artifact is markdown with an image inside; its figures are read back from its table, so that older entries count.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from data_schemas.errors import SplatSpaceError
 PREFIX = "psnr"
 
 ENTRIES_AT_ONCE = 20
-"""Each brings a picture of up to 200 kB, which nobody asked for."""
+"""Each brings an image of up to 200 kB, which nobody asked for."""
 
 _CELLS = re.compile(r"^\| (?P<name>[^|]+?) \| (?P<value>[^|]*?) \|$", re.MULTILINE)
 

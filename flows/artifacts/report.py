@@ -28,7 +28,7 @@ from pipeline.sources import SOURCES
 logger = logging.getLogger("splatspace.flows.artifacts")
 
 LARGEST_SHEET_BYTES = 200_000
-"""Every view of the artifact loads the picture from the database."""
+"""Every view of the artifact loads the image from the database."""
 
 SMALLEST_SHEET_PIXELS = 32
 MOST_FAILED_LISTED = 20
@@ -160,14 +160,14 @@ def _worst(report: Report) -> list[str]:
 
 
 def picture(png: bytes | None, words: str) -> list[str]:
-    """A picture inside the page, as a section of markdown; none where there is none."""
+    """An image inside the page, as a section of markdown; none where there is none."""
     if png is None:
         return []
     return [f"![{words}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})"]
 
 
 def small_sheet(data: bytes) -> bytes:
-    """A PNG of at most ``LARGEST_SHEET_BYTES``: the picture as it is, or in fewer colours, smaller until it fits.
+    """A PNG of at most ``LARGEST_SHEET_BYTES``: the image as it is, or in fewer colours, smaller until it fits.
 
     Args:
         data: of a PNG.
@@ -217,5 +217,5 @@ def harmless(what: str) -> Iterator[None]:
         yield
     except SplatSpaceError as error:
         logger.warning("%s was not made: %s", what, error)
-    except Exception:  # whatever Prefect's client, its server or a picture may raise
+    except Exception:  # whatever Prefect's client, its server or an image may raise
         logger.warning("%s was not made", what, exc_info=True)

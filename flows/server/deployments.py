@@ -154,7 +154,7 @@ def _applied(planned: RunnerDeployment) -> UUID:
     except (DeploymentApplyError, PrefectHTTPStatusError) as error:
         raise SplatSpaceError(
             f"The server refuses the deployment {planned.full_name}: {error}",
-            next_step="mend what it names and run the same command again: what is done is kept",
+            next_step="fix what it names and run the same command again: what is done is kept",
         ) from error
     assert isinstance(identifier, UUID)  # a coroutine in an event loop only
     return identifier

@@ -127,7 +127,7 @@ class DiscretePath:
     def _share(self, time: Tensor) -> Tensor:
         table = self._tables.get(time.device)
         if table is None:
-            # float32: graphics cards of Apple's know no float64, and a sum of squares of 1 to 1e-7 is exact enough.
+            # float32: GPUs of Apple's know no float64, and a sum of squares of 1 to 1e-7 is exact enough.
             table = torch.stack([self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt()]).float().to(time.device)
             self._tables[time.device] = table
         return table[:, self.step(time)]

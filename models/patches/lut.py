@@ -109,6 +109,6 @@ class LutHead(PatchHead):
         return self.gram * gram_penalty(self.table, normalised=not self.published) if self.gram else None
 
     def patterns(self) -> Tensor:
-        """[entry, channel, row, column], for pictures."""
+        """[entry, channel, row, column], for images."""
         side = self.grid.patch
         return self.table.detach().unflatten(-1, (self.channels, side, side))

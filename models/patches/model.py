@@ -148,11 +148,11 @@ def _families() -> dict[tuple[HeadName, RecipeName], PatchFamily]:
         ),
         ("outer", "published"): PatchFamily(
             {name: OuterConfig(size) for name, size in published},
-            "patches as sums of 64 products drawn anew for each image, as published",
+            "patches as sums of 64 products drawn again for each image, as published",
         ),
         ("outer", "modern"): PatchFamily(
             {name: OuterConfig(size, registers=4) for name, size in modern},
-            "patches as sums of 64 products drawn anew for each image, which start as cosine waves",
+            "patches as sums of 64 products drawn again for each image, which start as cosine waves",
         ),
         ("splats", "published"): PatchFamily(
             {name: SplatHeadConfig(size, kernel="cosine", neighbourhood="patch") for name, size in published},

@@ -1,4 +1,4 @@
-"""Patches as sums of patterns that are drawn anew for every image: products of a column and a row per colour."""
+"""Patches as sums of patterns that are drawn again for every image: products of a column and a row per colour."""
 
 from __future__ import annotations
 

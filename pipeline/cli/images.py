@@ -69,7 +69,7 @@ def edit(
     size: Annotated[int | None, typer.Option(min=1, help="Size of the PNG's longer side in pixels.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Changes Gaussians of one image and writes it as a picture or as a store; the given store stays as it is."""
+    """Changes Gaussians of one image and writes it as an image or as a store; the given store stays as it is."""
     from data_schemas.files import remove_abandoned
     from data_schemas.stores.open import require_outside_stores
     from pipeline.image_limits import LARGEST_SIDE

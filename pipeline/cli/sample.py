@@ -1,4 +1,4 @@
-"""``splatspace sample``: pictures, a grid and a store from a trained generator."""
+"""``splatspace sample``: images, a grid and a store from a trained generator."""
 
 from __future__ import annotations
 

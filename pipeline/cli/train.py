@@ -44,7 +44,7 @@ def train(
 ) -> None:
     """Trains a generator on a store: model.safetensors, card.md, log.jsonl and sample grids in the run's folder.
 
-    Stopped or killed, it goes on with --resume; on one processor the result is the same to the bit.
+    Stopped or killed, it goes on with --resume; on one CPU the result is the same bit for bit.
     """
     # Imports that take seconds come after the command line has been read.
     from pipeline.train.request import resolve_request
@@ -75,7 +75,7 @@ def _show(summary: TrainSummary, *, as_json: bool) -> None:
         say(f"card:    {summary.run / 'card.md'}")
         say(f"samples: {summary.run / 'samples'}")
         if summary.held_out:
-            say(f"kept apart for evaluation: {summary.held_out:,} images")
+            say(f"held out for evaluation: {summary.held_out:,} images")
     if summary.repeats:
         named = ", ".join(summary.repeats_named[:5])
         warn(f"Note: {summary.repeats:,} rows repeat earlier ones and were not used: {named}")

@@ -79,7 +79,7 @@ def slot_anchors(header: StoreHeader, order: SlotOrder) -> NDArray[np.float32] |
         float32 [gaussian, 2] of (x, y); None where the index means nothing.
 
     Raises:
-        JobError: an order that is none, or that would change the pictures.
+        JobError: an order that is none, or that would change the images.
     """
     if order not in SLOT_ORDERS:
         raise JobError(f"order={order!r}", allowed=", ".join(SLOT_ORDERS))

@@ -86,7 +86,7 @@ class SplatDataset(Dataset[Any]):
         representation: between splats and features, None without features; ``representation.decode`` is the way back.
 
     Raises:
-        JobError: an option that is none, or an order that would change the pictures.
+        JobError: an option that is none, or an order that would change the images.
         StoreError: the store cannot be opened, or has no finished row.
         StoreCorruptError: bytes that do not match their checksums, splats that are not finite.
         StoreMismatchError: another K or layout than was relied on, or no splats or images where these are asked for.
@@ -224,7 +224,7 @@ class SplatDataset(Dataset[Any]):
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but rows in memory: the process that gets it reads them anew."""
+        """Everything but rows in memory: the process that gets it reads them again."""
         return {**self.__dict__, "_source": None}
 
     def __repr__(self) -> str:

@@ -25,7 +25,7 @@ class BlockInput:
         first_row: number of its first row.
         rows: what the store holds.
         images: the source image of each row that belongs to the job, None for the others.
-        repaired: whether the stored bytes were damaged, so that ``rows`` had to be started anew.
+        repaired: whether the stored bytes were damaged, so that ``rows`` had to be started again.
         started: ``time.perf_counter()`` when reading began.
     """
 

@@ -33,14 +33,14 @@ REFINED_RATE = 0.5
 """Steps of a second fit over those of the first: it begins near its end."""
 
 
-def encoder_for(job: EncodeJob, settings: FitSettings, *, workers: int, unlearnt: bool = False) -> Encoder:
+def encoder_for(job: EncodeJob, settings: FitSettings, *, workers: int, unlearned: bool = False) -> Encoder:
     """Makes the engine that a job names; the same in every process of a run.
 
     Args:
         job: as resolved; with ``refine`` it names its regression (``pipeline.encode.refine.with_regression``).
         settings: of the job.
         workers: threads.
-        unlearnt: for a look at what would be done: where the regression is not learnt yet, an engine that can be
+        unlearned: for a look at what would be done: where the regression is not learned yet, an engine that can be
             described but does not fit.
 
     Raises:
@@ -49,8 +49,8 @@ def encoder_for(job: EncodeJob, settings: FitSettings, *, workers: int, unlearnt
     """
     if job.refine == "none":
         return create_encoder(job.engine, settings, workers=workers)
-    if job.regression is None and not unlearnt:
-        raise _unlearnt()
+    if job.regression is None and not unlearned:
+        raise _unlearned()
     # Inside, here and below: a job without a second fit does not load the compiled regression.
     from encoders.cpu.engine import CpuEncoder
     from encoders.recipe import Recipe
@@ -64,26 +64,26 @@ def encoder_for(job: EncodeJob, settings: FitSettings, *, workers: int, unlearnt
         rate_colour=REFINED_RATE * recipe.rate_colour,
     )
     starts = (
-        _Unlearnt()
+        _Unlearned()
         if job.regression is None
         else RegressedStarts(read_regression(job.regression), settings, recipe.start)
     )
     return CpuEncoder(settings, workers=workers, recipe=recipe, starts=starts)
 
 
-class _Unlearnt:
-    """Starts of a regression that is not learnt yet."""
+class _Unlearned:
+    """Starts of a regression that is not learned yet."""
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        raise _unlearnt()
+        raise _unlearned()
 
     def recipe(self) -> dict[str, Any]:
         from encoders.start.regression import SHARE
 
-        return {"method": "regressed", "share": SHARE, "digest": "not learnt yet"}
+        return {"method": "regressed", "share": SHARE, "digest": "not learned yet"}
 
 
-def _unlearnt() -> JobError:
+def _unlearned() -> JobError:
     return JobError(
         "A refined job without its regression",
         allowed="a job from pipeline.encode.refine.with_regression",
@@ -104,7 +104,7 @@ def read_regression(path: Location) -> StartRegression:
         raise JobError(
             f"The regression {path} cannot be read ({error})",
             allowed="a file that every process of the run can read",
-            next_step="run the same command again: it is learnt anew where it is missing",
+            next_step="run the same command again: it is learned again where it is missing",
         ) from error
 
 

@@ -213,7 +213,7 @@ class EncodeJob(BaseModel):
 
 
 def available_workers() -> int:
-    """Processors that this process may use."""
+    """CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

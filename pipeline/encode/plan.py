@@ -142,7 +142,7 @@ def survey(
         why = choice.reason
         # Named from here on, so that every process of the run takes the same.
         job = EncodeJob.model_validate({**dict(job), "engine": choice.engine})
-        encoder = encoder_for(job, settings, workers=job.workers, unlearnt=not write)
+        encoder = encoder_for(job, settings, workers=job.workers, unlearned=not write)
     settings = encoder.settings
     job = job.model_copy(update={"gaussians": settings.gaussians})
     header = fit_header(

@@ -114,7 +114,7 @@ class BlockSummary(BaseModel):
         written: whether the block was written at all.
         wall_seconds: time from reading to the end of the fit.
         fit_seconds: wall time inside the engine.
-        core_seconds: processor time of the engine's threads.
+        core_seconds: CPU time of the engine's threads.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -219,7 +219,7 @@ class EncodeSummary(BaseModel):
         psnr: of the mean squared error in dB over the images of the job; None where none is done or all are lossless.
         wall_seconds: of the whole run.
         fit_seconds: wall time inside the engine.
-        core_seconds: processor time of the engine's threads.
+        core_seconds: CPU time of the engine's threads.
         core_seconds_per_image: of the images fitted in this run; None where none was.
         engine: which one.
         engine_choice: why this one, where the job left it open.

@@ -5,9 +5,9 @@
 2. A small network learns the splats of that store from the pixels (``encoders.start.regression``) in 5 folds by
    content: for no image does its own first fit take part. It is written beside the first store, whole or not at all.
 3. Every image is fitted into the store that was asked for, from starts halfway between the usual ones and what the
-   network foretells, at half the rates.
+   network predicts, at half the rates.
 
-The regression is learnt once: images that come later are foretold with it, and the header of the store holds its
+The regression is learned once: images that come later are predicted with it, and the header of the store holds its
 digest, so rows of two regressions never mix. The folder may be deleted; continuing the store then makes it again, and
 refuses to go on where its numbers differ.
 """
@@ -66,7 +66,7 @@ _JITTER = 1e-6
 def too_few_to_learn(images: int, where: str) -> SourceError:
     """The error of a set, a path or a store, that holds fewer than ``FEWEST_LEARNT`` images."""
     return SourceError(
-        f"{images} images in {where} to foretell starts from",
+        f"{images} images in {where} to predict starts from",
         allowed=f"{FEWEST_LEARNT} or more",
         next_step="leave --refine out, or encode more images",
     )
@@ -134,9 +134,9 @@ def with_regression(
         first = first.model_copy(update={"out": planned.store, "versions": False})
         summary = fit_store(first, source=sample, progress=progress, should_stop=should_stop, run_shards=run_shards)
         with open_store(summary.store, "r") as store:
-            learnt = learn_regression(store, seed=job.seed)
+            learned = learn_regression(store, seed=job.seed)
         with wrap_os_errors("write", path):
-            write_file(path, learnt.to_bytes())
+            write_file(path, learned.to_bytes())
     return job.model_copy(update={"regression": path})
 
 
@@ -146,7 +146,7 @@ def _is_whole(path: Location) -> bool:
     try:
         read_regression(path)
     except StoreCorruptError as error:
-        logger.warning("%s; it is learnt again", error.got)
+        logger.warning("%s; it is learned again", error.got)
         return False
     return True
 
@@ -184,7 +184,7 @@ def learn_regression(store: SplatStore, *, seed: int = 0) -> StartRegression:
             basis = np.exp(-squared_distances(inputs, landmarks).astype(np.float64) / scale)
             sums.add(basis, np.clip(targets, low, high) - offsets, folds)
         weights, ridge, r2 = sums.solved(np.exp(-squared / scale), variance)
-    logger.info("starts foretold from %d images: R2 %.3f out of fold, ridge %g", len(rows), r2, ridge)
+    logger.info("starts predicted from %d images: R2 %.3f out of fold, ridge %g", len(rows), r2, ridge)
     padding = -numbers % LANES
     return StartRegression(
         landmarks=landmarks,

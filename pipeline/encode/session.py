@@ -78,7 +78,7 @@ class EncodeSession:
     def read(self, block: int) -> BlockInput:
         """Reads a block's rows and the source images that belong to them.
 
-        Rows whose stored bytes are damaged are started anew, so that encoding again repairs a store.
+        Rows whose stored bytes are damaged are started again, so that encoding again repairs a store.
         """
         started = time.perf_counter()
         span = block_range(block, self.plan.header.block_rows, len(self.store))
@@ -136,7 +136,7 @@ class EncodeSession:
             self._unwritten.clear()
 
     def close(self) -> None:
-        """Commits what was written and lets go of the store."""
+        """Commits what was written and releases the store."""
         with self._lock:
             self.store.close()
 

@@ -75,7 +75,7 @@ class _Sets:
     Attributes:
         reference: what samples are compared with, in the store of the reference.
         others: as many others for the floor, in the same store.
-        searched: where neighbours are searched, in the store that was learnt from.
+        searched: where neighbours are searched, in the store that was learned from.
     """
 
     reference: NDArray[np.int64]
@@ -130,7 +130,7 @@ def evaluate(
             run.require_same_size(compared.header, compared.path)
             run.require_known_labels(labels(compared, unseen), compared.path, compared.header.source.label_names)
         extractor = extractor or build_extractor(job.features, store, weights=job.weights)
-        # Of a run that kept images apart nothing is asked where others are given: neither found nor warned of.
+        # Of a run that held images out nothing is asked where others are given: neither found nor warned of.
         given = job.reference is not None
         split = DataSplit(rows, unseen, rows[:0]) if given else _split_held_out(run, store, rows, extractor)
         sets = _choose_sets(job, split, extractor, len(compared))
@@ -145,7 +145,7 @@ def evaluate(
 
 
 def _split_held_out(run: Run, store: SplatStore, rows: NDArray[np.int64], extractor: FeatureExtractor) -> DataSplit:
-    """The rows that the generator has not seen, and those that it learnt from; all as unseen where there is no such."""
+    """The rows that the generator has not seen, and those it learned from; all as unseen where there is no such."""
     trained = run.config["job"]
     hashes = content_identities(store, rows)
     distinct, held_out = bool(trained.get("distinct", False)), float(trained.get("held_out", 0.0))
@@ -155,7 +155,7 @@ def _split_held_out(run: Run, store: SplatStore, rows: NDArray[np.int64], extrac
         return split
     if held_out:
         logger.warning(
-            "%d images were kept apart in training, and %d are needed: images that it learnt from are taken, too",
+            "%d images were held out in training, and %d are needed: images that it learned from are taken, too",
             len(split.held_out),
             needed,
         )

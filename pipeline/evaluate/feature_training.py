@@ -37,7 +37,7 @@ DIMENSION = 64
 """Features per image."""
 
 MOST_IMAGES = 20_000
-"""Images that are learnt from; a seeded choice where the store has more."""
+"""Images that are learned from; a seeded choice where the store has more."""
 
 _RECIPE = 1
 _STEPS, _BATCH, _RATE = 500, 96, 2e-3
@@ -81,7 +81,7 @@ class TrainedFeatures:
     Attributes:
         network: in evaluation mode.
         sha: BLAKE2b of the weights, 16 hexadecimal digits.
-        facts: what it learnt from, and how well: ``accuracy`` on images that it had not seen.
+        facts: what it learned from, and how well: ``accuracy`` on images that it had not seen.
     """
 
     network: FeatureNetwork
@@ -212,14 +212,14 @@ def _train(images: Tensor, task: _Labels | _Pretext) -> tuple[FeatureNetwork, di
     generator = torch.Generator().manual_seed(_SEED)
     order = torch.randperm(len(images), generator=generator)
     held = order[: max(1, min(1000, len(order) // 10))]
-    learnt = order[len(held) :]
+    learned = order[len(held) :]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         network = FeatureNetwork(images.shape[1], max(images.shape[2:]), task.answers)
     optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=_STEPS)
     for _ in range(_STEPS):
-        rows = learnt[torch.randint(0, len(learnt), (min(_BATCH, len(learnt)),), generator=generator)]
+        rows = learned[torch.randint(0, len(learned), (min(_BATCH, len(learned)),), generator=generator)]
         inputs, truth = task.prepared(images, rows, generator)
         optimiser.zero_grad()
         task.loss(network(inputs), truth).backward()
@@ -228,7 +228,7 @@ def _train(images: Tensor, task: _Labels | _Pretext) -> tuple[FeatureNetwork, di
     network.eval().requires_grad_(False)
     inputs, truth = task.prepared(images, held, generator)
     accuracy = float(task.right(network(inputs), truth).float().mean())
-    logger.info("Features learnt from %d images: accuracy %.3f on %d others", len(learnt), accuracy, len(held))
+    logger.info("Features learned from %d images: accuracy %.3f on %d others", len(learned), accuracy, len(held))
     return network, {"accuracy": round(accuracy, 4), "held_out": len(held), "steps": _STEPS, "answers": task.answers}
 
 
@@ -241,7 +241,7 @@ def _from_cache(path: Path, identity: dict[str, Any]) -> TrainedFeatures | None:
         network = FeatureNetwork(channels, max(height, width), int(kept.config["facts"]["answers"]))
         kept.load_into(network)
     except (CheckpointError, KeyError, TypeError) as error:
-        logger.warning("Features are learnt again, the ones that were kept cannot be read: %s", error)
+        logger.warning("Features are learned again, the ones that were kept cannot be read: %s", error)
         return None
     network.eval().requires_grad_(False)
     return TrainedFeatures(network, _sha(network), kept.config["facts"])

@@ -1,6 +1,6 @@
 """Features of images behind one small protocol: what every metric of ``pipeline.evaluate.metrics`` is measured in.
 
-``inception`` has the weights with which published FIDs are measured, ``classifier`` and ``selfsup`` are learnt from
+``inception`` has the weights with which published FIDs are measured, ``classifier`` and ``selfsup`` are learned from
 the store itself and need no network. One never stands in for another: what cannot be had is an error.
 """
 
@@ -72,8 +72,8 @@ class FeatureExtractor(Protocol):
         ...
 
 
-class LearntExtractor:
-    """A network that was learnt from the store.
+class LearnedExtractor:
+    """A network that was learned from the store.
 
     Args:
         name: ``classifier`` or ``selfsup``.
@@ -204,9 +204,9 @@ def build_extractor(
 
     Args:
         name: ``auto`` takes ``classifier`` where every image has a label, else ``selfsup``.
-        store: what the learnt ones learn from.
+        store: what the learned ones learn from.
         weights: of ``inception``; see :func:`inception_weights`.
-        cache: folder of the learnt ones; None keeps them beside the store.
+        cache: folder of the learned ones; None keeps them beside the store.
 
     Raises:
         EvaluationError: it cannot be had.
@@ -219,4 +219,4 @@ def build_extractor(
         name = "classifier" if len(numbers) and (numbers >= 0).all() and len(set(numbers.tolist())) > 1 else "selfsup"
     if name not in ("classifier", "selfsup"):
         raise EvaluationError(f"Features {name!r}", allowed="auto, classifier, selfsup, inception")
-    return LearntExtractor(name, load_or_train_features(name, store, folder=cache))
+    return LearnedExtractor(name, load_or_train_features(name, store, folder=cache))

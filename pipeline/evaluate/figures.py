@@ -63,7 +63,7 @@ class FittedFigures(_Record):
     engine: str
     psnr: float | None = Field(description="of the mean error against the generated pixels, dB; None: all lossless")
     seconds_per_image: float = Field(description="wall time inside the engine")
-    core_seconds_per_image: float = Field(description="processor time of the engine")
+    core_seconds_per_image: float = Field(description="CPU time of the engine")
 
 
 class SamplingCost(_Record):
@@ -173,7 +173,7 @@ def training_facts(config: dict[str, Any]) -> dict[str, Any]:
         "preset": config["preset"],
         "training steps": config.get("step"),
         "batch": job["batch"],
-        "images learnt from": store["images"],
+        "images learned from": store["images"],
         "order of Gaussians": store["order"],
         "running mean of weights": job["ema"],
         "training seed": job["seed"],

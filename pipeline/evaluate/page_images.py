@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: samples, their way, their nearest originals, and the splats of one of them."""
+"""The images of an evaluation: samples, their way, their nearest originals, and the splats of one of them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Pictures:
     splats: tuple[Run, list[tuple[float, NDArray[np.float32]]]] | None = None
 
     def sample_sheet(self) -> str:
-        """The first samples, as the address of a picture."""
+        """The first samples, as the address of an image."""
         return _address(_sheet(as_channels_last(self.samples[: GRID_SIDE**2]), GRID_SIDE))
 
     def original_sheet(self) -> str:

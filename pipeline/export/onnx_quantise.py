@@ -1,6 +1,6 @@
 """Graphs in eight bits: products and convolutions with weights, their inputs scaled by what sampling shows them.
 
-Weights use seven of their eight bits. A processor with AVX2 or AVX-512 but without VNNI multiplies unsigned inputs by
+Weights use seven of their eight bits. A CPU with AVX2 or AVX-512 but without VNNI multiplies unsigned inputs by
 signed weights in pairs and adds each pair in 16 bits, cut at 32,767 (``vpmaddubsw``): two products of 255 and 127 do
 not fit, two of 255 and 64 do. With all eight bits the same file is right on one machine and wrong on another.
 """

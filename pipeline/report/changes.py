@@ -189,7 +189,7 @@ def _figures(report: Report, other: Report) -> list[FigureChange]:
         ),
         ("Dead Gaussians per image", "", other.dead.mean, report.dead.mean),
         (
-            "Seconds of processor time per image",
+            "Seconds of CPU time per image",
             "",
             other.cost.core_seconds_per_image,
             report.cost.core_seconds_per_image,

@@ -286,7 +286,7 @@ def comparison_table(comparison: Comparison) -> Table:
     line("SSIM mean", a.quality.ssim_mean, b.quality.ssim_mean, 4)
     table.add_row("Lossless", share(a.quality.lossless_share), share(b.quality.lossless_share), "")
     table.add_row(
-        "Processor time / image", seconds(a.cost.core_seconds_per_image), seconds(b.cost.core_seconds_per_image), ""
+        "CPU time / image", seconds(a.cost.core_seconds_per_image), seconds(b.cost.core_seconds_per_image), ""
     )
     line("Splat bytes / image", a.size.splat_bytes, b.size.splat_bytes, 0)
     table.add_row("Pixel bytes / splat bytes", ratio_words(a.size.ratio_bytes), ratio_words(b.size.ratio_bytes), "")

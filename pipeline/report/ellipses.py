@@ -1,4 +1,4 @@
-"""Splats as a picture of what they are: one-sigma ellipses in their own colours."""
+"""Splats as an image of what they are: one-sigma ellipses in their own colours."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class CostFigures(_Record):
     images_fitted: int
     images_reused: int = Field(description="rows copied from an identical image")
     fit_seconds_per_image: float | None = Field(default=None, description="wall time inside the engine")
-    core_seconds_per_image: float | None = Field(default=None, description="processor time of the engine")
+    core_seconds_per_image: float | None = Field(default=None, description="CPU time of the engine")
     wall_seconds_per_image: float | None = Field(default=None, description="wall time of the run: read, fit, write")
     wall_seconds: float | None = None
     steps_mean: float | None = Field(default=None, description="optimiser steps per done image")

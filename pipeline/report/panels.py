@@ -28,14 +28,14 @@ NO_SOURCE = "the store holds no source images, so the panels show the decoded im
 
 _ELLIPSES_PX = 168
 LARGEST_PICTURE = 256
-"""Longer side of a picture within a page, in pixels."""
+"""Longer side of an image within a page, in pixels."""
 
 logger = logging.getLogger("splatspace.report")
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One image in pictures.
+    """One image in images.
 
     Attributes:
         image: which, and how good.
@@ -196,7 +196,7 @@ def png_bytes(image: Image.Image, *, colours: int | None = None, largest: int = 
     """A PNG file.
 
     Args:
-        image: any picture; one with a longer side is reduced to ``largest``.
+        image: any image; one with a longer side is reduced to ``largest``.
         colours: reduce to a palette of so many colours; None keeps every value.
         largest: longer side in pixels.
     """
@@ -208,7 +208,7 @@ def png_bytes(image: Image.Image, *, colours: int | None = None, largest: int = 
 
 
 def encode_png(image: Image.Image, *, colours: int | None = None) -> bytes:
-    """A PNG file of the picture as large as it is; with ``colours``, reduced to a palette."""
+    """A PNG file of the image as large as it is; with ``colours``, reduced to a palette."""
     if colours is not None:
         image = image.quantize(colours, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
@@ -233,7 +233,7 @@ def contact_sheet(panels: Sequence[Panel], *, each: int = 4, tile: int = _TILE) 
     Args:
         panels: at least one.
         each: images of each group.
-        tile: longer side of one picture in pixels.
+        tile: longer side of one image in pixels.
     """
     groups = [(group, [panel for panel in panels if panel.image.group == group]) for group in _GROUPS]
     # The best stand last in their group, and come first on the sheet.

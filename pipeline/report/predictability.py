@@ -1,4 +1,4 @@
-"""Predictability: the share of the splat numbers of an image that its pixels foretell.
+"""Predictability: the share of the splat numbers of an image that its pixels predict.
 
 A generator learns a map to splat arrays. Where equal images have unequal arrays (another order, another random
 start), no model can recover the difference, so a store with high PSNR may still be hard to learn. The measure:
@@ -100,7 +100,7 @@ def predictability_of(
     seed: int = 0,
     source: Literal["source", "decoded"] = "source",
 ) -> PredictabilityResult:
-    """Measures how well pixels foretell splats (see the module).
+    """Measures how well pixels predict splats (see the module).
 
     Args:
         splats: float [image, gaussian, parameter], finite.

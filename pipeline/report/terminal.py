@@ -78,7 +78,7 @@ def cost_line(cost: CostFigures) -> str:
     if cost.core_seconds_per_image is None:
         return "not recorded: no run of the encoder is in this store"
     return (
-        f"{seconds(cost.core_seconds_per_image)} of processor time, {seconds(cost.fit_seconds_per_image)} of fitting, "
+        f"{seconds(cost.core_seconds_per_image)} of CPU time, {seconds(cost.fit_seconds_per_image)} of fitting, "
         f"{seconds(cost.wall_seconds_per_image)} of wall time in all"
     )
 

@@ -119,8 +119,8 @@ def draw_splats(run: Run, splats: PatchSplats, height: int, width: int, *, blobs
     Args:
         run: its generator.
         splats: from :func:`splats_of`.
-        height: rows of the pictures.
-        width: columns of the pictures.
+        height: rows of the images.
+        width: columns of the images.
         blobs: as round cones of one size.
 
     Returns:
@@ -150,7 +150,7 @@ def draw_last_step(run: Run, step: LastStep, longer: int) -> NDArray[np.uint8]:
 
 
 def save_anatomy(run: Run, folder: Path, watch: Watch) -> list[Path]:
-    """Writes the pictures that the head of a patch model has.
+    """Writes the images that the head of a patch model has.
 
     Args:
         run: its generator.
@@ -228,7 +228,7 @@ def _pictures(run: Run, features: Tensor) -> NDArray[np.uint8]:
 
 
 def _row(pictures: NDArray[np.uint8]) -> Image.Image:
-    """Up to four large pictures beside each other, in their own pixels."""
+    """Up to four large images beside each other, in their own pixels."""
     shown = np.concatenate(list(pictures[:4]), axis=1)
     return Image.fromarray(shown if shown.shape[2] == 3 else shown[..., 0])
 

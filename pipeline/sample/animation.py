@@ -20,7 +20,7 @@ from pipeline.images import picture_of, side_by_side
 from pipeline.sample.run import Run
 
 SIDE = 192
-"""Pixels of the longer side of each picture."""
+"""Pixels of the longer side of each image."""
 
 FORWARD_FRAMES = 24
 MILLISECONDS, LAST_MILLISECONDS = 120, 1500
@@ -164,7 +164,7 @@ def save_fitted_gifs(
 
 
 def _way(drawing: Drawing) -> list[tuple[float, list[Image.Image]]]:
-    """(time, pictures) of every step, and of the result."""
+    """(time, images) of every step, and of the result."""
     run = drawing.run
     found: list[tuple[float, list[Image.Image]]] = []
 
@@ -176,7 +176,7 @@ def _way(drawing: Drawing) -> list[tuple[float, list[Image.Image]]]:
 
 
 def _at(way: list[tuple[float, list[Image.Image]]], moment: float) -> list[Image.Image]:
-    """The latest pictures up to a time; the first ones before that."""
+    """The latest images up to a time; the first ones before that."""
     return next((pictures for time, pictures in reversed(way) if time <= moment), way[0][1])
 
 

@@ -139,17 +139,17 @@ def _sampled(
 
 
 def sketch_features(run: Run, path: Path) -> Tensor:
-    """A picture as the generator's features, brought to its size and colours.
+    """An image as the generator's features, brought to its size and colours.
 
     Args:
         run: a generator of pixels on the straight path.
-        path: of the picture, of any size.
+        path: of the image, of any size.
 
     Returns:
         float32 [1, channel, row, column].
 
     Raises:
-        SamplingError: a generator that cannot begin with a picture, or a file that is none.
+        SamplingError: a generator that cannot begin with an image, or a file that is none.
     """
     representation = run.representation
     if not isinstance(representation, PixelRepresentation) or not isinstance(run.objective.sampling_path, StraightPath):
@@ -163,7 +163,7 @@ def sketch_features(run: Run, path: Path) -> Tensor:
             colours = picture.convert("L" if run.spec.channels == 1 else "RGB")
             small = colours.resize((run.spec.width, run.spec.height), Image.Resampling.LANCZOS)
     except (OSError, UnidentifiedImageError) as error:
-        raise SamplingError(f"--sketch {path} cannot be read: {error}", allowed="a picture") from error
+        raise SamplingError(f"--sketch {path} cannot be read: {error}", allowed="an image") from error
     pixels = np.asarray(small).reshape(1, run.spec.height, run.spec.width, run.spec.channels)
     return representation.encode(torch.from_numpy(pixels.copy()))
 
@@ -178,7 +178,7 @@ def between(run: Run, first: Tensor, second: Tensor, *, frames: int = FRAMES) ->
         run: a generator of splats.
         first: features [gaussian, feature].
         second: features [gaussian, feature].
-        frames: pictures, both ends included.
+        frames: images, both ends included.
 
     Returns:
         Splats [frame, gaussian, parameter].

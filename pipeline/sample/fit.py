@@ -42,7 +42,7 @@ POLISH_STEPS = 100
 """Of the fit that begins with a network's own Gaussians."""
 
 _FROM_STORE = ("steps", "target_psnr", "rounds", "codec", "colours", "start")
-"""Settings of the fit that are taken over from the store that a run learnt from."""
+"""Settings of the fit that are taken over from the store that a run learned from."""
 
 
 class AnsweredStarts:
@@ -160,7 +160,7 @@ def require_fitted(summary: BlockSummary) -> None:
 def sample_fit(run: Run, *, gaussians: int | None = None, steps: int | None = None, seed: int = 0) -> SampleFit:
     """The engine for the samples of a run.
 
-    Codec, colours, start, steps, engine and K are those of the store that the run learnt from, so the fitted samples
+    Codec, colours, start, steps, engine and K are those of the store that the run learned from, so the fitted samples
     are splats of the same kind as that store's. Where it held images only, K and the rest are those of the named set.
 
     Args:
@@ -210,7 +210,7 @@ def sample_fit(run: Run, *, gaussians: int | None = None, steps: int | None = No
 
 
 def _polish(run: Run, gaussians: int | None, steps: int | None, seed: int) -> tuple[Encoder, tuple[str, ...]]:
-    """The processor's engine, which begins with what the network answers to the sampled image."""
+    """The CPU's engine, which begins with what the network answers to the sampled image."""
     if gaussians not in (None, run.spec.gaussians):
         raise JobError(
             f"--gaussians {gaussians}, and {run.path} answers with {run.spec.gaussians}",
@@ -236,7 +236,7 @@ def _settings(run: Run, gaussians: int | None, steps: int | None, seed: int) -> 
     count = gaussians or identity["gaussians"] or (preset.gaussians if preset else 0)
     if not count:
         raise JobError(
-            f"--splats without --gaussians, and the store that {run.path} learnt from had images only",
+            f"--splats without --gaussians, and the store that {run.path} learned from had images only",
             allowed=f"a run whose store had splats, or of a named set ({', '.join(PRESETS)})",
             next_step="give --gaussians K",
         )
@@ -251,7 +251,7 @@ def _preset(run: Run) -> Preset | None:
 
 
 def _engine(run: Run, settings: FitSettings) -> tuple[Encoder, tuple[str, ...]]:
-    """That of the store where it can run here; else the processor's, which fits everywhere what it can fit."""
+    """That of the store where it can run here; else the CPU's, which fits everywhere what it can fit."""
     workers = available_workers()
     wanted = str(run.config["store"]["identity"]["engine"])
     notes: list[str] = []

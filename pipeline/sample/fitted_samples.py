@@ -125,7 +125,7 @@ def sample_fitted(
         labels: int64 [image], -1 for none.
         draw: samples consecutive images.
         folder: of everything.
-        columns: pictures in a row of the grids.
+        columns: images in a row of the grids.
         notes: what a user should know already.
         progress: called with the number of images after each handful.
 
@@ -191,7 +191,7 @@ def _record_generation(path: Path, record: dict[str, Any]) -> None:
 
 
 def _draw_pictures(fit: SampleFit, store: Path, folder: Path, job: SampleJob) -> list[Path]:
-    """A picture of each sample as its splats show it; an image without splats gets none."""
+    """An image of each sample as its splats show it; an image without splats gets none."""
     paths: list[Path] = []
     digits = max(4, len(str(job.number - 1)))
     with open_store(store, "r") as opened:

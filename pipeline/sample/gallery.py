@@ -1,4 +1,4 @@
-"""The pictures of a sampling: a file each, and all in a grid; written as they come, so that memory is bounded."""
+"""The images of a sampling: a file each, and all in a grid; written as they come, so that memory is bounded."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FEWEST_DIGITS = 4
 
 
 class Gallery:
-    """Writes pictures and places them in the grid, portion by portion.
+    """Writes images and places them in the grid, portion by portion.
 
     Args:
         run: the generator.
         folder: where the files go.
-        number: pictures in all.
+        number: images in all.
         size: pixels of the longer side of the files; None takes that of the training images. The grid shows those.
-        columns: pictures in a row of the grid; None makes it as square as it can be.
+        columns: images in a row of the grid; None makes it as square as it can be.
 
     Attributes:
         paths: of the files so far.
@@ -62,7 +62,7 @@ class Gallery:
 
 
 def strip_of(run: Run, stored: NDArray[Any], size: int | None) -> tuple[Grid, int]:
-    """Pictures in one row, as far as a picture may be wide: what it does not show is not rendered.
+    """Images in one row, as far as an image may be wide: what it does not show is not rendered.
 
     Args:
         run: the generator.
@@ -70,7 +70,7 @@ def strip_of(run: Run, stored: NDArray[Any], size: int | None) -> tuple[Grid, in
         size: pixels of the longer side of each.
 
     Returns:
-        The row, and how many pictures it shows.
+        The row, and how many images it shows.
     """
     strip = Grid(len(stored), *run.size_of(size), run.spec.channels, columns=len(stored))
     shown = strip.room

@@ -40,7 +40,7 @@ class KnownPart:
     Attributes:
         store: path or URL.
         image: row or name.
-        box: (left, top, right, bottom) in pixels of the stored image, drawn anew; None where colours are.
+        box: (left, top, right, bottom) in pixels of the stored image, drawn again; None where colours are.
     """
 
     store: str
@@ -49,7 +49,7 @@ class KnownPart:
 
     @property
     def recolours(self) -> bool:
-        """Whether the geometry is kept and the colours are drawn anew."""
+        """Whether the geometry is kept and the colours are drawn again."""
         return self.box is None
 
 
@@ -162,7 +162,7 @@ class FitFigures:
         engine: that fitted.
         psnr: of the decoded splats against the sampled pixels, of the mean error, in dB; None where all are lossless.
         seconds: wall time inside the engine; sampling went on meanwhile.
-        core_seconds: processor time of the engine.
+        core_seconds: CPU time of the engine.
         failed: images without splats.
     """
 
@@ -181,15 +181,15 @@ class SampleResult:
 
     Attributes:
         pictures: PNGs in order of the images.
-        grid: all pictures in one.
+        grid: all images in one.
         store: splats of the images; None for pixel models whose samples were not fitted.
         gifs: animations.
-        strip: pictures between two images, if they were asked for.
+        strip: images between two images, if they were asked for.
         labels: of each image, -1 for none.
         seconds: wall time of sampling, fit and rendering left out.
         notes: what a user should know.
-        anatomy: pictures of how a patch model makes its images, if they were asked for.
-        pixels: what the generator drew, in one picture, where splats were fitted to it.
+        anatomy: images of how a patch model makes its images, if they were asked for.
+        pixels: what the generator drew, in one image, where splats were fitted to it.
         fit: how they were.
     """
 

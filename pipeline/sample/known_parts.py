@@ -120,7 +120,7 @@ def _mask(run: Run, part: KnownPart, stored: NDArray[Any]) -> tuple[Tensor, list
     _require_some(drawn, part.box, height, width)
     mask[0, torch.from_numpy(drawn)] = False
     assert not mask[..., GEOMETRY].all()
-    notes.append(f"{int(drawn.sum())} of {run.spec.gaussians} Gaussians are drawn anew; the others are kept.")
+    notes.append(f"{int(drawn.sum())} of {run.spec.gaussians} Gaussians are drawn again; the others are kept.")
     return mask, notes
 
 

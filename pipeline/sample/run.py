@@ -43,7 +43,7 @@ UNBUILDABLE = (
 
 @dataclass(frozen=True)
 class Run:
-    """A generator and what turns its answers into pictures.
+    """A generator and what turns its answers into images.
 
     Attributes:
         path: folder of the run.
@@ -107,13 +107,13 @@ class Run:
         return self.representation.decode(features.detach().float().cpu()).numpy()
 
     def size_of(self, size: int | None) -> tuple[int, int]:
-        """Rows and columns of pictures with ``size`` pixels on the longer side; None takes the training images'."""
+        """Rows and columns of images with ``size`` pixels on the longer side; None takes the training images'."""
         longer = max(self.spec.height, self.spec.width)
         share = (size or longer) / longer
         return max(1, round(self.spec.height * share)), max(1, round(self.spec.width * share))
 
     def rendered(self, stored: NDArray[Any], size: int | None = None) -> NDArray[np.uint8]:
-        """What :meth:`stored` gives as pictures.
+        """What :meth:`stored` gives as images.
 
         Args:
             stored: splats or pixels.

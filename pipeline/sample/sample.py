@@ -1,4 +1,4 @@
-"""From a trained generator to pictures, a grid of them, and a store of their splats."""
+"""From a trained generator to images, a grid of them, and a store of their splats."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def _write(
         way = between(run, *(ends[image] for image in job.interpolate))
         row, frames = strip_of(run, way, job.size)
         if frames < len(way):
-            notes.append(f"{STRIP_FILE} shows the first {frames} of {len(way)} pictures: it may not be wider.")
+            notes.append(f"{STRIP_FILE} shows the first {frames} of {len(way)} images: it may not be wider.")
         strip = folder / STRIP_FILE
         save_png(row.picture(), strip)
     anatomy = save_anatomy(run, folder, watch) if watch is not None else []
@@ -283,7 +283,7 @@ def _interpolate(result: SampleResult, before: Path, after: Path) -> SampleResul
 
 
 def _columns(run: Run, job: SampleJob) -> int | None:
-    """Pictures in a row of the grid: one class a row where there are as many pictures of each."""
+    """Images in a row of the grid: one class a row where there are as many images of each."""
     classes = run.objective.classes
     every_class = classes and job.known is None and job.label in (None, "all")
     return job.number // classes if every_class and not job.number % classes else None
@@ -296,7 +296,7 @@ def labels_for(run: Run, job: SampleJob, kept: Kept | None = None) -> NDArray[np
     of a stored image the rest is drawn with the image's own label.
 
     Raises:
-        JobError: a label that was not learnt; a label or guidance for a generator without classes.
+        JobError: a label that was not learned; a label or guidance for a generator without classes.
     """
     objective: Objective = run.objective
     classes, number = objective.classes, job.number

@@ -33,7 +33,7 @@ BLOCK_ROWS = 1024
 def write_samples(
     run: Run, job: SampleJob, evaluations: int, splats: NDArray[np.float32], labels: NDArray[np.int64], path: Path
 ) -> None:
-    """Writes samples as a store of float32: it holds exactly the numbers that the pictures show.
+    """Writes samples as a store of float32: it holds exactly the numbers that the images show.
 
     The source record and the settings say that the rows are generated, and by what. There are no source images and
     therefore no PSNR.
@@ -130,7 +130,7 @@ def generation_record(run: Run, job: SampleJob, evaluations: int) -> dict[str, A
 
 
 def describe_source(run: Run) -> SourceRecord:
-    """Where samples come from: what was learnt from, with its licence."""
+    """Where samples come from: what was learned from, with its licence."""
     source = run.config["store"]["source"]
     return SourceRecord(
         name=f"generated after {source['name']}",

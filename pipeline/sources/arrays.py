@@ -209,7 +209,7 @@ def _check_type(path: Path, images: NDArray[Any]) -> None:
                 advice = "save (images * 255).round().astype(np.uint8)"
         if odd:
             got += f" and {odd} that are NaN or infinite"
-            advice = "mend the NaN and infinite values, then " + advice
+            advice = "fix the NaN and infinite values, then " + advice
     raise SourceError(got, allowed=ALLOWED, next_step=advice)
 
 

@@ -87,7 +87,7 @@ def character(number: int) -> Character:
 
 
 def draw(number: int) -> NDArray[np.uint8]:
-    """The picture of a number.
+    """The image of a number.
 
     Returns:
         uint8 [32, 32, 3] on black.
@@ -279,7 +279,7 @@ class DemoSource:
 
     def __init__(self, images: int = IMAGES, split: str = "all") -> None:
         self._images = images
-        # A change of the art changes the first pictures, and with them the digest.
+        # A change of the art changes the first images, and with them the digest.
         digest = hashlib.sha256(b"".join(draw(number).tobytes() for number in range(min(8, images))))
         self._record = SourceRecord(
             name="demo",

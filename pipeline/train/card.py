@@ -52,9 +52,9 @@ def card_text(job: TrainJob, header: StoreHeader, record: RunRecord) -> str:
         "",
         "| | |",
         "|---|---|",
-        f"| images learnt from | {rows.images:,} |",
+        f"| images learned from | {rows.images:,} |",
         f"| unfinished rows, not used | {rows.unfinished:,} |",
-        f"| images kept apart | {rows.held_out:,} |",
+        f"| images held out | {rows.held_out:,} |",
         f"| rows that repeat others, not used | {rows.repeats:,} |",
         f"| labels | {_labels(record)} |",
         f"| order of Gaussians | {rows.order} |",
@@ -167,7 +167,7 @@ def sample_preview(
 
 
 def save_preview(run: Path, step: int, images: NDArray[np.uint8]) -> Image.Image:
-    """Writes ``samples/STEP.png`` and returns the picture.
+    """Writes ``samples/STEP.png`` and returns the image.
 
     Raises:
         StoreError: the folder cannot be written.

@@ -36,7 +36,7 @@ LOG_STEPS = 50
 """Steps between entries of the log."""
 
 UNCHECKED_STEPS = 20
-"""On a graphics card the loss is looked at so rarely: each look waits for the card."""
+"""On a GPU the loss is looked at so rarely: each look waits for the card."""
 
 LAST_RATE = 0.01
 """Share of the learning rate that is left at the end."""

@@ -130,7 +130,7 @@ def render_loss(representation: SplatRepresentation, header: StoreHeader, target
 
     def loss(clean: Tensor, rows: Tensor) -> Tensor:
         splats = representation.decode(clean, clamp=False)
-        # What is not finite is no picture: its loss is no number either, and the loop names the rows.
+        # What is not finite is no image: its loss is no number either, and the loop names the rows.
         finite = torch.isfinite(splats).flatten(1).all(dim=1)
         drawable = torch.where(finite[:, None, None], splats, 0.0)
         # Not clipped: beyond white and black there would be no gradient.

@@ -48,7 +48,7 @@ class DataSplit:
 
     Attributes:
         training: to learn from.
-        held_out: kept apart.
+        held_out: held out.
         repeats: rows whose pixels an earlier row has; in neither of the others.
     """
 
@@ -58,7 +58,7 @@ class DataSplit:
 
 
 def split_rows(rows: NDArray[np.int64], hashes: NDArray[np.uint8], *, distinct: bool, held_out: float) -> DataSplit:
-    """Splits rows by the contents of their images, whatever their order: a picture is on the same side in any store.
+    """Splits rows by the contents of their images, whatever their order: an image is on the same side in any store.
 
     Args:
         rows: int64 [image], ascending.
@@ -84,7 +84,7 @@ def order_by_anchors(splats: NDArray[Any], layout: Layout, anchors: NDArray[Any]
         anchors: [gaussian, 2] of (x, y).
 
     Returns:
-        The same splats in another order; those of an image show the same picture if they are summed.
+        The same splats in another order; those of an image show the same image if they are summed.
     """
     centres = splats[..., [layout.index("x"), layout.index("y")]].astype(np.float64)
     ordered = np.empty_like(splats)
@@ -112,7 +112,7 @@ def slots_for(job: TrainJob, header: StoreHeader, entry: ModelEntry) -> Slots:
 
     Raises:
         JobError: a store of images only, a model with slots for a store without them, or an order that would change
-            the pictures.
+            the images.
     """
     if entry.draws:
         return _choose_slots(job, header)
@@ -173,7 +173,7 @@ def _choose_slots(job: TrainJob, header: StoreHeader) -> Slots:
         )
     if header.anchors is not None:
         return Slots(np.array(header.anchors, np.float32), False)
-    logger.warning("%s has no anchors: regular ones are made, and its own splats are not learnt from", job.store)
+    logger.warning("%s has no anchors: regular ones are made, and its own splats are not learned from", job.store)
     return Slots(grid_anchors(header.gaussians, header.height, header.width), False)
 
 
@@ -189,7 +189,7 @@ class TrainingRows:
         rows: int64 [image], row numbers in the store.
         labels: int64 [image] as stored, -1 where there is none.
         unfinished: rows that are not done and therefore not used.
-        split: those kept apart for evaluation, and those that repeat others.
+        split: those held out for evaluation, and those that repeat others.
         repeats_named: the first of those that repeat others.
         class_labels: that the model is conditioned on; none of them where it is not.
 

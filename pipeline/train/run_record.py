@@ -12,17 +12,17 @@ _PLACES = {"job": ("store", "out", "lpips_weights"), "store": ("path",)}
 
 @dataclass(frozen=True)
 class TrainedStore:
-    """The store that was learnt from.
+    """The store that was learned from.
 
     Attributes:
         path: of the store, or its URL.
         digest: of the rows.
         identity: of the header.
         source: plain fields of the header's ``SourceRecord``.
-        images: learnt from.
+        images: learned from.
         unfinished: rows that were not done, and not used.
         unfinished_named: the first of them.
-        held_out: images kept apart for evaluation.
+        held_out: images held out for evaluation.
         repeats: rows whose pixels an earlier row has, left out.
         repeats_named: the first of them.
         order: of the Gaussians, in words.
@@ -57,7 +57,7 @@ class RunRecord:
         colours: of the store.
         labels: number of each class.
         label_names: of the source.
-        store: learnt from.
+        store: learned from.
         job: plain fields of the ``TrainJob``.
         parameters: trainable numbers.
         gflop: billions of operations of one evaluation.

@@ -148,7 +148,7 @@ def _index(text: str, path: Path) -> int:
 def _require_moments(
     moments: dict[int, dict[str, Tensor]], optimiser: torch.optim.Optimizer, config: dict[str, Any], path: Path
 ) -> None:
-    """Refuses a state without the optimiser's moments: torch takes it without a word and begins them anew.
+    """Refuses a state without the optimiser's moments: torch takes it without a word and begins them again.
 
     Raises:
         CheckpointError: moments are missing after the first step, or are those of other weights.
@@ -268,10 +268,10 @@ class TrainSummary(BaseModel):
         preset: its size.
         parameters: trainable numbers.
         gflop: billions of operations of one evaluation.
-        images: learnt from.
+        images: learned from.
         unfinished: rows that were not done, and not used.
         unfinished_named: the first of them.
-        held_out: images kept apart for evaluation.
+        held_out: images held out for evaluation.
         repeats: rows whose pixels an earlier row has, left out.
         repeats_named: the first of them.
         steps: of the whole training.

@@ -31,7 +31,7 @@ IDENTIFIERS_FILE = "trackers.json"
 """In the run's folder: under which names the trackers know it, so that a training that goes on continues them."""
 
 MLFLOW_DATABASE, MLFLOW_FOLDER = "mlflow.db", "mlflow"
-"""In the run's folder: where MLflow keeps numbers and pictures when ``MLFLOW_TRACKING_URI`` is not set."""
+"""In the run's folder: where MLflow keeps numbers and images when ``MLFLOW_TRACKING_URI`` is not set."""
 
 _LONGEST_PARAMETER = 500
 

@@ -54,7 +54,7 @@ def train(
 
     Args:
         job: what to train; for a training that goes on ``pipeline.train.state.continue_job``.
-        resume: go on from the run's last state. On one processor the result is the same to the bit as without the
+        resume: go on from the run's last state. On one CPU the result is the same bit for bit as without the
             interruption.
         progress: called with how far it is.
         should_stop: asked after each step; True saves the state and raises.

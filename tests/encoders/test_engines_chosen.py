@@ -41,14 +41,14 @@ def machine(
 
 def test_without_a_driver_nothing_else_is_looked_at():
     choice = choose_engine(SETTINGS, MUCH, machine=Machine(lambda: False, never, never, never))
-    assert (choice.engine, choice.reason) == ("cpu", "this machine has no driver of an NVIDIA card")
+    assert (choice.engine, choice.reason) == ("cpu", "this machine has no driver of an NVIDIA GPU")
 
 
 def test_a_small_job_stays_on_the_processor_without_loading_torch():
     small = Work(images=256, height=28, width=28, channels=1, workers=4)
     choice = choose_engine(FitSettings(70, steps=100), small, machine=Machine(lambda: True, never, never, never))
     assert choice.engine == "cpu"
-    assert "less than a graphics card takes to start" in choice.reason
+    assert "less than a GPU takes to start" in choice.reason
 
 
 def test_what_keeps_the_card_from_being_used_is_the_reason():
@@ -70,7 +70,7 @@ def test_kernels_that_are_wrong_are_said_and_not_used(caplog):
         choice = choose_engine(SETTINGS, MUCH, machine=machine(fault="30.00 dB and 12.00 dB"))
     assert choice.engine == "cpu"
     assert "30.00 dB and 12.00 dB" in choice.reason
-    assert "not used on this card" in caplog.text
+    assert "not used on this GPU" in caplog.text
 
 
 @pytest.mark.parametrize("question", ["cuda", "check"])
@@ -128,7 +128,7 @@ def never_loads(_: str) -> object:
 
 
 class TestSelfCheck:
-    """The check of a card, its process and its memory; the comparison itself runs in the interpreter."""
+    """The check of a GPU, its process and its memory; the comparison itself runs in the interpreter."""
 
     @pytest.fixture
     def card(self, monkeypatch, tmp_path):
@@ -169,7 +169,7 @@ class TestSelfCheck:
         card.found = {"cpu": cpu, "cuda": cuda}
         for _ in range(2):
             fault = self.said()
-            assert f"{cpu:.2f} dB on the processor reaches {cuda:.2f} dB" in fault
+            assert f"{cpu:.2f} dB on the CPU reaches {cuda:.2f} dB" in fault
             assert str(card.folder) in fault
         assert len(card.calls) == 1
 

@@ -1,4 +1,4 @@
-"""What the vector type becomes on processors that are not there: compiled for each, and the assembly read."""
+"""What the vector type becomes on CPUs that are not there: compiled for each, and the assembly read."""
 
 import platform
 import re

@@ -38,7 +38,7 @@ END_SECONDS = 0.003
 
 
 def make_images(path: Path, count: int) -> None:
-    """Random smooth pictures with labels, 12 x 12, in an .npz."""
+    """Random smooth images with labels, 12 x 12, in an .npz."""
     dice = np.random.default_rng(0)
     coarse = dice.integers(0, 256, (count, 4, 4, 3), np.uint8)
     images = coarse.repeat(3, 1).repeat(3, 2)

@@ -34,7 +34,7 @@ STAGES = ("grown", "changed", "replaced")
 
 
 def make_source(path: Path, *, images: int, changed: bool) -> None:
-    """Random pictures with labels in an .npz; some of them differ from those of the other state."""
+    """Random images with labels in an .npz; some of them differ from those of the other state."""
     pixels = np.random.default_rng(1).integers(0, 256, (images, 10, 10, 3), np.uint8)
     labels = np.arange(images) % 7
     if changed:

@@ -1,4 +1,4 @@
-"""Somebody deletes or replaces a store that is being written, or was: told, and the next run makes it anew."""
+"""Somebody deletes or replaces a store that is being written, or was: told, and the next run makes it again."""
 
 from __future__ import annotations
 

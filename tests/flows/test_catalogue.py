@@ -19,8 +19,8 @@ def test_the_promised_deployments_are_there_once() -> None:
     names = [deployment.name for deployment in DEPLOYMENTS]
     made = [f"{flow}-{name}" for flow in ("encode", "report") for name in SETS]
     runs = [*(f"splats-{name}" for name in GENERATED), *(f"cats-{head}" for head in HEADS)]
-    learnt = [f"{flow}-{run}" for flow in ("train", "evaluate") for run in runs]
-    assert names == made + learnt + [f"ablate-{name}" for name in GENERATED]
+    learned = [f"{flow}-{run}" for flow in ("train", "evaluate") for run in runs]
+    assert names == made + learned + [f"ablate-{name}" for name in GENERATED]
     assert list(BY_NAME) == names
     assert BY_NAME["encode-sprites"].full_name == "encode/encode-sprites"
     assert BY_NAME["report-cats"].tags == ["report", "cats"]

@@ -108,7 +108,7 @@ class TestTraining:
         page = pages("train-splats-arrays")[0]
         shown = MarkdownIt().enable("table").render(page)
         assert "<h1>Training of splatdit (tiny) on arrays</h1>" in shown
-        for name, value in (("images learnt from", "140"), ("steps", "4 of 4"), ("labels", "3")):
+        for name, value in (("images learned from", "140"), ("steps", "4 of 4"), ("labels", "3")):
             assert f"<td>{name}</td>\n<td>{value}</td>" in shown
         assert f"<td>{(trained.run / 'model.safetensors').as_uri()}</td>" in shown
         curve, grid = pictures_in(page)

@@ -230,7 +230,7 @@ def test_dead_runs_are_looked_for_and_somebody_is_told_of_failed_ones(
         mine = tmp_path / "notify.yaml"
         mine.write_text(example.replace("00000000-0000-0000-0000-000000000000", block))
         assert "Created automation" in terminal.type(f"prefect automation create --from-file {mine}")
-        time.sleep(2)  # the server's watch reads its automations anew once it is told of a change
+        time.sleep(2)  # the server's watch reads its automations again once it is told of a change
         few = f"-p out={tmp_path / 'few.zarr'} {TINY}"
         printed = terminal.type(f"python -m flows --once encode-demo {few} -p min_psnr=99", code=1)
         assert "min_psnr" in printed.strip().splitlines()[-1]

@@ -49,7 +49,7 @@ def ready_model(name: str, preset: str, spec: DataSpec, **changes: Any) -> Denoi
 
 
 def awakened(model: Denoiser, seed: int = 0) -> Denoiser:
-    """The model with every weight drawn anew, those that start at zero included, in evaluation mode."""
+    """The model with every weight drawn again, those that start at zero included, in evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -1,4 +1,4 @@
-"""Pictures of single rows, and what a store says of itself."""
+"""Images of single rows, and what a store says of itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled renderer of patch splats against plain torch: pictures, gradients, and where it does not serve."""
+"""The compiled renderer of patch splats against plain torch: images, gradients, and where it does not serve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of one step on a small store, with weights drawn anew so that samples differ."""
+"""Runs of one step on a small store, with weights drawn again so that samples differ."""
 
 from __future__ import annotations
 

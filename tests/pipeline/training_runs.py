@@ -15,7 +15,7 @@ FAST = {"preset": "tiny", "steps": STEPS, "batch": 8, "every": 3, "device": "cpu
 
 
 def make_store(path: Path, *, count: int = 24, **options: Any) -> Path:
-    """A store of random pictures whose Gaussians sit on their anchors.
+    """A store of random images whose Gaussians sit on their anchors.
 
     Of large blocks: a training does not see them, and each takes a tenth of a second to write.
     """

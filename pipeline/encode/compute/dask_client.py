@@ -173,7 +173,7 @@ class DaskCompute:
         return False
 
     def _connected(self) -> Client:
-        """A client that its scheduler answers: one that was started anew at the same address will do."""
+        """A client that its scheduler answers: one that was started again at the same address will do."""
         with self._connecting:
             deadline = time.monotonic() + RECONNECT_SECONDS
             while self._client.status not in ("running", "closed") and time.monotonic() < deadline:

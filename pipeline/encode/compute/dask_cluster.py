@@ -63,7 +63,7 @@ def worker_specs(workers: int, devices: Sequence[str] = (), *, security: Securit
 
     Args:
         workers: how many; where devices are given, one for each of them instead.
-        devices: graphics cards as ``CUDA_VISIBLE_DEVICES`` names them: each worker sees one and no other.
+        devices: GPUs as ``CUDA_VISIBLE_DEVICES`` names them: each worker sees one and no other.
         security: of the cluster.
     """
     options: dict[str, Any] = {
@@ -85,7 +85,7 @@ def worker_specs(workers: int, devices: Sequence[str] = (), *, security: Securit
 
 
 def graphics_cards(engine: str) -> list[str]:
-    """The cards that worker processes are to share out: none unless the engine runs on them and there are several."""
+    """The GPUs that worker processes are to share out: none unless the engine runs on them and there are several."""
     if engine not in GPU_ENGINES:
         return []
     import torch
@@ -104,7 +104,7 @@ def local_workers(plan: EncodePlan) -> Iterator[Client]:
     code it is handed, so other users of the machine must not be able to talk to it.
 
     Args:
-        plan: ``job.workers`` is the number of processes, or there is one for each graphics card.
+        plan: ``job.workers`` is the number of processes, or there is one for each GPU.
 
     Raises:
         ComputeError: the processes cannot be started.

@@ -115,8 +115,8 @@ IMAGES_PER_SHARD = 4096
 """Fewest images of a shard: some seconds of work at least, against what a scheduler adds to each."""
 
 BLOCKS_ON_A_CARD = 4
-"""Blocks of a shard of an engine on a graphics card, where there are enough: reading the next block and writing the
-last one overlap the fit inside a shard only, and a card is quicker than either."""
+"""Blocks of a shard of an engine on a GPU, where there are enough: reading the next block and writing the
+last one overlap the fit inside a shard only, and a GPU is quicker than either."""
 
 CARDS = 8
 """Cards that are thought to share a run with Dask: each is to get some shards."""

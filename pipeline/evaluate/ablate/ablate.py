@@ -157,7 +157,7 @@ def _check(job: AblateJob, points: Sequence[Point], store: SplatStore) -> None:
             gaussians, start, place = _variant(job, point, store.header)
             variant = variant_job(store.header, place, gaussians=gaussians, start=start, workers=job.workers)
             settings = variant.fit_settings(store.header.height, store.header.width)
-            encoder_for(variant, settings, workers=variant.workers, unlearnt=True)
+            encoder_for(variant, settings, workers=variant.workers, unlearned=True)
 
 
 def _variant(job: AblateJob, point: Point, header: StoreHeader) -> tuple[int, StartName | None, Path]:

@@ -35,7 +35,7 @@ def default_axes(job: AblateJob, header: StoreHeader) -> dict[AxisName, tuple[Va
         needless |= {"gaussians", "start"}
     values: dict[AxisName, tuple[Value, ...]] = {
         "gaussians": tuple(sorted({max(1, count // 2), count, count * 3 // 2})),
-        # The starts of a refined fit are foretold; there is none from adaptive ones.
+        # The starts of a refined fit are predicted; there is none from adaptive ones.
         "start": tuple(name for name in STARTS if header.refine is None or not name.startswith("adaptive")),
         "pack": tuple(sorted(pack for pack in packs if pack <= count)),
         "objective": tuple(name for name in OBJECTIVES if name != "published"),

@@ -48,7 +48,7 @@ class AblationRow(_Record):
     precision: float | None = None
     recall: float | None = None
     recall_spread: float | None = None
-    reconstruction_fid: float | None = Field(default=None, description="floor of the store that was learnt from")
+    reconstruction_fid: float | None = Field(default=None, description="floor of the store that was learned from")
     psnr: float | None = Field(default=None, description="of the mean error of that store, dB")
     gflop: float | None = Field(default=None, description="of one evaluation")
     tflop: float | None = Field(default=None, description="of one sample")
@@ -65,7 +65,7 @@ class Ablation(_Record):
     model: str
     store: str
     source: str
-    images: int = Field(description="learnt from")
+    images: int = Field(description="learned from")
     steps: int
     batch: int
     n: int = Field(description="images in each set that was compared")

@@ -20,7 +20,7 @@ class Found:
     Attributes:
         point: which one.
         evaluation: None where it failed.
-        psnr: of the store that was learnt from, dB.
+        psnr: of the store that was learned from, dB.
         failure: why there is no evaluation.
     """
 
@@ -37,7 +37,7 @@ def gather_rows(job: AblateJob, base: Mapping[AxisName, Value], found: Sequence[
         job: with its axes filled in.
         base: where the base stands on each axis.
         found: of every point.
-        images: that were learnt from.
+        images: that were learned from.
 
     Raises:
         EvaluationError: the evaluations were made in different features or with different numbers of images.

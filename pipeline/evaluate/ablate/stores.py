@@ -32,7 +32,7 @@ class StoredImages:
 
     @property
     def record(self) -> SourceRecord:
-        """Where the images came from at first: features that were learnt from them are the same."""
+        """Where the images came from at first: features that were learned from them are the same."""
         return self._store.header.source
 
     @property

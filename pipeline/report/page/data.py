@@ -1,4 +1,4 @@
-"""What the scripts of a page read: splats, pictures and rows as compact text within the bytes that a page may have."""
+"""What the scripts of a page read: splats, images and rows as compact text within the bytes that a page may have."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def base64_text(data: bytes) -> str:
 
 
 def png_address(png: bytes) -> str:
-    """A picture as an address that needs no file."""
+    """An image as an address that needs no file."""
     return "data:image/png;base64," + base64_text(png)
 
 

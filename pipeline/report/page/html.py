@@ -40,10 +40,10 @@ CLASSES_SHOWN = 200
 """Classes that the page lists; ``report.json`` lists all."""
 
 DATA_BYTES = 4_500_000
-"""Of pictures, splats and the list of rows together; the rest is for the words of a page of 5 MB."""
+"""Of images, splats and the list of rows together; the rest is for the words of a page of 5 MB."""
 
 PICTURE_BYTES = 1_000_000
-"""Of the pictures of the first panels; they are made smaller until they fit."""
+"""Of the images of the first panels; they are made smaller until they fit."""
 
 CHANGED_CLASSES_SHOWN = 20
 
@@ -149,7 +149,7 @@ def page_environment() -> Environment:
 
 
 def _finalised(value: object) -> object:
-    # Markup is made here, of pictures; it is no text from the data.
+    # Markup is made here, of images; it is no text from the data.
     return printable(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -103,7 +103,7 @@ def make_page_panels(
         names: of its classes.
         first: panels that the page shows in any case; their splats come first.
         decoder: decodes splats.
-        most_bytes: of pictures and splats together, those of the first ones included.
+        most_bytes: of images and splats together, those of the first ones included.
     """
     header = store.header
     canvas = canvas_facts(

@@ -1,4 +1,4 @@
-"""Small SVG pictures that live inside a page and follow its colours: the distribution of PSNR, measured curves."""
+"""Small SVG images that live inside a page and follow its colours: the distribution of PSNR, measured curves."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def curves_svg(
         floors: levels by name.
         x_name: of the axis.
         y_name: of the axis.
-        name: of the picture, its own within the page.
+        name: of the image, its own within the page.
 
     Returns:
         An ``<svg>`` element.

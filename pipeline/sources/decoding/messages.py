@@ -1,4 +1,4 @@
-"""What the decoders of images say besides their result, kept apart for each file instead of printed.
+"""What the decoders of images say besides their result, held out for each file instead of printed.
 
 Pillow warns by ``warnings`` and by ``logging``, and libtiff prints its errors; none of them names the file.
 Everything here is by thread, since files are read in many: neither the filters of ``warnings`` nor the standard

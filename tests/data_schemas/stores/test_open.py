@@ -187,5 +187,5 @@ def test_small_columns_of_a_full_size_store_are_fast(tmp_path: Path, suffix: str
         assert all(len(values) == total for values in got.values())
         assert (got["state"] != RowState.EMPTY).sum() == total // 1024 * 1024
         # 0.1 s measured for zarr on an idle machine, 0.01 s for HDF5; the rest is room for a slow one.
-        # Time of the processor, since other programs have a share in that of the clock.
+        # Time of the CPU, since other programs have a share in that of the clock.
         assert took < 2

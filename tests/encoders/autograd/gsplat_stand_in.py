@@ -1,6 +1,6 @@
 """gsplat in plain torch, on any device: the same functions, arguments, lists and cut-offs as its CUDA kernels.
 
-gsplat's own torch code cannot rasterise without a card; its intersection functions can, and the tests compare.
+gsplat's own torch code cannot rasterise without a GPU; its intersection functions can, and the tests compare.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def kept(opacity: Tensor) -> Tensor:
 
 
 class StandIn:
-    """What ``encoders.autograd.gsplat_tiles`` calls; ``most_images`` is the memory of the pretended card."""
+    """What ``encoders.autograd.gsplat_tiles`` calls; ``most_images`` is the memory of the pretended GPU."""
 
     def __init__(self, most_images: int | None = None) -> None:
         self.most_images = most_images

@@ -1,4 +1,4 @@
-"""Engine gsplat with a stand-in for its kernels: what it is handed, batches, memory. With a card: gsplat itself."""
+"""Engine gsplat with a stand-in for its kernels: what it is handed, batches, memory. With a GPU: gsplat itself."""
 
 import inspect
 

@@ -76,7 +76,7 @@ def test_compiled_kernels_need_no_toolkit(machine):
 
 def test_without_a_card_that_is_what_is_said(machine, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(JobError, match="an NVIDIA card"):
+    with pytest.raises(JobError, match="an NVIDIA GPU"):
         create_encoder("gsplat", FitSettings(gaussians=3, codec=OVER))
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(JobError, match="a torch built for CUDA"):

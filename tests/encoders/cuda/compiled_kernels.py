@@ -1,4 +1,4 @@
-"""Compiles kernels for cards that are not there, and reads what the assembler made of them."""
+"""Compiles kernels for GPUs that are not there, and reads what the assembler made of them."""
 
 from __future__ import annotations
 

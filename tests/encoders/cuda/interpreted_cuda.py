@@ -1,4 +1,4 @@
-"""The kernels of engine ``cuda`` in Triton's interpreter, on the processor, against the plain renderer.
+"""The kernels of engine ``cuda`` in Triton's interpreter, on the CPU, against the plain renderer.
 
 Run by test_fit_cuda.py in a process of its own: Triton reads TRITON_INTERPRET while it decorates. The interpreter
 executes whole tiles one operation at a time, so it proves the arithmetic, the masks and the addresses, and not the
@@ -373,6 +373,6 @@ def test_no_images_give_no_splats():
 
 @pytest.mark.parametrize("codec", [ADDITIVE, NORMALISED])
 def test_the_check_of_a_card_compares_equal_fits(codec):
-    """What ``--engine auto`` asks of a card (``encoders.cuda.self_check``), with fewer images and steps."""
+    """What ``--engine auto`` asks of a GPU (``encoders.cuda.self_check``), with fewer images and steps."""
     found = compare(codec, 1, "fused", device="cpu", images=1, steps=6)
     assert found["cuda"] == pytest.approx(found["cpu"], abs=0.05)

@@ -1,4 +1,4 @@
-"""Engine ``cuda``: its kernels in the interpreter, what is said where it cannot run, and itself on a card."""
+"""Engine ``cuda``: its kernels in the interpreter, what is said where it cannot run, and itself on a GPU."""
 
 import os
 import re
@@ -55,11 +55,11 @@ def test_kernels_in_the_interpreter(repository, tmp_path):
 
 @pytest.fixture
 def torch_with_card(monkeypatch):
-    """A torch that claims to see a card."""
+    """A torch that claims to see a GPU."""
     available.require_cuda.cache_clear()
     monkeypatch.setattr("torch.version.cuda", "13.0")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.get_device_name", lambda *_: "Test card")
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda *_: "Test GPU")
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda *_: (9, 0))
     monkeypatch.setenv("TRITON_CACHE_DIR", "unused")
     yield monkeypatch
@@ -75,13 +75,13 @@ def test_a_torch_without_cuda_is_named(monkeypatch):
 
 def test_a_machine_without_a_card_is_named(torch_with_card):
     torch_with_card.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(JobError, match=r"NVIDIA card; torch sees none.*nvidia-smi"):
+    with pytest.raises(JobError, match=r"NVIDIA GPU; torch sees none.*nvidia-smi"):
         create_encoder("cuda", FitSettings(gaussians=3))
 
 
 def test_a_card_that_is_too_old_is_named(torch_with_card):
     torch_with_card.setattr("torch.cuda.get_device_capability", lambda *_: (6, 1))
-    with pytest.raises(JobError, match=r"Test card: compute capability \(6, 1\).*7\.5 or newer"):
+    with pytest.raises(JobError, match=r"Test GPU: compute capability \(6, 1\).*7\.5 or newer"):
         create_encoder("cuda", FitSettings(gaussians=3))
 
 
@@ -113,7 +113,7 @@ def test_other_codecs_and_batches_are_refused(torch_with_card):
 
 def test_the_processor_alone_is_refused_outside_the_interpreter():
     pytest.importorskip("triton", reason="Triton is not installed: there is none for this system")
-    with pytest.raises(JobError, match="'cuda' on the processor"):
+    with pytest.raises(JobError, match="'cuda' on the CPU"):
         CudaEncoder(FitSettings(gaussians=3), device="cpu")
 
 

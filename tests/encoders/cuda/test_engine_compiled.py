@@ -1,4 +1,4 @@
-"""The kernels of engine ``cuda`` compiled for cards that are not there: registers, spills, barriers, inner loops."""
+"""The kernels of engine ``cuda`` compiled for GPUs that are not there: registers, spills, barriers, inner loops."""
 
 from functools import cache
 from typing import Any

@@ -1,4 +1,4 @@
-"""Starts in batched torch, on the processor, against the compiled ones."""
+"""Starts in batched torch, on the CPU, against the compiled ones."""
 
 import numpy as np
 import pytest

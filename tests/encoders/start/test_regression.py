@@ -1,4 +1,4 @@
-"""Starts that are foretold from the pixels: the network itself."""
+"""Starts that are predicted from the pixels: the network itself."""
 
 from __future__ import annotations
 

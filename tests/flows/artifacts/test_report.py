@@ -54,7 +54,7 @@ def make_report(**changes: Any) -> Report:
         store=StoreFacts(
             name="demo.zarr", codec="additive/1", layout="rgb", gaussians=150, parameters=("x", "y"), height=32,
             width=32, channels=3, dtype="float32", colours="bounded", start="transport", engine="cpu",
-            devices=("a processor",), seed=0, settings={}, versions={}, created=NOW, updated=NOW, schema_version=1,
+            devices=("a CPU",), seed=0, settings={}, versions={}, created=NOW, updated=NOW, schema_version=1,
             command=None,
         ),
         source=SourceFacts(name="demo", split="all", digest="", licence="", attribution="", removed_duplicates=0),

@@ -90,7 +90,7 @@ def test_a_small_network_learns_two_pictures() -> None:
     network = build_model("splatdit", "tiny", SPLATS)
     objective = build_objective("flow-clean", groups=GROUPS, anchors=SPLATS.anchors)
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
-    # Steps that grow small at the end: where it comes to rest hangs neither on the seed nor on how a processor rounds.
+    # Steps that grow small at the end: where it comes to rest hangs neither on the seed nor on how a CPU rounds.
     steps = 150
     for step in range(steps):
         for group in optimiser.param_groups:
@@ -103,7 +103,7 @@ def test_a_small_network_learns_two_pictures() -> None:
     made = sample(objective, network, (32, 6, 6), generators=generators_for(0, 32))
     distance = (made[:, None] - pictures[None]).square().mean(dim=(2, 3))
     assert float(distance.amin(dim=1).median()) < 0.1
-    # Both pictures are drawn, and given one's geometry its colours come back.
+    # Both images are drawn, and given one's geometry its colours come back.
     assert 4 <= int((distance[:, 0] < distance[:, 1]).sum()) <= 28
     keep = torch.tensor([True, False]).expand(2, 6, 2)
     recoloured = sample(objective, network, (2, 6, 6), generators=generators_for(0, 2), known=pictures, keep=keep)

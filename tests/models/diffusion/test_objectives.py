@@ -200,7 +200,7 @@ def test_the_loss_in_image_space_reaches_the_network() -> None:
         return network.weight.grad.clone()
 
     difference = gradient(compare) - gradient(None)
-    # Every feature of a splat changes its picture.
+    # Every feature of a splat changes its image.
     assert (difference.abs().amax(dim=1) > 1e-5).all()
     assert torch.equal(gradient(lambda clean, rows: compare(clean, rows).detach()), gradient(None))
 

@@ -82,7 +82,7 @@ def built_stores(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
                 rows.label[:] = rng.integers(0, 10, images)
                 rows.steps[:], rows.dead[:] = 7, 1
                 rows.state[:] = RowState.DONE
-                rows.source_id[:] = [f"folder/picture {4 * block + row}.png" for row in range(images)]
+                rows.source_id[:] = [f"folder/image {4 * block + row}.png" for row in range(images)]
                 for row in range(images):
                     rows.content_hash[row] = content_hash(rows.image[row])
                 if block == 1:

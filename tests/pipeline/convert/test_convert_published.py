@@ -66,7 +66,7 @@ def test_round_trip_keeps_the_decoded_image(make_store, read_rows, tmp_path, tar
     assert not new_header.images
     for summary in (there, back):
         assert (summary.rows, summary.done, summary.empty) == (10, 8, 1)
-        assert summary.failed == [("folder/picture 5.png", "the file is cut short")]
+        assert summary.failed == [("folder/image 5.png", "the file is cut short")]
 
 
 @pytest.mark.slow
@@ -227,11 +227,11 @@ class Pictures:
         return len(self.pixels)
 
     def identifiers(self):
-        return [f"picture {index}" for index in range(len(self))]
+        return [f"image {index}" for index in range(len(self))]
 
     def read(self, indices):
         return [
-            SourceImage(f"picture {index}", None if index == 1 else self.pixels[index], 5, "cut short" * (index == 1))
+            SourceImage(f"image {index}", None if index == 1 else self.pixels[index], 5, "cut short" * (index == 1))
             for index in indices
         ]
 
@@ -244,7 +244,7 @@ def test_source_images_give_quality_and_identity(published_folder, read_rows, tm
     header, rows = read_rows(tmp_path / "s.zarr")
     assert header.images
     assert header.source.name == "pictures"
-    assert summary.failed == [("picture 1", "its source image cannot be read: cut short")]
+    assert summary.failed == [("image 1", "its source image cannot be read: cut short")]
     assert rows["label"].tolist() == [0, 2, 0]
     np.testing.assert_array_equal(rows["image"][2], pictures.pixels[2])
     assert np.all(rows["psnr"][[0, 2]] > 40)

@@ -26,7 +26,7 @@ def test_rows_and_header_are_identical(make_store, read_rows, tmp_path, first, s
         assert array.dtype == new[name].dtype
         np.testing.assert_array_equal(new[name], array, err_msg=name)
     assert (summary.rows, summary.done, summary.empty) == (10, 8, 1)
-    assert summary.failed == [("folder/picture 5.png", "the file is cut short")]
+    assert summary.failed == [("folder/image 5.png", "the file is cut short")]
     assert seen == [(4, 10), (8, 10), (10, 10)]
     assert not list(tmp_path.glob("*.partial"))
 

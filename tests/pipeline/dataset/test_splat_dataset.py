@@ -95,17 +95,17 @@ def test_features_are_those_that_a_generator_learns_from(tmp_path: Path) -> None
 
     make_store(tmp_path / "s.zarr")
     with open_store(tmp_path / "s.zarr") as store:
-        learnt = TrainingRows(store, job_of(tmp_path / "s.zarr", tmp_path / "run")).fitted_representation()
-        assert isinstance(learnt, SplatRepresentation)
+        learned = TrainingRows(store, job_of(tmp_path / "s.zarr", tmp_path / "run")).fitted_representation()
+        assert isinstance(learned, SplatRepresentation)
     for memory in (0, 64):
         own = SplatDataset(tmp_path / "s.zarr", features=True, memory=memory).representation
         assert own is not None
-        assert own.config() == learnt.config()
-        for name, values in learnt.tensors().items():
+        assert own.config() == learned.config()
+        for name, values in learned.tensors().items():
             torch.testing.assert_close(own.tensors()[name], values)
-    given = SplatDataset(tmp_path / "s.zarr", features=learnt)
-    assert given.representation is learnt
-    assert torch.equal(given[4]["features"], learnt.encode(given[4:5]["splats"])[0])
+    given = SplatDataset(tmp_path / "s.zarr", features=learned)
+    assert given.representation is learned
+    assert torch.equal(given[4]["features"], learned.encode(given[4:5]["splats"])[0])
 
 
 def test_an_order_by_anchors_and_none(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_the_engine_gets_as_many_images_as_it_asks_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "at_once", "compute", "rows"),
     [
-        (5000, 256, "local", 256),  # an engine on the processor: small blocks
+        (5000, 256, "local", 256),  # an engine on the CPU: small blocks
         (5000, 1000, "local", 1024),
         (5000, 100_000, "local", 1024),  # four blocks at least, so that reading and writing overlap
         (9000, 100_000, "local", 2048),

@@ -75,7 +75,7 @@ def test_a_changed_pixel_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_pixels_are_learnt_from_it_and_splats_are_not(tmp_path: Path) -> None:
+def test_pixels_are_learned_from_it_and_splats_are_not(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     _encode(path, ArrayImages(pictures(8)))
     model = {"kind": "pixels", "model": "cats-splats", "steps": 1, "every": 1}

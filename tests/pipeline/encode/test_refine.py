@@ -131,7 +131,7 @@ def test_images_that_come_later_leave_the_regression_as_it_is(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_lost_or_damaged_regression_is_learnt_again(refined: Path, regression_file: Path) -> None:
+def test_a_lost_or_damaged_regression_is_learned_again(refined: Path, regression_file: Path) -> None:
     digest = read_regression(regression_file).digest
     regression_file.write_bytes(regression_file.read_bytes()[:1000])
     assert encode(job(refined)).kept == IMAGES

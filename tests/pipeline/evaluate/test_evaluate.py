@@ -242,7 +242,7 @@ def unseen(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_samples_are_compared_with_images_that_nothing_learnt_from(
+def test_samples_are_compared_with_images_that_nothing_learned_from(
     folder: Path, unseen: Path, tmp_path: Path, trained: Run, found: Evaluation
 ) -> None:
     compared = evaluate(job_for(folder, tmp_path, reference=str(unseen)), device="cpu")
@@ -257,7 +257,7 @@ def test_samples_are_compared_with_images_that_nothing_learnt_from(
     assert compared.headline.fid == pytest.approx(frechet_distance(reference, extractor.forward(drawn.images)), 1e-4)
     assert compared.real_floor.fid == pytest.approx(floor, rel=1e-4)
     assert (compared.reference.store, compared.reference.finished) == ("unseen.zarr", 150)
-    assert compared.features == found.features, "learnt from the store of the training"
+    assert compared.features == found.features, "learned from the store of the training"
     assert compared.headline.fid != found.headline.fid
 
 
@@ -370,7 +370,7 @@ def test_a_store_of_another_shape_is_refused(folder: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("shift", "named"), [(1, r"3 \(50 images\)"), (5, r"5, 6, 7 \(149 images\)")])
-def test_labels_that_were_not_learnt_are_refused_and_named(
+def test_labels_that_were_not_learned_are_refused_and_named(
     folder: Path, tmp_path: Path, shift: int, named: str
 ) -> None:
     other = tmp_path / "other.zarr"

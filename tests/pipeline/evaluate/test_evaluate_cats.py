@@ -1,4 +1,4 @@
-"""Evaluation of patch models: seams, and images that were kept apart, on a store of images only."""
+"""Evaluation of patch models: seams, and images that were held out, on a store of images only."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_images_kept_apart_are_the_reference_and_the_others_are_searched(store: 
 def test_too_few_images_kept_apart_are_said(store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="splatspace.evaluate"):
         _, found = _evaluated(store, tmp_path, head="lut", held_out=0.1)
-    assert "images were kept apart in training" in caplog.text
+    assert "images were held out in training" in caplog.text
     assert found.seams is not None
     assert found.seams.enlarged is None
     assert found.neighbours.references == 200 - IMAGES

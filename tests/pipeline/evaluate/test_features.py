@@ -49,7 +49,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training of few steps, where how well it learnt is not the question."""
+    """Training of few steps, where how well it learned is not the question."""
     monkeypatch.setattr(feature_training, "_STEPS", 8)
 
 
@@ -86,7 +86,7 @@ def test_a_second_training_gives_the_same_weights(store: Path, tmp_path: Path, b
 
 
 @pytest.mark.slow
-def test_damaged_features_are_learnt_again_and_said(
+def test_damaged_features_are_learned_again_and_said(
     store: Path, tmp_path: Path, brief: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with open_store(store, "r") as opened:
@@ -95,7 +95,7 @@ def test_damaged_features_are_learnt_again_and_said(
         kept.write_bytes(kept.read_bytes()[:500])
         with caplog.at_level(logging.WARNING, "splatspace"):
             assert build_extractor("selfsup", opened, cache=tmp_path).sha == sha
-    assert "learnt again" in caplog.text
+    assert "learned again" in caplog.text
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_images_without_labels_and_oblong_ones_get_self_supervised_features(tmp_
 
 
 @pytest.mark.slow
-def test_what_cannot_be_learnt_from_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_learned_from_is_refused(tmp_path: Path) -> None:
     run(tmp_path / "few.zarr", ArrayImages(coloured(19)))
     run(tmp_path / "bare.zarr", ArrayImages(coloured(40)), images=False)
     with (

@@ -1,4 +1,4 @@
-"""Generators of pixels as ONNX graphs: the same answers, the same pictures, in eight bits nearly so, or an error."""
+"""Generators of pixels as ONNX graphs: the same answers, the same images, in eight bits nearly so, or an error."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_every_head_answers_alike_and_nearly_so_in_eight_bits(head: HeadName, re
     weights = {value.name: value for value in onnx.load_model_from_string(small).graph.initializer}
     eight = [name for name, value in weights.items() if value.data_type == onnx.TensorProto.INT8]
     assert len(eight) >= len(chosen) > 10
-    # Two products with an input of 255 fit into 16 bits, as processors without VNNI add them.
+    # Two products with an input of 255 fit into 16 bits, as CPUs without VNNI add them.
     largest = max(int(np.abs(onnx.numpy_helper.to_array(weights[name]).astype(int)).max()) for name in eight)
     assert 2 * 255 * largest <= np.iinfo(np.int16).max
     assert largest == 64
@@ -219,7 +219,7 @@ def test_the_file_says_all_and_names_no_machine(tables: tuple[Run, bytes], repos
 
 @pytest.mark.slow
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_export, "onnx_graph", graph_of)  # the weights come back from the file, or are traced anew
+    monkeypatch.setattr(onnx_export, "onnx_graph", graph_of)  # the weights come back from the file, or are traced again
 
     def splatspace(*arguments: object) -> tuple[int, str]:
         result = CliRunner().invoke(app, ["export", *map(str, arguments)])

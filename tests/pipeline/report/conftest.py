@@ -74,7 +74,7 @@ class MemoryStore(SplatStore):
 
 
 def random_splats(images: int, gaussians: int, channels: int, seed: int) -> NDArray[np.float32]:
-    """Splats that vary smoothly with two hidden numbers per image, plus noise: neither all nor nothing is foretold."""
+    """Splats that vary smoothly with two hidden numbers per image, plus noise: neither all nor nothing is predicted."""
     rng = np.random.default_rng(seed)
     layout = layout_for(channels)
     hidden = rng.uniform(-1, 1, (images, 2))

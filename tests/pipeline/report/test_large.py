@@ -19,7 +19,7 @@ from data_schemas.records import SourceRecord, StoreHeader
 from data_schemas.stores.contract import ARRAYS, SplatStore
 
 def peak_bytes():
-    # Linux counts the parent's pages into ru_maxrss of a process that it starts; VmHWM begins anew.
+    # Linux counts the parent's pages into ru_maxrss of a process that it starts; VmHWM begins again.
     status = Path("/proc/self/status")
     if status.exists():
         return 1024 * next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))

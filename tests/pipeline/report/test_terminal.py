@@ -32,7 +32,7 @@ def test_table_holds_the_figures(make_store, fail_row, tmp_path):
         "1 done without a PSNR or SSIM",
         "00000.png: [bold]reason[/bold] 0",
         "and 3 more, all in report.json",
-        "of processor time",
+        "of CPU time",
     ):
         assert shown in text, shown
 

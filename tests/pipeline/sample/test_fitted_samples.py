@@ -57,8 +57,8 @@ def job(out: Path, **options: object) -> SampleJob:
     return replace(SampleJob(out, number=3, evaluations=2, splats=True), **options)
 
 
-def learnt_from(run: Run, **changes: object) -> Run:
-    """The same run as if the store that it learnt from had been another."""
+def learned_from(run: Run, **changes: object) -> Run:
+    """The same run as if the store that it learned from had been another."""
     held = run.config["store"]
     source = {**held["source"], "name": changes.pop("name", held["source"]["name"])}
     identity = {**held["identity"], **changes}
@@ -204,7 +204,7 @@ def test_a_part_is_kept_before_the_fit(run: Run, store: Path, tmp_path: Path) ->
 @pytest.mark.slow
 def test_the_settings_are_those_of_the_store_or_of_the_named_set(run: Run) -> None:
     identity = run.config["store"]["identity"]
-    other = learnt_from(
+    other = learned_from(
         run,
         codec="normalised/1",
         colours="signed",
@@ -216,13 +216,13 @@ def test_the_settings_are_those_of_the_store_or_of_the_named_set(run: Run) -> No
     # Of a set by name, whose images were all that the store held.
     spec = replace(run.spec, height=28, width=28, channels=1)
     images_only = {"gaussians": 0, "engine": "none", "settings": {"recipe": {}}, "start": None}
-    digits = replace(learnt_from(run, name="mnist", **images_only), spec=spec)
+    digits = replace(learned_from(run, name="mnist", **images_only), spec=spec)
     assert sample_fit(digits).encoder.settings == FitSettings(70, steps=400)
     assert sample_fit(digits, gaussians=40).encoder.settings.gaussians == 40
     # Written by a program without an optimiser: codec and K are known, steps are not.
-    converted = learnt_from(run, engine="converted", settings={"steps": "many"})
+    converted = learned_from(run, engine="converted", settings={"steps": "many"})
     assert sample_fit(converted).encoder.settings == FitSettings(GAUSSIANS, steps=400)
-    overlaid = learnt_from(run, codec="over/1", settings={})
+    overlaid = learned_from(run, codec="over/1", settings={})
     assert sample_fit(overlaid).encoder.settings.codec == "over/1"
 
 
@@ -236,7 +236,7 @@ def test_an_engine_that_cannot_run_here_is_replaced_and_named(run: Run, monkeypa
         return create(engine, settings, **options)
 
     monkeypatch.setattr(sample_fit_module, "create_encoder", without_card)
-    found = sample_fit(learnt_from(run, engine="cuda"))
+    found = sample_fit(learned_from(run, engine="cuda"))
     assert found.encoder.name == "cpu"
     assert "Engine cuda" in found.notes[0]
     assert "no card" in found.notes[0]
@@ -279,7 +279,7 @@ def test_what_cannot_be_fitted_is_refused_and_leaves_nothing(run: Run, tmp_path:
     splats = replace(run, spec=replace(run.spec, kind="splats", gaussians=GAUSSIANS, features=8))
     with pytest.raises(SamplingError, match=r"generates splats already.*leave --splats out"):
         sample(splats, job(out))
-    unknown = learnt_from(run, gaussians=0, engine="none", settings={}, start=None)
+    unknown = learned_from(run, gaussians=0, engine="none", settings={}, start=None)
     with pytest.raises(JobError, match=r"images only.*give --gaussians K"):
         sample(unknown, job(out))
     assert sample(unknown, job(out, gaussians=4)).store is not None

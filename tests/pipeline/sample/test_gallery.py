@@ -1,4 +1,4 @@
-"""Pictures of a sampling: bounded portions whatever is asked for, and no picture is rendered that nobody sees."""
+"""Images of a sampling: bounded portions whatever is asked for, and no image is rendered that nobody sees."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIDE = 8
 
 
 class Painter:
-    """Stands in for a run: a number becomes a picture of that grey, and what is asked for is kept."""
+    """Stands in for a run: a number becomes an image of that grey, and what is asked for is kept."""
 
     spec = SimpleNamespace(height=SIDE, width=SIDE, channels=1)
     size_of = Run.size_of

@@ -107,7 +107,7 @@ def test_both_spaces_go_their_way_side_by_side(run: Run, pixel_run: Run, tmp_pat
     assert max(steps, 4) < len(frames) <= steps + 4 + 1
     width = left[0].shape[1]
     assert frames[0].shape[1] > width * 1.5, "the pixels and what the network takes for clean stand on the right"
-    # GIFs have 256 colours a frame: the same picture differs a little beside another.
+    # GIFs have 256 colours a frame: the same image differs a little beside another.
     shares = [np.abs(frames[place][:, :width] - left[place]).mean() for place in (0, -1)]
     assert max(shares) < 8
     right = [frame[:, width + 4 :] for frame in frames]
@@ -355,7 +355,7 @@ def test_the_command(run: Run, store: Path, tmp_path: Path) -> None:
     content = json.loads(result.stdout)
     assert Path(content["store"]).name == "samples.h5"
     assert Path(content["grid"]).is_file()
-    assert "Gaussians are drawn anew" in result.stderr
+    assert "Gaussians are drawn again" in result.stderr
     for wrong in (("--box", "0,0,4,8"), ("--inpaint", f"{store}:3"), ("--inpaint", "x", "--box", "0,0,1,1"),
                   ("--inpaint", f"{store}:3", "--box", "4,0,0,8"), ("--interpolate", "0,a")):  # fmt: skip
         refused = splatspace(*common, "--out", tmp_path / "b", *wrong)

@@ -1,4 +1,4 @@
-"""Sampling from patch models: the last step, sketches, any size, and pictures of how images are made."""
+"""Sampling from patch models: the last step, sketches, any size, and images of how images are made."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_sketches_are_read_and_lead_somewhere_else(splats: Run, tmp_path: Path) 
         job = SampleJob(tmp_path / name, number=2, evaluations=3, sketch=sketch, signal=0.5)
         made[name] = np.asarray(Image.open(sample(splats, job).pictures[0]))
     assert (made["plain"] != made["drawn"]).any()
-    (tmp_path / "torn.png").write_bytes(b"no picture")
+    (tmp_path / "torn.png").write_bytes(b"no image")
     with pytest.raises(SamplingError, match=r"torn\.png cannot be read"):
         sample(splats, SampleJob(tmp_path / "torn", number=1, sketch=tmp_path / "torn.png"))
     with pytest.raises(JobError, match="--signal 1"):

@@ -74,7 +74,7 @@ def pixels_of() -> Callable[[ImageSource, Iterable[int]], np.ndarray]:
 
 @pytest.fixture
 def picture() -> Callable[..., np.ndarray]:
-    """Makes a distinct smooth picture: uint8 [height, width, 3]."""
+    """Makes a distinct smooth image: uint8 [height, width, 3]."""
 
     def make(seed: int = 0, height: int = 12, width: int = 12) -> np.ndarray:
         y, x = np.mgrid[0:height, 0:width]

@@ -111,7 +111,7 @@ def test_batches_hold_the_classes_of_the_labels(store: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_stored_image_keeps_its_label_and_one_that_was_not_learnt_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_stored_image_keeps_its_label_and_one_that_was_not_learned_is_refused(run: Run, tmp_path: Path) -> None:
     known = Kept(torch.zeros(1), torch.zeros(1), np.zeros(1), 3, ())
     job = SampleJob(tmp_path, number=2)
     assert labels_for(run, job, known).tolist() == [3, 3]

@@ -1,4 +1,4 @@
-"""What is learnt from: rows, order, batches; and what happens where they are bad."""
+"""What is learned from: rows, order, batches; and what happens where they are bad."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def changed(run: Path, *, drop: str = "", **entries: Any) -> None:
-    """Writes the state anew with other entries, or without tensors whose name begins with ``drop``."""
+    """Writes the state again with other entries, or without tensors whose name begins with ``drop``."""
     held = load_checkpoint(run / STATE_FILE)
     config = {name: value for name, value in {**held.config, **entries}.items() if value is not MISSING}
     tensors = {name: value for name, value in held.tensors.items() if not (drop and name.startswith(drop))}

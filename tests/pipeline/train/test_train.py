@@ -1,4 +1,4 @@
-"""One training from a store to a run: what it leaves, and that it continues to the bit."""
+"""One training from a store to a run: what it leaves, and that it continues bit for bit."""
 
 from __future__ import annotations
 
@@ -125,9 +125,9 @@ def test_the_log_and_the_grids_follow_the_steps(run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_card_says_what_was_learnt(run: Path) -> None:
+def test_the_card_says_what_was_learned(run: Path) -> None:
     text = (run / "card.md").read_text()
-    for part in ("splatdit (tiny) on arrays", "images learnt from | 24", "CC0", "flow-clean"):
+    for part in ("splatdit (tiny) on arrays", "images learned from | 24", "CC0", "flow-clean"):
         assert part in text
 
 
@@ -349,7 +349,7 @@ def test_models_without_slots(store: Path, tmp_path: Path, model: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_loss_in_image_space_changes_what_is_learnt(store: Path, run: Path, tmp_path: Path) -> None:
+def test_the_loss_in_image_space_changes_what_is_learned(store: Path, run: Path, tmp_path: Path) -> None:
     trained(store, tmp_path / "run", render_loss=1.0)
     with_it = load_checkpoint(tmp_path / "run" / "state.safetensors").model
     without = load_checkpoint(run / "state.safetensors").model

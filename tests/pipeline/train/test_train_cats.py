@@ -1,4 +1,4 @@
-"""Trainings of the patch models: recipes, resuming, repeats, images kept apart, losses on how images look."""
+"""Trainings of the patch models: recipes, resuming, repeats, images held out, losses on how images look."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.pipeline.training_runs import FAST
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 pictures, of which the last four repeat earlier ones."""
+    """40 images, of which the last four repeat earlier ones."""
     path = tmp_path_factory.mktemp("stores") / "cats.zarr"
     images = pictures(36)
     run(path, ArrayImages(np.concatenate([images, images[:4]])), block_rows=64)
@@ -72,7 +72,7 @@ def test_repeats_are_left_out_and_some_images_kept_apart_both_counted_and_named(
     assert (recorded["repeats"], recorded["held_out"]) == (4, summary.held_out)
     card = (tmp_path / "run" / "card.md").read_text()
     assert "| rows that repeat others, not used | 4 |" in card
-    assert f"| images kept apart | {summary.held_out} |" in card
+    assert f"| images held out | {summary.held_out} |" in card
     assert "| loss in image space | gradient, weight 0.5 |" in card
 
 
@@ -108,19 +108,19 @@ def test_a_stopped_training_continues_to_the_bit(store: Path, tmp_path: Path, re
 
 
 @pytest.mark.slow
-def test_each_loss_and_the_mirror_change_what_is_learnt(store: Path, tmp_path: Path) -> None:
+def test_each_loss_and_the_mirror_change_what_is_learned(store: Path, tmp_path: Path) -> None:
     ways = {
         "plain": {"perceptual": "none", "flip": 0.0},
         "edges": {"perceptual": "gradient", "flip": 0.0},
         "waves": {"perceptual": "dct", "flip": 0.0},
         "flipped": {"perceptual": "none", "flip": 1.0},
     }
-    learnt = {}
+    learned = {}
     for name, options in ways.items():
         train(_job(store, tmp_path / name, learning_rate=1e-2, steps=2, every=2, **options))
-        learnt[name] = _weights(tmp_path / name)["head.leave.bias"]
+        learned[name] = _weights(tmp_path / name)["head.leave.bias"]
     for name in ("edges", "waves", "flipped"):
-        assert not torch.equal(learnt["plain"], learnt[name]), name
+        assert not torch.equal(learned["plain"], learned[name]), name
 
 
 @pytest.mark.slow
@@ -130,14 +130,14 @@ def test_lpips_trains_with_weights_of_a_folder_and_the_published_recipe_takes_it
     store = tmp_path / "larger.zarr"
     run(store, ArrayImages(pictures(4, side=SMALLEST_SIDE)))
     save_vgg(vgg_features(), tmp_path / BACKBONE_FILE)
-    learnt = {}
+    learned = {}
     for perceptual in (None, "lpips", "none"):
         out = tmp_path / str(perceptual)
         train(_job(store, out, recipe="published", perceptual=perceptual, lpips_weights=tmp_path, steps=1, batch=2))
-        learnt[perceptual] = _weights(out)["head.leave.bias"]
+        learned[perceptual] = _weights(out)["head.leave.bias"]
     assert "LPIPS is off" not in caplog.text
-    assert torch.equal(learnt[None], learnt["lpips"])
-    assert not torch.equal(learnt[None], learnt["none"])
+    assert torch.equal(learned[None], learned["lpips"])
+    assert not torch.equal(learned[None], learned["none"])
 
 
 @pytest.mark.slow

@@ -111,10 +111,10 @@ def test_stopped_before_it_began(tmp_path: Path) -> None:
 
 
 def test_errors_travel_between_processes() -> None:
-    error = pickle.loads(pickle.dumps(StoreCorruptError("torn", rows=(3, 4), allowed="whole", next_step="mend it")))
+    error = pickle.loads(pickle.dumps(StoreCorruptError("torn", rows=(3, 4), allowed="whole", next_step="fix it")))
     assert isinstance(error, StoreCorruptError)
-    assert (error.got, error.rows, error.allowed, error.next_step) == ("torn", (3, 4), "whole", "mend it")
-    assert str(error) == "torn. Allowed: whole. Next: mend it."
+    assert (error.got, error.rows, error.allowed, error.next_step) == ("torn", (3, 4), "whole", "fix it")
+    assert str(error) == "torn. Allowed: whole. Next: fix it."
 
 
 def test_no_more_shards_are_taken_than_there_are_slots() -> None:

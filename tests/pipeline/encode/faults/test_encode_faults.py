@@ -1,4 +1,4 @@
-"""Full disk, read-only place, damaged bytes: a clear error, nothing lost, and the next run mends it."""
+"""Full disk, read-only place, damaged bytes: a clear error, nothing lost, and the next run fixes it."""
 
 from __future__ import annotations
 

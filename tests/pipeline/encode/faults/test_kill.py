@@ -94,7 +94,7 @@ def test_killed_runs_end_with_the_rows_of_a_whole_one(kills: int, suffix: str, t
         partial += 0 < done < IMAGES
         for name in ARRAYS:
             np.testing.assert_array_equal(rows[name][finished], expected[name][: len(finished)][finished])
-        if done == IMAGES:  # nothing left to interrupt: begin anew
+        if done == IMAGES:  # nothing left to interrupt: begin again
             remove(path)
             done = 0
     assert killed >= kills

@@ -84,7 +84,7 @@ def sun(pixels: Pixels) -> bytes:
 
 
 def raw_of_a_camera() -> bytes:
-    """To Pillow a TIFF: the small picture that lies in front."""
+    """To Pillow a TIFF: the small image that lies in front."""
     return saved("TIFF")
 
 

@@ -26,7 +26,7 @@ KINDS = {
 
 
 def stored_as(upright, orientation):
-    """How a camera stores a picture: the inverse of what a viewer has to do."""
+    """How a camera stores an image: the inverse of what a viewer has to do."""
     return np.ascontiguousarray({
         1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.swapaxes(0, 1),
         6: np.rot90(upright), 7: np.rot90(upright, 2).swapaxes(0, 1), 8: np.rot90(upright, -1),
@@ -35,7 +35,7 @@ def stored_as(upright, orientation):
 
 @pytest.fixture
 def photograph(encoded):
-    """Bytes of an upright picture as a camera stores it: (picture, orientation, kind)."""
+    """Bytes of an upright image as a camera stores it: (image, orientation, kind)."""
 
     def make(upright, orientation, kind, **options):
         exif = Image.Exif()
