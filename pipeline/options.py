@@ -23,6 +23,12 @@ from pydantic.fields import FieldInfo
 
 from data_schemas.errors import JobError
 
+LARGEST_SEED = 2**63 - 1
+"""Of every command: what the header of a store and the generators of torch can hold."""
+
+MOST_DIGITS = 18
+"""Any number of so many digits fits into 64 bits. Python itself refuses to read more than 4,300."""
+
 MISSING: Any = dataclasses.MISSING
 """The default of an option that must be given."""
 
@@ -242,3 +248,9 @@ def require_declared(job: Any, command: str) -> None:
 def _make_adapter(job: type) -> TypeAdapter[Any]:
     fields: dict[str, Any] = {name: (annotation, ...) for name, (annotation, _) in fields_of(job).items()}
     return TypeAdapter(create_model(job.__name__, __config__=ConfigDict(arbitrary_types_allowed=True), **fields))
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a text is, with or without a minus; None for other text and for numbers of more digits."""
+    digits = text.removeprefix("-")
+    return int(text) if digits.isdecimal() and len(digits) <= MOST_DIGITS else None

@@ -21,7 +21,7 @@ from data_schemas.stores.open import open_store
 from encoders.decode import decode, to_uint8
 from pipeline.finite_splats import require_finite
 from pipeline.image_limits import LARGEST_SIDE
-from pipeline.whole_numbers import whole_number
+from pipeline.options import whole_number
 
 
 def render_image(

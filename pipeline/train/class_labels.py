@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import JobError
-from pipeline.whole_numbers import whole_number
+from pipeline.options import whole_number
 
 MOST_SHOWN = 20
 

@@ -14,10 +14,10 @@ from data_schemas.errors import JobError
 from data_schemas.locations import location
 from models.base import DataKind
 from models.patches.model import HEADS, HeadName, RecipeName, model_name
+from pipeline.options import whole_number
 from pipeline.train.cats_job import head_of, resolve_cats_job
 from pipeline.train.job import KindName, TrainJob, resolve_train_job
 from pipeline.train.state import continue_job, read_recorded_job
-from pipeline.whole_numbers import whole_number
 
 
 def resolve_request(

@@ -23,9 +23,8 @@ from data_schemas.errors import CheckpointError, JobError
 from data_schemas.files import wrap_os_errors, write_file
 from models.checkpoint import Checkpoint, load_checkpoint, read_config, save_checkpoint
 from models.ema import Ema
-from pipeline.options import job_error
+from pipeline.options import job_error, whole_number
 from pipeline.train.job import CHANGEABLE, MOST_STEPS, TrainJob
-from pipeline.whole_numbers import whole_number
 
 MODEL_FILE, STATE_FILE, STATE_TEXT = "model.safetensors", "state.safetensors", "state.json"
 LOG_FILE, CARD_FILE, SAMPLES_FOLDER, TENSORBOARD_FOLDER = "log.jsonl", "card.md", "samples", "tensorboard"

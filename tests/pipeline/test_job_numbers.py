@@ -10,10 +10,10 @@ import pytest
 from data_schemas.errors import JobError
 from pipeline.encode.job import resolve_job
 from pipeline.evaluate.job import EvaluateJob
+from pipeline.options import LARGEST_SEED, whole_number
 from pipeline.sample.job import SampleJob
 from pipeline.train.job import resolve_train_job
 from pipeline.train.request import resolve_request
-from pipeline.whole_numbers import LARGEST_SEED, whole_number
 
 LONG = "9" * 5000
 """Python refuses to read more than 4,300 digits as a number."""
