@@ -92,7 +92,7 @@ class EvaluateJob:
     ] = ()
     ablation: Annotated[
         Path | None,
-        Field(description="Folder of splatspace ablate: its table and image go into the page."),
+        Field(description="Folder of splatspace ablate: its table and plot go into the page."),
         Option(),
     ] = None
     batch: Annotated[int, Field(ge=1, description="Number of images at once."), Option()] = 64
