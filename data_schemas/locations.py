@@ -27,8 +27,8 @@ __all__ = ["Location", "LocationField", "hide_secrets", "location", "resolve_pat
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/(?P<second>/?)(?P<rest>.*)", re.DOTALL)
 _LOCAL = ("file", "local")
 _WITHOUT_BUCKET = ("memory",)
-_OURS = ("s3", "s3a", "gs", "gcs")
-"""Schemes whose libraries the extra ``remote`` installs."""
+_EXTRAS = {"s3": "remote", "s3a": "remote", "gs": "remote", "gcs": "remote", "hf": "hub"}
+"""Schemes whose libraries an extra installs."""
 
 
 def __getattr__(name: str) -> Any:
@@ -143,11 +143,11 @@ def _remote(scheme: str, rest: str, options: dict[str, Any]) -> UPath:
     try:
         fsspec.get_filesystem_class(scheme)
     except ImportError as error:
-        extra = scheme in _OURS
+        extra = _EXTRAS.get(scheme)
         raise StoreError(
             f"{url}: the library for {scheme}:// is not installed ({error})",
-            allowed='the extra "remote"' if extra else "the library that fsspec names",
-            next_step='pip install "splatspace[remote]"' if extra else "install it",
+            allowed=f'the extra "{extra}"' if extra else "the library that fsspec names",
+            next_step=f'pip install "splatspace[{extra}]"' if extra else "install it",
         ) from error
     # Other processes change what is there, so nothing that was listed once may be believed.
     return UPath(url, **{**options, "use_listings_cache": False})
