@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -13,8 +14,6 @@ PUSH_EXAMPLES = (
     "splatspace push demo.zarr hf://datasets/USER/demo --private",
     "splatspace push runs/sprites hf://USER/sprites-splats",
 )
-
-SHOWN_FILES = 20
 
 
 def push(
@@ -58,10 +57,8 @@ def push(
         )
         return
     if found.commit is None:
-        for name, size in list(found.files.items())[:SHOWN_FILES]:
-            say(f"{size:>15,}  {name}")
-        if len(found.files) > SHOWN_FILES:
-            say(f"                 and {len(found.files) - SHOWN_FILES:,} more")
+        for name, files, size in _by_folder(found.files):
+            say(f"{size:>15,} bytes  {name}" + (f"/ ({files:,} files)" if files > 1 else ""))
         say("")
         for line in found.card.splitlines():
             say(line)
@@ -72,3 +69,13 @@ def push(
     if found.removed:
         say(f"removed {len(found.removed):,} files of an earlier push")
     say(f"commit: {found.commit}")
+
+
+def _by_folder(sizes: Mapping[str, int]) -> list[tuple[str, int, int]]:
+    """What stands at the top of the repository: name, files in it, bytes of them."""
+    found: dict[str, tuple[int, int]] = {}
+    for path, size in sizes.items():
+        top = path.partition("/")[0]
+        files, held = found.get(top, (0, 0))
+        found[top] = files + 1, held + size
+    return [(name, files, size) for name, (files, size) in sorted(found.items())]

@@ -97,7 +97,7 @@ def origin_lines(source: Mapping[str, Any]) -> list[str]:
     if source.get("attribution"):
         lines.append(f"- Attribution: {markdown_text(str(source['attribution']))}")
     if source.get("digest"):
-        lines.append(f"- Digest of its files: `{_code(str(source['digest']))}`")
+        lines.append(f"- Digest of its files: {markdown_text(str(source['digest']))}")
     return lines
 
 
@@ -116,8 +116,3 @@ def card(fields: Mapping[str, Any], lines: list[str]) -> bytes:
     head = printable(yaml.safe_dump(dict(fields), allow_unicode=True, sort_keys=False, width=1000), keep="\n")
     text = "\n".join(lines).rstrip()
     return f"---\n{head}---\n\n{text}\n".encode()
-
-
-def _code(text: str) -> str:
-    """Text between backticks, which no backslash can escape."""
-    return printable(" ".join(text.split())).replace("`", "'")

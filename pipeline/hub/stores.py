@@ -101,7 +101,7 @@ def _report_of(info: StoreInfo, folder: Path) -> Report | None:
 def _store_card(info: StoreInfo, report: Report | None, place: HubPlace, *, panel: bool) -> bytes:
     header, path = info.header, info.path
     source = header.source
-    title = f"{source.name} as 2D Gaussians" if header.gaussians else f"{source.name} in a SplatSpace store"
+    title = f"{' '.join(source.name.split())} {'as 2D Gaussians' if header.gaussians else 'in a SplatSpace store'}"
     zarr = path.suffix.lower() == ".zarr"
     fields: dict[str, Any] = {
         **licence_fields(source.licence),
