@@ -18,6 +18,8 @@ CARD_FILE = "README.md"
 
 TAGS = ("splatspace", "2d-gaussian-splatting")
 
+UNSTATED = "No licence is stated for the source images: find out whether your use is allowed before you use this."
+
 # Those of https://huggingface.co/docs/hub/repositories-licenses that data and images are commonly under.
 _KNOWN_LICENCES = {
     "afl-3.0", "agpl-3.0", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-2.0", "cc-by-3.0",
@@ -93,7 +95,7 @@ def origin_lines(source: Mapping[str, Any]) -> list[str]:
         f"- Licence of the source: {markdown_text(licence) or 'not recorded'}",
     ]
     if not is_stated(licence):
-        lines.append("- No licence is stated for it: find out whether your use is allowed before you use it.")
+        lines.append(f"- {UNSTATED}")
     if source.get("attribution"):
         lines.append(f"- Attribution: {markdown_text(str(source['attribution']))}")
     if source.get("digest"):

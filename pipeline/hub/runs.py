@@ -12,7 +12,7 @@ from data_schemas.hub import HubPlace
 from models.checkpoint import load_checkpoint
 from pipeline.evaluate.figures import Evaluation, Scores
 from pipeline.evaluate.reading import JSON_FILE, PAGE_FILE, read_evaluation
-from pipeline.hub.cards import CARD_FILE, TAGS, card, figures_table, licence_fields, origin_lines
+from pipeline.hub.cards import CARD_FILE, TAGS, UNSTATED, card, figures_table, is_stated, licence_fields
 from pipeline.hub.parcel import Parcel
 from pipeline.train import state
 from pipeline.train.card import UNMEASURED, USE_HEADING
@@ -104,9 +104,10 @@ def _run_card(
             allowed="the card that splatspace train writes with each checkpoint",
             next_step="train on with a step more: splatspace train --resume writes it again",
         )
-    source, title = config["store"]["source"], text.strip().partition("\n")[0]
+    licence = str(config["store"]["source"].get("licence") or "")
+    title = text.strip().partition("\n")[0]
     fields: dict[str, Any] = {
-        **licence_fields(str(source.get("licence") or "")),
+        **licence_fields(licence),
         "library_name": "splatspace",
         "tags": [*TAGS, "safetensors", "image-generation"],
     }
@@ -118,7 +119,8 @@ def _run_card(
     if samples:
         lines += [f"![Samples of the training]({SAMPLES_FILE})", ""]
     lines += [text.strip().removeprefix(title).strip(), ""]
-    lines += ["## Where the images come from", "", *origin_lines(source), ""]
+    if not is_stated(licence):
+        lines += [UNSTATED, ""]
     if evaluation is not None:
         lines += ["## Figures", "", *_figures(evaluation), ""]
     lines += [

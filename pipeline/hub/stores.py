@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from data_schemas.errors import ReportError, StoreError
+from data_schemas.errors import ReportError, StoreCorruptError, StoreError
 from data_schemas.files import wrap_os_errors
 from data_schemas.hub import HubPlace
 from data_schemas.printable import markdown_text
@@ -33,12 +33,21 @@ def pack_store(store: SplatStore, place: HubPlace) -> Parcel:
         place: the repository, as the card names it.
 
     Raises:
-        StoreError: it has no rows, or cannot be read.
+        StoreError: it has no finished rows, or cannot be read.
+        StoreCorruptError: rows are damaged; every byte is checked.
     """
     path = store.path
     assert isinstance(path, Path)
     if not len(store):
         raise StoreError(f"{path} holds no images", allowed="a store with rows", next_step="encode it first")
+    damaged = store.verify_checksums()
+    if damaged:
+        raise StoreCorruptError(
+            f"{path}: {len(damaged):,} rows are damaged, row {damaged[0]} among them",
+            rows=damaged,
+            allowed="a store whose checksums hold",
+            next_step="encode again, which repairs them",
+        )
     info = info_of(store, path)
     if not info.done and info.header.gaussians:
         raise StoreError(f"{path} holds no finished image", allowed="a store with splats", next_step="encode it first")

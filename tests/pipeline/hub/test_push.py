@@ -1,4 +1,4 @@
-"""Stores and runs on a stand-in for the hub: pushed in one commit, refused where they must be, and read again."""
+"""Stores on a stand-in for the hub: pushed in one commit, refused where they must be, and read again."""
 
 from __future__ import annotations
 
@@ -7,37 +7,23 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from typer.testing import CliRunner, Result
 
-from data_schemas.errors import CheckpointError, HubError, JobError, StoreError, StoreLockedError
-from data_schemas.files import CACHE_VARIABLE
+from data_schemas.errors import CheckpointError, HubError, JobError, StoreCorruptError, StoreError, StoreLockedError
 from data_schemas.records import RowState, SourceRecord
 from data_schemas.stores.open import create_store, open_store
-from models.checkpoint import load_checkpoint, save_checkpoint
-from pipeline.cli import app
-from pipeline.evaluate.job import resolve_evaluate_job
 from pipeline.hub.push import PushSummary, push
 from pipeline.info import store_info
 from pipeline.report.build import assemble
 from pipeline.report.predictability import PredictabilityResult
 from pipeline.report.statistics import read_rows
-from pipeline.sample.run import load_run
 from tests.data_schemas.stores.store_examples import assert_same, content_of, example_header, example_rows
-from tests.hub_stand_in import HubStandIn, install_stand_in
-from tests.pipeline.tiny_runs import small_run, small_store
+from tests.hub_stand_in import HubStandIn
+from tests.pipeline.hub.cards_read import fields_of, splatspace
 
-DATA, MODEL = "hf://datasets/user/arrays", "hf://user/arrays-model"
+DATA = "hf://datasets/user/arrays"
 WHO = SourceRecord(name="arrays", split="test", licence="CC-BY-4.0", attribution="Somebody, 2020")
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubStandIn:
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    return install_stand_in(monkeypatch, tmp_path / "hub")
 
 
 def fill(path: Path, *, images: int = 40, source: SourceRecord = WHO) -> Path:
@@ -61,20 +47,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(made: Path, tmp_path: Path) -> Path:
     """A copy that a test may change."""
     return shutil.copytree(made, tmp_path / "arrays.zarr")
-
-
-def fields_of(card: bytes | str) -> dict[str, Any]:
-    """What a hub reads of a card."""
-    text = card.decode() if isinstance(card, bytes) else card
-    _, head, _ = text.split("---\n", 2)
-    return yaml.safe_load(head)
-
-
-def splatspace(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [str(each) for each in arguments])
-
-
-# Stores ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_store_is_pushed_in_one_commit_and_read_again(hub: HubStandIn, store: Path) -> None:
@@ -163,7 +135,7 @@ def test_a_source_without_a_licence_needs_a_word_of_the_user(hub: HubStandIn, tm
     assert hub.commits == {}
     found = push(path, DATA, licence_ok=True)
     assert fields_of(found.card)["license"] == "unknown"
-    assert "No licence is stated for it" in found.card
+    assert "No licence is stated for the source images" in found.card
     assert "you answer for it" in found.notes[0]
 
 
@@ -178,6 +150,14 @@ def test_a_dry_run_sends_nothing_and_needs_no_library(store: Path, monkeypatch: 
 
 def test_a_store_that_is_written_is_not_pushed(hub: HubStandIn, store: Path) -> None:
     with open_store(store, "a"), pytest.raises(StoreLockedError, match="being written"):
+        push(store, DATA)
+    assert hub.commits == {}
+
+
+def test_a_damaged_store_is_not_pushed(hub: HubStandIn, store: Path) -> None:
+    shard = store / "splats" / "c" / "1" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    with pytest.raises(StoreCorruptError, match="16 rows are damaged, row 16"):
         push(store, DATA)
     assert hub.commits == {}
 
@@ -296,76 +276,6 @@ def test_the_command(hub: HubStandIn, store: Path) -> None:
     assert again.exit_code == 1
     assert "holds something already" in json.loads(again.stdout)["error"]
     assert splatspace("info", DATA).exit_code == 0
-
-
-# Runs -----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    return small_run(small_store(folder / "store.zarr"), folder / "splatdit", model="splatdit", classes=False)
-
-
-@pytest.mark.slow
-def test_a_run_is_pushed_and_sampled_from(hub: HubStandIn, run: Path, tmp_path: Path) -> None:
-    found = push(run, MODEL)
-    sent = hub.files("user/arrays-model")
-    assert set(sent) == {"README.md", "model.safetensors", "samples.png"}
-    assert sent["model.safetensors"] == (run / "model.safetensors").read_bytes()
-    fields = fields_of(found.card)
-    assert (fields["license"], fields["library_name"]) == ("cc0-1.0", "splatspace")
-    assert fields["pipeline_tag"] == "unconditional-image-generation"
-    assert "# splatdit (tiny) on arrays" in found.card
-    assert "No metric is stated here" in found.card
-    assert f"splatspace sample {MODEL} -n 64" in found.card
-    assert found.card.count("## Use") == 1
-    loaded = load_run(MODEL, device="cpu")
-    assert loaded.path == tmp_path / "cache" / "hub" / "user" / "arrays-model"
-    assert (loaded.path / "README.md").read_bytes() == sent["README.md"]
-    done = splatspace("sample", MODEL, "-n", 2, "--out", tmp_path / "out", "--device", "cpu", "--evaluations", 1)
-    assert done.exit_code == 0, done.output
-
-
-@pytest.mark.slow
-def test_a_run_that_says_where_its_files_were_is_not_pushed(hub: HubStandIn, run: Path, tmp_path: Path) -> None:
-    held = load_checkpoint(run / "model.safetensors")
-    (tmp_path / "card.md").write_bytes((run / "card.md").read_bytes())
-    config = {**held.config, "store": {**held.config["store"], "path": "/home/me/store.zarr"}}
-    save_checkpoint(tmp_path / "model.safetensors", held.model, config, held.tensors)
-    with pytest.raises(CheckpointError, match="names folders of the machine"):
-        push(tmp_path, MODEL)
-    save_checkpoint(tmp_path / "model.safetensors", held.model, held.config, held.tensors)
-    (tmp_path / "card.md").unlink()
-    with pytest.raises(CheckpointError, match=r"card.md is missing"):
-        push(tmp_path, MODEL)
-    save_checkpoint(tmp_path / "model.safetensors", {}, {"kind": "something else"})
-    with pytest.raises(CheckpointError, match="is not the model of a training"):
-        push(tmp_path, MODEL)
-    assert hub.commits == {}
-
-
-def test_runs_that_are_not_there_are_told(hub: HubStandIn, store: Path) -> None:
-    with pytest.raises(HubError, match=r"RepositoryNotFoundError.*hf auth login"):
-        load_run("hf://user/absent")
-    hub.create_repo("user/empty", repo_type="model", private=None, exist_ok=True)
-    with pytest.raises(HubError, match="a repository that `splatspace push` made"):
-        load_run("hf://user/empty")
-    with pytest.raises(HubError, match="a branch, a tag or a commit"):
-        load_run("hf://user/empty@v7")
-    with pytest.raises(HubError, match=r"is no run.*splatspace info"):
-        load_run(DATA)
-    hub.failing = hub.errors.LocalEntryNotFoundError("cannot find it in the disk cache")
-    with pytest.raises(HubError, match=r"check the network, and that HF_HUB_OFFLINE is not set"):
-        load_run(Path("hf://user/empty"))
-    with pytest.raises(JobError, match="without --out"):
-        resolve_evaluate_job("hf://user/empty", str(store))
-
-
-def test_a_run_without_the_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(JobError, match=r"hf://user/name needs the package huggingface_hub.*splatspace\[hub\]"):
-        load_run("hf://user/name")
 
 
 def test_a_summary_counts_bytes() -> None:
