@@ -34,9 +34,9 @@ def push(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Pushes a store or a run with a card to the Hugging Face Hub, in one commit.
+    """Pushes a store or a run to the Hugging Face Hub.
 
-    Needs the extra "hub". The token is that of `hf auth login`, or HF_TOKEN.
+    With a card, and in one commit. Needs the extra "hub"; the token is that of `hf auth login`, or HF_TOKEN.
     """
     from pipeline.hub.push import push as run
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from data_schemas.errors import JobError
-from data_schemas.hub import is_hub_url
+from data_schemas.hub import is_hub_url, parse_hub_url
 from models.names import MOST_EVALUATIONS, SamplerName
 from pipeline.options import Internal, Option, PathText, require_declared
 from pipeline.sample.job import FitGaussians, FitSteps, require_fit
@@ -144,7 +144,11 @@ def resolve_evaluate_job(
     from pipeline.train.state import run_folder
 
     if is_hub_url(run) and out is None:
-        raise JobError(f"A report of {run} without --out", allowed="--out FOLDER", next_step="say where it is to be")
+        raise JobError(
+            f"A report of {parse_hub_url(run).url} without --out",
+            allowed="--out FOLDER",
+            next_step="say where it is to be",
+        )
     run = local_run(run)
 
     given = {name: value for name, value in options.items() if value is not None}

@@ -128,7 +128,7 @@ def _store_card(info: StoreInfo, report: Report | None, place: HubPlace, *, pane
     lines = [
         f"# {markdown_text(title)}",
         "",
-        f"{what} of {header.width} x {header.height} pixels, fitted and stored by SplatSpace.",
+        f"{what} of {header.width} x {header.height} pixels, as a store of SplatSpace.",
         "",
         *([f"![Images and their splats]({report_folder(path).name}/{PANEL_FILE})", ""] if panel else []),
         *figures_table([*_facts(info), *_quality(info, report)]),
