@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote
 
 from data_schemas.errors import HubError, StoreError
-from data_schemas.locations import hide_secrets
+from data_schemas.locations import HUB_SCHEME, hide_secrets
 
 if TYPE_CHECKING:
     from upath import UPath
 
 RepositoryKind = Literal["dataset", "model"]
-
-HUB_SCHEME = "hf"
 
 _URL = re.compile(r"hf:/+(?P<rest>.*)", re.DOTALL | re.IGNORECASE)
 # https://huggingface.co/docs/hub/repositories-getting-started: letters, digits, "-", "_" and ".", at most 96 of them.

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     Location = Path | UPath
     """A place where a store or a file beside it is kept."""
 
-__all__ = ["Location", "LocationField", "hide_secrets", "location", "resolve_path"]
+__all__ = ["HUB_SCHEME", "Location", "LocationField", "hide_secrets", "location", "resolve_path"]
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/(?P<second>/?)(?P<rest>.*)", re.DOTALL)
 _LOCAL = ("file", "local")
 _WITHOUT_BUCKET = ("memory",)
-_EXTRAS = {"s3": "remote", "s3a": "remote", "gs": "remote", "gcs": "remote", "hf": "hub"}
+HUB_SCHEME = "hf"
+"""Of the Hugging Face Hub (``data_schemas.hub``)."""
+
+_EXTRAS = {"s3": "remote", "s3a": "remote", "gs": "remote", "gcs": "remote", HUB_SCHEME: "hub"}
 """Schemes whose libraries an extra installs."""
 
 

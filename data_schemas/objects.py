@@ -14,8 +14,7 @@ from fsspec import AbstractFileSystem
 from upath import UPath
 
 from data_schemas.errors import SplatSpaceError, StoreError
-from data_schemas.hub import HUB_SCHEME
-from data_schemas.locations import hide_secrets
+from data_schemas.locations import HUB_SCHEME, hide_secrets
 
 logger = logging.getLogger("splatspace.store")
 

@@ -17,8 +17,8 @@ from upath import UPath
 from data_schemas.errors import JobError, StoreError
 from data_schemas.files import remove_leftovers, wrap_os_errors
 from data_schemas.headers import check_header, header_to_json, require_identity
-from data_schemas.hub import HUB_SCHEME, absent_on_hub, find_store
-from data_schemas.locations import Location, location, resolve_path
+from data_schemas.hub import absent_on_hub, find_store
+from data_schemas.locations import HUB_SCHEME, Location, location, resolve_path
 from data_schemas.records import StoreHeader
 from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.hdf5_store import Hdf5Store

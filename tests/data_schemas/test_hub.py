@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from fsspec.registry import known_implementations
+from upath import UPath
 
-from data_schemas.errors import HubError, ReportError, StoreError
+from data_schemas.errors import HubError, StoreError
 from data_schemas.hub import HubPlace, is_hub_url, parse_hub_url
 from data_schemas.locations import location
-from data_schemas.objects import remove_objects, write_objects
+from data_schemas.objects import remove_objects, write_object, write_objects
 from data_schemas.stores.open import create_store, open_store
-from pipeline.report.files import write_whole
 from tests.data_schemas.stores.store_examples import assert_same, content_of, example_header, example_rows
 from tests.hub_stand_in import show_files
 
@@ -108,14 +108,16 @@ def test_nothing_is_written_file_by_file(repository: Path) -> None:
     fill(repository / "a.zarr")
     before = sorted(repository.rglob("*"))
     url = f"{REPOSITORY}/a.zarr"
+    place = location(url)
+    assert isinstance(place, UPath)
     for write in (
         lambda: open_store(url, "a"),
         lambda: create_store(f"{REPOSITORY}/b.zarr", example_header()),
-        lambda: remove_objects(location(url), ["zarr.json"]),
-        lambda: write_objects(location(url), {"zarr.json": b""}, lambda key: (0, key)),
-        lambda: write_whole(location(f"{REPOSITORY}/a-report/report.json"), b""),
+        lambda: remove_objects(place, ["zarr.json"]),
+        lambda: write_objects(place, {"zarr.json": b""}, lambda key: (0, key)),
+        lambda: write_object(place / "zarr.json", b""),
     ):
-        with pytest.raises((StoreError, ReportError), match="takes whole commits"):
+        with pytest.raises(StoreError, match="takes whole commits"):
             write()
     assert sorted(repository.rglob("*")) == before
 
