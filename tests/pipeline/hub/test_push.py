@@ -110,7 +110,9 @@ def test_figures_are_those_of_a_report_of_this_state_only(hub: HubStandIn, store
 
 def test_names_and_licences_end_neither_the_yaml_nor_the_text(hub: HubStandIn, tmp_path: Path) -> None:
     evil = "x\n---\nlicense: mit\n# <script>alert(1)</script> [a](b) | `c` \x1b[2J \u202e"
-    path = fill(tmp_path / "arrays.zarr", source=SourceRecord(name=evil, licence=evil, attribution=evil, digest=evil))
+    path = fill(
+        tmp_path / "arrays.zarr", images=16, source=SourceRecord(name=evil, licence=evil, attribution=evil, digest=evil)
+    )
     card = push(path, DATA).card
     fields = fields_of(card)
     assert fields["license"] == "other"
@@ -129,7 +131,7 @@ def test_names_and_licences_end_neither_the_yaml_nor_the_text(hub: HubStandIn, t
 
 @pytest.mark.parametrize("licence", ["", "none stated by the authors (CC BY-SA 3.0 according to others)"])
 def test_a_source_without_a_licence_needs_a_word_of_the_user(hub: HubStandIn, tmp_path: Path, licence: str) -> None:
-    path = fill(tmp_path / "arrays.zarr", source=SourceRecord(name="arrays", licence=licence))
+    path = fill(tmp_path / "arrays.zarr", images=16, source=SourceRecord(name="arrays", licence=licence))
     with pytest.raises(JobError, match=r"arrays states no licence.*Next: .*--licence-ok"):
         push(path, DATA)
     assert hub.commits == {}
@@ -198,6 +200,7 @@ def test_what_goes_nowhere_is_refused(
     assert hub.commits == {}
 
 
+@pytest.mark.slow
 def test_what_is_there_is_replaced_only_where_asked_for(hub: HubStandIn, store: Path, tmp_path: Path) -> None:
     push(store, DATA)
     folder = hub.folder("user/arrays", "dataset")
@@ -234,6 +237,7 @@ def test_a_commit_that_fails_leaves_nothing_and_can_be_made_again(hub: HubStandI
     assert "README.md" in hub.files("user/arrays", "dataset")
 
 
+@pytest.mark.slow
 def test_faults_of_the_hub_say_what_to_do(hub: HubStandIn, store: Path) -> None:
     hub.token = None
     with pytest.raises(HubError, match=r"No token.*hf auth login"):
@@ -253,13 +257,14 @@ def test_faults_of_the_hub_say_what_to_do(hub: HubStandIn, store: Path) -> None:
 
 
 def test_an_hdf5_store_is_pushed_as_its_file(hub: HubStandIn, tmp_path: Path) -> None:
-    path = fill(tmp_path / "arrays.h5")
+    path = fill(tmp_path / "arrays.h5", images=16)
     card = push(path, DATA).card
     assert hub.files("user/arrays", "dataset")["arrays.h5"] == path.read_bytes()
     assert 'hf download user/arrays "arrays.h5" --repo-type dataset' in card
     assert "hdf5" in fields_of(card)["tags"]
 
 
+@pytest.mark.slow
 def test_the_command(hub: HubStandIn, store: Path) -> None:
     dry = splatspace("push", store, DATA, "--dry-run")
     assert dry.exit_code == 0, dry.output
