@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.dataset.splat_dataset import SplatDataset as SplatDataset
     from pipeline.encode.job import resolve_job as resolve_job
     from pipeline.encode.run import encode as encode
+    from pipeline.hub.push import push as push
     from pipeline.render import render_image as render_image
     from pipeline.report.build import build_report as build_report
     from pipeline.sample.job import SampleJob as SampleJob
@@ -45,6 +46,7 @@ __all__ = [
     "layout_named",
     "load_run",
     "open_store",
+    "push",
     "render_image",
     "resolve_job",
     "resolve_train_job",
@@ -66,6 +68,7 @@ _MODULES = {
     "layout_named": "data_schemas.splats",
     "load_run": "pipeline.sample.run",
     "open_store": "data_schemas.stores.open",
+    "push": "pipeline.hub.push",
     "render_image": "pipeline.render",
     "resolve_job": "pipeline.encode.job",
     "resolve_train_job": "pipeline.train.job",

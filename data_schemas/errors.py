@@ -71,6 +71,10 @@ class DownloadError(SourceError):
     """A download that failed on every mirror or whose checksum differs."""
 
 
+class HubError(SplatSpaceError, ValueError):
+    """A repository of a hub that cannot be named, reached, read or written."""
+
+
 class ComputeError(SplatSpaceError):
     """Dask workers that cannot be started, reached or used, or that were lost."""
 

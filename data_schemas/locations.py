@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     Location = Path | UPath
     """A place where a store or a file beside it is kept."""
 
-__all__ = ["Location", "LocationField", "hide_secrets", "location", "resolve_path"]
+__all__ = ["HUB_SCHEME", "Location", "LocationField", "hide_secrets", "location", "resolve_path"]
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/(?P<second>/?)(?P<rest>.*)", re.DOTALL)
 _LOCAL = ("file", "local")
 _WITHOUT_BUCKET = ("memory",)
-_OURS = ("s3", "s3a", "gs", "gcs")
-"""Schemes whose libraries the extra ``remote`` installs."""
+HUB_SCHEME = "hf"
+"""Of the Hugging Face Hub (``data_schemas.hub``)."""
+
+_EXTRAS = {"s3": "remote", "s3a": "remote", "gs": "remote", "gcs": "remote", HUB_SCHEME: "hub"}
+"""Schemes whose libraries an extra installs."""
 
 
 def __getattr__(name: str) -> Any:
@@ -143,11 +146,11 @@ def _remote(scheme: str, rest: str, options: dict[str, Any]) -> UPath:
     try:
         fsspec.get_filesystem_class(scheme)
     except ImportError as error:
-        extra = scheme in _OURS
+        extra = _EXTRAS.get(scheme)
         raise StoreError(
             f"{url}: the library for {scheme}:// is not installed ({error})",
-            allowed='the extra "remote"' if extra else "the library that fsspec names",
-            next_step='pip install "splatspace[remote]"' if extra else "install it",
+            allowed=f'the extra "{extra}"' if extra else "the library that fsspec names",
+            next_step=f'pip install "splatspace[{extra}]"' if extra else "install it",
         ) from error
     # Other processes change what is there, so nothing that was listed once may be believed.
     return UPath(url, **{**options, "use_listings_cache": False})

@@ -14,7 +14,7 @@ from fsspec import AbstractFileSystem
 from upath import UPath
 
 from data_schemas.errors import SplatSpaceError, StoreError
-from data_schemas.locations import hide_secrets
+from data_schemas.locations import HUB_SCHEME, hide_secrets
 
 logger = logging.getLogger("splatspace.store")
 
@@ -90,6 +90,7 @@ def write_objects(root: UPath, objects: Mapping[str, bytes], order: Callable[[st
         objects: bytes by key.
         order: rank of a key, and its place within the rank.
     """
+    _require_writable(root)
     system = _system(root)
     with wrap_remote_errors("write", root):
         for _, keys in itertools.groupby(sorted(objects, key=order), key=lambda key: order(key)[0]):
@@ -103,6 +104,7 @@ def read_object(place: UPath) -> bytes | None:
 
 def write_object(place: UPath, data: bytes) -> None:
     """Replaces one object; a browser shows it as what its name ends in."""
+    _require_writable(place)
     kind = mimetypes.guess_type(place.name)[0]
     named = _CONTENT_TYPE_NAMES.get(place.protocol)
     options: dict[str, Any] = {named: kind} if named and kind else {}
@@ -117,6 +119,7 @@ def create_object(place: UPath, data: bytes) -> bool:
         Whether it was written. Exact where the store has conditional writes (S3, Google, memory); elsewhere two
         writers at the same instant may both be told so.
     """
+    _require_writable(place)
     with wrap_remote_errors("write", place):
         try:
             _system(place).pipe_file(place.path, data, mode="create")
@@ -134,6 +137,7 @@ def create_object(place: UPath, data: bytes) -> bool:
 
 def remove_objects(root: UPath, keys: Iterable[str]) -> None:
     """Deletes objects; those that are not there are left out."""
+    _require_writable(root)
     system = _system(root)
     for batch in _batches([_path(root, key) for key in keys], 1000):
         with wrap_remote_errors("delete objects of", root):
@@ -179,6 +183,16 @@ def modification_time(place: UPath) -> datetime | None:
             return _system(place).modified(place.path)
         except (NotImplementedError, IsADirectoryError):
             return None
+
+
+def _require_writable(place: UPath) -> None:
+    """Refuses the hub, where each file would be a commit of its own, and readers would see halves."""
+    if place.protocol == HUB_SCHEME:
+        raise StoreError(
+            f"Could not write {place}: a repository of the hub takes whole commits, not files one by one",
+            allowed="a place on this machine, or a store that can be written, such as s3:// or gs://",
+            next_step="write it on this machine, then send it with splatspace push",
+        )
 
 
 def _system(place: UPath) -> AbstractFileSystem:

@@ -53,9 +53,10 @@ def evaluate(
     Raises:
         SplatSpaceError: the run or the store cannot be used, or the generator misses what was asked.
     """
+    # Before anything: a run of the hub is downloaded as soon as the job is made.
+    require_inside_roots(run=run)
     job = resolve_evaluate_job(run, store, **options)
     require_inside_roots(
-        run=run,
         store=store,
         out=job.out,
         reference=job.reference,

@@ -9,8 +9,10 @@ import numpy as np
 from pydantic import BaseModel, Field, computed_field
 from upath import UPath
 
-from data_schemas.locations import LocationField, location
+from data_schemas.hub import is_hub_url
+from data_schemas.locations import Location, LocationField, location
 from data_schemas.records import RowState, StoreHeader
+from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.open import open_store
 from encoders.quality import psnr_of_mean_error
 
@@ -69,25 +71,38 @@ def store_info(path: str | os.PathLike[str] | UPath) -> StoreInfo:
         StoreError: it cannot be opened.
     """
     with open_store(path, "r") as store:
-        content = store.read(["state", "psnr", "source_id", "failure"])
-        header = store.header
-        counts = store.count_rows()
-        recorded = content["psnr"][store.finished_rows()]
-        psnr = psnr_of_mean_error(recorded)
-        failed = np.flatnonzero(content["state"] == RowState.FAILED)
-        return StoreInfo(
-            path=location(path),
-            header=header.model_copy(update={"anchors": None}),
-            rows=len(store),
-            done=counts[RowState.DONE],
-            failed=counts[RowState.FAILED],
-            empty=counts[RowState.EMPTY],
-            psnr=psnr if np.isfinite(psnr) else None,
-            lossless=int(np.isposinf(recorded).sum()),
-            bytes_by_array=store.nbytes_stored,
-            numbers_per_image=header.gaussians * header.splat_layout.width,
-            failures=tuple(
-                (int(row), str(content["source_id"][row]), str(content["failure"][row]))
-                for row in failed[:FAILURES_SHOWN]
-            ),
-        )
+        # A repository of the hub is opened by its own name, its store elsewhere by that of the store.
+        return info_of(store, store.path if is_hub_url(str(path)) else location(path))
+
+
+def info_of(store: SplatStore, path: Location) -> StoreInfo:
+    """The figures of a store that is open.
+
+    Args:
+        store: any.
+        path: of the store, as it is shown.
+
+    Raises:
+        StoreCorruptError: bytes that are read have another checksum.
+    """
+    content = store.read(["state", "psnr", "source_id", "failure"])
+    header = store.header
+    counts = store.count_rows()
+    recorded = content["psnr"][store.finished_rows()]
+    psnr = psnr_of_mean_error(recorded)
+    failed = np.flatnonzero(content["state"] == RowState.FAILED)
+    return StoreInfo(
+        path=path,
+        header=header.model_copy(update={"anchors": None}),
+        rows=len(store),
+        done=counts[RowState.DONE],
+        failed=counts[RowState.FAILED],
+        empty=counts[RowState.EMPTY],
+        psnr=psnr if np.isfinite(psnr) else None,
+        lossless=int(np.isposinf(recorded).sum()),
+        bytes_by_array=store.nbytes_stored,
+        numbers_per_image=header.gaussians * header.splat_layout.width,
+        failures=tuple(
+            (int(row), str(content["source_id"][row]), str(content["failure"][row])) for row in failed[:FAILURES_SHOWN]
+        ),
+    )

@@ -17,7 +17,8 @@ from upath import UPath
 from data_schemas.errors import JobError, StoreError
 from data_schemas.files import remove_leftovers, wrap_os_errors
 from data_schemas.headers import check_header, header_to_json, require_identity
-from data_schemas.locations import Location, location, resolve_path
+from data_schemas.hub import absent_on_hub, find_store
+from data_schemas.locations import HUB_SCHEME, Location, location, resolve_path
 from data_schemas.records import StoreHeader
 from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.hdf5_store import Hdf5Store
@@ -88,7 +89,8 @@ def open_store(path: str | os.PathLike[str] | UPath, mode: Literal["r", "a"] = "
     """Opens a store that exists.
 
     Args:
-        path: ends in ``.zarr``, ``.h5`` or ``.hdf5``; or a URL that ends in ``.zarr`` (docs/scaling.md).
+        path: ends in ``.zarr``, ``.h5`` or ``.hdf5``; or a URL that ends in ``.zarr`` (docs/scaling.md), or that of a
+            repository ``hf://datasets/USER/NAME`` with one such store (docs/hub.md).
         mode: ``r`` to read, ``a`` to write too; ``a`` also finishes what a killed run left.
         lock: hold the exclusive writer lock (mode ``a``). ``False`` is for parallel shard writers of one zarr store:
             each writes blocks that no other writes, with ``write_block`` only, while the process that holds the lock
@@ -98,10 +100,13 @@ def open_store(path: str | os.PathLike[str] | UPath, mode: Literal["r", "a"] = "
         The store.
 
     Raises:
+        HubError: a URL of the hub that names no repository.
         StoreError: missing, damaged, newer than this program, not a SplatSpace store, or another mode or suffix.
         StoreLockedError: mode ``a`` while another process writes.
     """
     place = location(path)
+    if not isinstance(place, Path):
+        place = find_store(place)
     backend = _backend(place)
     if mode not in ("r", "a"):
         raise StoreError(
@@ -246,6 +251,8 @@ def _open_remote(path: UPath, *, writable: bool, lock: bool) -> SplatStore:
 
 
 def _absent(path: Location) -> StoreError:
+    if not isinstance(path, Path) and path.protocol == HUB_SCHEME:
+        return absent_on_hub(str(path))
     return StoreError(
         f"{path} does not exist",
         allowed="a store made by 'splatspace encode'",

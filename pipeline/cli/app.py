@@ -13,6 +13,7 @@ from pipeline.cli.convert import CONVERT_EXAMPLES, convert
 from pipeline.cli.encode import ENCODE_EXAMPLES, PRESETS_EXAMPLES, encode, presets
 from pipeline.cli.evaluate import EVALUATE_EXAMPLES, evaluate
 from pipeline.cli.images import EDIT_EXAMPLES, EXPORT_EXAMPLES, RENDER_EXAMPLES, edit, export, render
+from pipeline.cli.push import PUSH_EXAMPLES, push
 from pipeline.cli.sample import SAMPLE_EXAMPLES, sample
 from pipeline.cli.stores import (
     COMPARE_EXAMPLES,
@@ -35,6 +36,7 @@ COMMANDS: tuple[tuple[Callable[..., None], tuple[str, ...]], ...] = (
     (render, RENDER_EXAMPLES),
     (compare, COMPARE_EXAMPLES),
     (convert, CONVERT_EXAMPLES),
+    (push, PUSH_EXAMPLES),
     (sample, SAMPLE_EXAMPLES),
     (export, EXPORT_EXAMPLES),
     (edit, EDIT_EXAMPLES),

@@ -31,7 +31,7 @@ SAMPLE_EXAMPLES = (
 
 @options_from(SampleJob, DeviceOption)
 def sample(
-    run: Annotated[Path, typer.Argument(help="Folder of a training, or its model.safetensors.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a training, its model.safetensors, or hf://USER/NAME.")],
     out: Path,
     *,
     number: int = 64,

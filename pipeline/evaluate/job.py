@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from data_schemas.errors import JobError
+from data_schemas.hub import is_hub_url, parse_hub_url
 from models.names import MOST_EVALUATIONS, SamplerName
 from pipeline.options import Internal, Option, PathText, require_declared
 from pipeline.sample.job import FitGaussians, FitSteps, require_fit
@@ -27,7 +28,11 @@ class EvaluateJob:
         JobError: a value outside its range, or options of a fit without one.
     """
 
-    run: Annotated[Path, Field(description="Folder of a training, or its model.safetensors."), Option(argument=True)]
+    run: Annotated[
+        Path,
+        Field(description="Folder of a training, its model.safetensors, or hf://USER/NAME."),
+        Option(argument=True),
+    ]
     store: Annotated[
         PathText,
         Field(description="The store that it was trained on, with its source images."),
@@ -124,7 +129,7 @@ def resolve_evaluate_job(
     """An evaluation as a command or a flow asks for it.
 
     Args:
-        run: folder of the training, or its ``model.safetensors``.
+        run: folder of the training, its ``model.safetensors``, or ``hf://USER/NAME``, which is downloaded.
         store: that it was trained on.
         out: folder of the report; None is ``evaluation`` in the run's folder.
         sweep: numbers of evaluations with commas.
@@ -132,18 +137,28 @@ def resolve_evaluate_job(
         options: other fields of ``EvaluateJob``; None means "the default".
 
     Raises:
-        JobError: see ``EvaluateJob``, or text that is no list of numbers.
+        JobError: see ``EvaluateJob``, text that is no list of numbers, or a run of the hub without ``out``.
+        HubError: a run of the hub that cannot be had.
     """
+    from pipeline.hub.download import local_run
     from pipeline.train.state import run_folder
+
+    if is_hub_url(run) and out is None:
+        raise JobError(
+            f"A report of {parse_hub_url(run).url} without --out",
+            allowed="--out FOLDER",
+            next_step="say where it is to be",
+        )
+    run = local_run(run)
 
     given = {name: value for name, value in options.items() if value is not None}
     for name in ("weights", "ablation"):
         if name in given:
             given[name] = Path(given[name])
     return EvaluateJob(
-        run=Path(run),
+        run=run,
         store=store,
-        out=run_folder(Path(run)) / "evaluation" if out is None else Path(out),
+        out=run_folder(run) / "evaluation" if out is None else Path(out),
         sweep=None if sweep is None else _numbers(sweep),
         against=tuple(Path(place) for place in ([against] if isinstance(against, str) else against or ())),
         **given,

@@ -24,6 +24,7 @@ from models.features.splats import SplatRepresentation
 from models.networks.render_dit import RenderDiT
 from models.registry import build_model
 from pipeline.devices import choose_device
+from pipeline.hub.download import local_run
 from pipeline.renderers import with_renderers
 from pipeline.train.class_labels import ClassLabels
 from pipeline.train.state import MODEL_FILE, representation_tensors, run_folder
@@ -217,7 +218,7 @@ def load_run(path: str | os.PathLike[str], *, device: str = "auto") -> Run:
     """Reads a run.
 
     Args:
-        path: folder of the run, or its ``model.safetensors``.
+        path: folder of the run, its ``model.safetensors``, or ``hf://USER/NAME``, which is downloaded into the cache.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Returns:
@@ -225,9 +226,10 @@ def load_run(path: str | os.PathLike[str], *, device: str = "auto") -> Run:
 
     Raises:
         CheckpointError: missing, damaged, or of another kind of network.
-        JobError: a device that is not there.
+        HubError: a URL of the hub that names no run, or a hub that cannot be reached.
+        JobError: a device that is not there, or no library of the hub.
     """
-    given = Path(path)
+    given = local_run(path)
     file = given / MODEL_FILE if run_folder(given) == given else given
     checkpoint = load_checkpoint(file)
     config = checkpoint.config

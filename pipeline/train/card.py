@@ -30,6 +30,12 @@ from pipeline.train.state import CARD_FILE, SAMPLES_FOLDER
 IMAGES = 36
 """Of a preview."""
 
+UNMEASURED = "No metric is stated here,\nbecause none was measured in training."
+"""Of a card that was written by the training."""
+
+USE_HEADING = "## Use"
+"""Begins the last part of a card."""
+
 MOST_EVALUATIONS = 50
 """A preview of the published recipe would otherwise cost 200 evaluations each time."""
 
@@ -78,10 +84,9 @@ def card_text(job: TrainJob, header: StoreHeader, record: RunRecord) -> str:
         "## Limits",
         "",
         "It knows only images like those above, at their size, and may repeat some of them: compare samples with",
-        "their nearest training images before publishing any (`splatspace evaluate`). No metric is stated here,",
-        "because none was measured in training.",
+        "their nearest training images before publishing any (`splatspace evaluate`). " + UNMEASURED,
         "",
-        "## Use",
+        USE_HEADING,
         "",
         "```",
         f"splatspace sample {printable(shlex.quote(job.out.name))} -n 64 --out samples",

@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 
 import flows.ablate
+import flows.evaluate
 import flows.train
+from data_schemas.errors import JobError
+from flows.guards import ROOTS_VARIABLE
 from pipeline.cli import ablate as ablate_command
 from pipeline.cli import train as train_command
 from pipeline.evaluate.ablate.job import resolve_ablate_job
 from pipeline.train import request as train_request
 from pipeline.train.request import resolve_request
+from tests.hub_stand_in import install_stand_in
 
 
 class ReachedError(Exception):
@@ -72,3 +76,11 @@ def test_ablate_hands_on_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_flow_ablate_hands_on_every_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
     found = handed_on(flows.ablate.ablate.fn, flows.ablate, resolve_ablate_job, monkeypatch)
     assert found == {**names_of(flows.ablate.ablate.fn), "axes": ["axes"]}
+
+
+def test_a_run_of_the_hub_outside_the_roots_is_not_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(ROOTS_VARIABLE, str(tmp_path))
+    hub = install_stand_in(monkeypatch, tmp_path / "hub")
+    hub.failing = AssertionError("asked for")
+    with pytest.raises(JobError, match="run 'hf://user/name' lies outside"):
+        flows.evaluate.evaluate.fn("hf://user/name", str(tmp_path / "store.zarr"), out=str(tmp_path / "out"))

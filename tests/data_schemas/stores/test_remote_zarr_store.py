@@ -7,7 +7,6 @@ import http.server
 import itertools
 import json
 import multiprocessing
-import sys
 import threading
 import uuid
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from data_schemas.records import RowBlock, RowState
 from data_schemas.stores.open import create_store, open_store, publish_store, store_exists, verify_checksums
 from data_schemas.stores.zarr_documents import add_checksum
 from tests.data_schemas.stores.store_examples import assert_same, content_of, example_header, example_rows, joined
+from tests.hub_stand_in import show_files
 
 _NUMBERS = itertools.count()
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -134,34 +134,11 @@ def test_any_program_that_reads_zarr_reads_it(url: str) -> None:
     assert list(group["source_id"][:]) == wanted["source_id"].tolist()
 
 
-class Hub(fsspec.AbstractFileSystem):
-    """A hub of data sets as fsspec shows it: synchronous, read-only, and of a scheme that nothing here knows."""
-
-    protocol = "hf"
-    root = Path()
-
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
-        place = self.root / str(self._strip_protocol(path))
-        status = place.stat()
-        return {"name": place.relative_to(self.root).as_posix(), "size": status.st_size,
-                "type": "directory" if place.is_dir() else "file"}  # fmt: skip
-
-    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
-        found = [self.info(str(place.relative_to(self.root))) for place in (self.root / path).iterdir()]
-        return found if detail else [entry["name"] for entry in found]
-
-    def _open(self, path: str, mode: str = "rb", *_: Any, **__: Any) -> Any:
-        if mode != "rb":
-            raise NotImplementedError("nothing can be written here")
-        return (self.root / path).open("rb")
-
-
 def test_any_file_system_of_fsspec_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "datasets" / "user" / "name"
     folder.mkdir(parents=True)
     wanted = fill(folder / "store.zarr")
-    monkeypatch.setattr(Hub, "root", tmp_path)
-    monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "hf", Hub)
+    show_files(monkeypatch, tmp_path)
     url = "hf://datasets/user/name/store.zarr"
     with open_store(url) as store, open_store(folder / "store.zarr") as local:
         assert_same(content_of(store), wanted)
