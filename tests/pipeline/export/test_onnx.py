@@ -20,6 +20,7 @@ import torch
 from typer.testing import CliRunner
 
 from data_schemas.errors import JobError, SamplingError
+from data_schemas.splats import layout_named
 from encoders.decode import decode, to_uint8
 from encoders.frame import from_splats
 from models.base import DataSpec
@@ -359,7 +360,7 @@ def test_the_documents_sample_gaussians_and_draw_them_at_any_size(
     images, splats, large = names["images"], names["splats"], names["large"]
     assert images.std() > 5
     np.testing.assert_allclose(from_splats(splats, SIDE, SIDE), AnsweredStarts(run)(images), rtol=1e-3, atol=1e-3)
-    wanted = to_uint8(decode(splats, layout=run.spec.layout, codec="additive/1", height=96, width=96))
+    wanted = to_uint8(decode(splats, layout=layout_named(run.spec.layout), codec="additive/1", height=96, width=96))
     assert wanted.std() > 5
     assert np.abs(large.astype(int) - wanted.astype(int)).max() <= 1
 
