@@ -61,7 +61,7 @@ def a_run(name: str, *, classes: int = 0, objective: str = "flow-clean", **chang
     # each other are traced with the other heads.
     smaller = {"patch": 2, "size": TrunkSize(width=64, depth=1, heads=2)} if "kpn" in name else {}
     if slots:
-        smaller = {"patch": 4, "size": TrunkSize(width=32, depth=1, heads=2)}
+        smaller = {"patch": 2, "pool": 2, "size": TrunkSize(width=32, depth=1, heads=2)}
     if name == "pixel-unet":  # halved once, with one block and attention on either side
         smaller = {"multiples": (1, 2), "blocks": 1, "attention_levels": (1,)}
     built = build_objective(objective, classes=classes, **changes)
@@ -108,7 +108,7 @@ def exported(head: HeadName, recipe: RecipeName) -> tuple[Run, bytes]:
 
 @functools.cache
 def drawn() -> tuple[Run, bytes]:
-    """A network that answers with Gaussians, and its graph."""
+    """A network that looks at means of pixels and answers with Gaussians, and its graph."""
     run = a_run("render-dit", classes=2, evaluations=3)
     return run, graph_of(run)
 
