@@ -337,6 +337,7 @@ def test_a_network_that_draws_says_its_gaussians_too() -> None:
     ):
         np.testing.assert_allclose(answer, state.clean, atol=1e-4 * np.abs(state.clean).max())
         assert splats.shape == (3, 6, 8)
+        assert state.splats is not None
         np.testing.assert_allclose(splats, state.splats, rtol=1e-4, atol=1e-4)
     [entry] = onnx.load_model_from_string(data).metadata_props
     assert json.loads(entry.value)["splats"] == {
@@ -378,6 +379,7 @@ def test_a_graph_of_gaussians_in_eight_bits_and_one_whose_gaussians_are_others(
     small = (tmp_path / "small.onnx").read_bytes()
     states = sampler_states(run, images=2, steps=2)
     for answer, state in zip(graph_answers(small, states, "splats"), states, strict=True):
+        assert state.splats is not None
         assert 0 < np.abs(answer - state.splats).mean() < 0.05
     assert len(small) < len(data)
 
