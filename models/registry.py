@@ -17,7 +17,7 @@ from models.names import PresetName
 from models.networks.pixel_dit import PixelDiT, PixelDiTConfig
 from models.networks.pixel_unet import PixelUNet, PixelUNetConfig
 from models.networks.published import PublishedConfig, PublishedTransformer
-from models.networks.render_dit import RenderDiT, nothing_drawn
+from models.networks.render_dit import RenderDiT, RenderDiTConfig, nothing_drawn
 from models.networks.set_transformer import SetConfig, SetTransformer
 from models.networks.splatdit import SplatDiT, SplatDiTConfig
 from models.networks.trunk import TrunkSize
@@ -145,7 +145,7 @@ MODELS["render-dit"] = ModelEntry(
     kind="splats",
     state="pixels",
     network=RenderDiT,
-    presets={name: PixelDiTConfig(size) for name, size in _TRUNKS.items()},
+    presets={name: RenderDiTConfig(size) for name, size in _TRUNKS.items()},
     needs_slots=False,
     takes_labels=True,
     summary="looks at noisy pixels, answers with K Gaussians and a residual that fades with the noise",

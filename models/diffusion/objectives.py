@@ -27,6 +27,9 @@ from models.features.splats import Anchors
 RenderLoss = Callable[[Tensor, Tensor], Tensor]
 """(clean features [row, ...] as predicted, int64 [row] of the batch) -> weighted loss [row]."""
 
+Answering = Callable[..., Tensor]
+"""What answers to (noisy, time, label) as a ``Denoiser`` does."""
+
 WITHDRAWN = ("rendering_weight", "splat_weight")
 """Settings that once were: where they were 0 a run is read without them."""
 
@@ -161,12 +164,12 @@ class Objective:
         return result
 
     def predict(
-        self, model: nn.Module, noisy: Tensor, time: Tensor, label: Tensor | None = None, guidance: float = 1.0
+        self, model: Answering, noisy: Tensor, time: Tensor, label: Tensor | None = None, guidance: float = 1.0
     ) -> Prediction:
         """Both ends of the path through a noisy point, as the sampling schedule reads them.
 
         Args:
-            model: a ``Denoiser``.
+            model: a ``Denoiser``, or what answers like one.
             noisy: float [image, ...].
             time: [image] or [image, gaussian, group].
             label: int64 [image], negative where there is none; None for no labels.
@@ -185,7 +188,7 @@ class Objective:
         return Prediction(clean, (noisy - signal * clean) / share.clamp_min(1e-6))
 
     def clean(
-        self, model: nn.Module, noisy: Tensor, time: Tensor, label: Tensor | None = None, guidance: float = 1.0
+        self, model: Answering, noisy: Tensor, time: Tensor, label: Tensor | None = None, guidance: float = 1.0
     ) -> Tensor:
         """The clean end of :meth:`predict`."""
         return self.predict(model, noisy, time, label, guidance).clean
@@ -213,7 +216,7 @@ class Objective:
         chance = torch.rand(known.shape, generator=generator, device=generator.device).to(known.device)
         return torch.where(chance < self.settings.label_drop, self.classes, known)
 
-    def _guided(self, model: nn.Module, noisy: Tensor, time: Tensor, label: Tensor | None, guidance: float) -> Tensor:
+    def _guided(self, model: Answering, noisy: Tensor, time: Tensor, label: Tensor | None, guidance: float) -> Tensor:
         known = self._known_label(label)
         if known is None or guidance == 1:
             return model(noisy, time, known)

@@ -1,7 +1,8 @@
-"""Generators of pixels as ONNX graphs: one graph is one evaluation, noisy images and times to predicted clean ones.
+"""Networks that look at pixels as ONNX graphs: one graph is one evaluation, noisy images and times to predicted ones.
 
-The file says in its metadata, under ``splatspace``, all that sampling needs: the run's whole configuration, the points
-of the sampler's path and how features become intensities. docs/cats.md has the loop.
+A network that answers with Gaussians says them too. The file says in its metadata, under ``splatspace``, all that
+sampling needs: the run's whole configuration, the points of the sampler's path, how features become intensities, and
+what the numbers of a Gaussian are. docs/sample.md has the loop.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from data_schemas.files import remove_abandoned, wrap_os_errors, write_file
 from data_schemas.stores.open import require_outside_stores
 from models.diffusion.objectives import Objective
 from models.features.pixels import PixelRepresentation
-from pipeline.export.sampler_states import graph_answers, onnx_module, pixels_of, prediction_psnr, sampler_states
+from models.networks.render_dit import RenderDiT
+from pipeline.export.sampler_states import State, graph_answers, onnx_module, pixels_of, prediction_psnr, sampler_states
 from pipeline.sample.run import Run
 from pipeline.train.run_record import without_places
 
@@ -34,6 +36,9 @@ OPSET = 20
 
 TOLERANCE = 1e-3
 """Largest difference of a graph that is written, relative to the largest number of its answers; rounding makes 1e-5."""
+
+SMALLEST_COLUMN = 0.01
+"""Columns of splats count as so large at least: one may be zero throughout, as rho is at first."""
 
 CHECKED_IMAGES, CHECKED_STEPS = 2, 4
 
@@ -46,7 +51,7 @@ class OnnxExported:
         path: of the file.
         bytes: of the file.
         difference: largest difference between the full-precision graph's and the network's answers over states of
-            sampling, relative to the largest number of the answers.
+            sampling, relative to the largest number of the answers; of splats, of each column.
         int8_psnr: dB between the predictions of the quantised graph and the network's; None for full precision.
     """
 
@@ -67,8 +72,26 @@ class _Evaluation(nn.Module):
         return self.objective.clean(self.model, noisy, time, label)
 
 
+class _DrawnEvaluation(nn.Module):
+    """The same of a network that answers with Gaussians: the prediction, and what it is drawn from."""
+
+    def __init__(self, model: RenderDiT, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, noisy: Tensor, time: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        said: list[Tensor] = []
+
+        def answer(*question: Tensor) -> Tensor:
+            image, splats = self.model(*question, whole=True)
+            said.append(splats)
+            return image
+
+        return self.objective.clean(answer, noisy, time, label), said[0]
+
+
 def export_onnx(run: Run, out: Path, *, int8: bool = False) -> OnnxExported:
-    """Writes a generator of pixels as an ONNX graph that was compared with the network; or nothing.
+    """Writes a network that looks at pixels as an ONNX graph that was compared with the network; or nothing.
 
     Args:
         run: from ``load_run``, on the CPU.
@@ -79,7 +102,7 @@ def export_onnx(run: Run, out: Path, *, int8: bool = False) -> OnnxExported:
         What was written, and how near it comes.
 
     Raises:
-        JobError: another suffix, a generator of splats, or a package that is missing.
+        JobError: another suffix, a network that looks at splats, or a package that is missing.
         SamplingError: a network that cannot be exported, or a graph that answers otherwise.
         StoreError: the file cannot be written.
     """
@@ -88,11 +111,7 @@ def export_onnx(run: Run, out: Path, *, int8: bool = False) -> OnnxExported:
     require_outside_stores(out)
     states = sampler_states(run, images=CHECKED_IMAGES, steps=CHECKED_STEPS)
     data = onnx_graph(run)
-    answers = graph_answers(data, states)
-    difference = max(
-        float(np.abs(answer - state.clean).max() / np.abs(state.clean).max())
-        for answer, state in zip(answers, states, strict=True)
-    )
+    difference = largest_difference(data, states)
     if not difference < TOLERANCE:
         raise SamplingError(
             f"The graph of {run.path} answers otherwise than the network: {difference:.2g} of the largest number",
@@ -111,11 +130,27 @@ def export_onnx(run: Run, out: Path, *, int8: bool = False) -> OnnxExported:
     return OnnxExported(out, len(data), difference, quality)
 
 
+def largest_difference(data: bytes, states: list[State]) -> float:
+    """How far a graph's answers are from the network's; see :class:`OnnxExported`."""
+    found = [
+        np.abs(answer - state.clean).max() / np.abs(state.clean).max()
+        for answer, state in zip(graph_answers(data, states), states, strict=True)
+    ]
+    drawn = [state.splats for state in states if state.splats is not None]
+    if drawn:
+        for answer, splats in zip(graph_answers(data, states, "splats"), drawn, strict=True):
+            largest = np.abs(splats).max(axis=(0, 1)).clip(min=SMALLEST_COLUMN)
+            found.append((np.abs(answer - splats).max(axis=(0, 1)) / largest).max())
+    return float(np.max(found))  # NaN stays NaN
+
+
 def onnx_graph(run: Run) -> bytes:
-    """One evaluation of a generator of pixels as a serialised ONNX model in full precision, for batches of any size.
+    """One evaluation of a network that looks at pixels as a serialised ONNX model, for batches of any size.
+
+    Computes in full precision. Its outputs are ``clean`` and, of a network that answers with Gaussians, ``splats``.
 
     Raises:
-        JobError: a generator of splats, or a package that is missing.
+        JobError: a network that looks at splats, or a package that is missing.
         SamplingError: a network that cannot be exported.
     """
     representation = pixels_of(run)
@@ -127,7 +162,11 @@ def onnx_graph(run: Run) -> bytes:
     if classes:
         inputs.append(torch.tensor([-1, 0]))
         names.append("label")
-    evaluation = _Evaluation(run.model, run.objective).eval()
+    if isinstance(run.model, RenderDiT):
+        evaluation, outputs = _DrawnEvaluation(run.model, run.objective), ["clean", "splats"]
+    else:
+        evaluation, outputs = _Evaluation(run.model, run.objective), ["clean"]
+    evaluation.eval()
     batch = torch.export.Dim("batch", min=1)
     with _quiet(), torch.no_grad():
         # Tables that paths make when they are first asked are made here, not inside of the trace.
@@ -137,7 +176,7 @@ def onnx_graph(run: Run) -> bytes:
                 evaluation,
                 tuple(inputs),
                 input_names=names,
-                output_names=["clean"],
+                output_names=outputs,
                 opset_version=OPSET,
                 dynamic_shapes=tuple({0: batch} for _ in inputs),
                 dynamo=True,
@@ -171,6 +210,17 @@ def _metadata(run: Run, representation: PixelRepresentation) -> dict[str, Any]:
         "times": times,
         "signal": path.signal(points).tolist(),
         "noise": path.noise(points).tolist(),
+        **({"splats": _splat_facts(run.model, run.config)} if isinstance(run.model, RenderDiT) else {}),
+    }
+
+
+def _splat_facts(model: RenderDiT, config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "gaussians": model.spec.gaussians,
+        "layout": model.layout.name,
+        "parameters": list(model.layout.names),
+        "codec": config["codec"],
+        "colours": model.spec.colours,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from encoders.quality import psnr_of_error
 from models.diffusion.samplers import generators_for
 from models.diffusion.samplers import sample as sample_batch
 from models.features.pixels import PixelRepresentation
+from models.networks.render_dit import RenderDiT
 from pipeline.documents import extra_module
 from pipeline.sample.run import Run
 
@@ -27,10 +28,12 @@ class State:
         inputs: ``noisy`` float32 [image, channel, row, column], ``time`` float32 [image] and, of generators with
             classes, ``label`` int64 [image] of classes.
         clean: float32 as ``noisy``: the network's prediction.
+        splats: float32 [image, gaussian, parameter], the network's Gaussians; None of networks without.
     """
 
     inputs: dict[str, NDArray[Any]]
     clean: NDArray[np.float32]
+    splats: NDArray[np.float32] | None = None
 
 
 def onnx_module(name: str) -> Any:
@@ -45,14 +48,16 @@ def onnx_module(name: str) -> Any:
 def sampler_states(run: Run, *, images: int, steps: int, seed: int = 0) -> list[State]:
     """What a graph meets while images are sampled, step by step.
 
+    A network that answers with Gaussians is shown the finished images too, without labels, as sampling does.
+
     Args:
-        run: a generator of pixels, on the CPU.
+        run: of a network that looks at pixels, on the CPU.
         images: in each batch; their labels go through all classes.
         steps: of Euler's method.
         seed: of the noise.
 
     Raises:
-        JobError: a generator of splats.
+        JobError: of a network that looks at splats.
     """
     representation = pixels_of(run)
     classes = run.objective.classes
@@ -63,9 +68,9 @@ def sampler_states(run: Run, *, images: int, steps: int, seed: int = 0) -> list[
         inputs: dict[str, NDArray[Any]] = {"noisy": noisy.numpy(), "time": np.full(images, time, np.float32)}
         if label is not None:
             inputs["label"] = label.numpy()
-        found.append(State(inputs, clean.numpy()))
+        found.append(State(inputs, clean.numpy(), _splats(run, noisy, time, label)))
 
-    sample_batch(
+    finished = sample_batch(
         run.objective,
         run.model,
         (images, *representation.shape),
@@ -75,11 +80,32 @@ def sampler_states(run: Run, *, images: int, steps: int, seed: int = 0) -> list[
         label=label,
         trajectory=watch,
     )
+    if run.draws:
+        inputs: dict[str, NDArray[Any]] = {"noisy": finished.numpy(), "time": np.ones(images, np.float32)}
+        if label is not None:
+            inputs["label"] = np.full(images, -1)
+        with torch.no_grad():
+            clean = run.objective.clean(run.model, finished, torch.ones(images))
+        found.append(State(inputs, clean.numpy(), _splats(run, finished, 1.0, None)))
     return found
 
 
-def graph_answers(data: bytes, states: list[State]) -> list[NDArray[np.float32]]:
+def _splats(run: Run, noisy: Tensor, time: float, label: Tensor | None) -> NDArray[np.float32] | None:
+    if not isinstance(run.model, RenderDiT):
+        return None
+    with torch.no_grad():
+        return run.model(noisy, torch.full((len(noisy),), time), label, whole=True).splats.numpy()
+
+
+def graph_answers(
+    data: bytes, states: list[State], output: Literal["clean", "splats"] = "clean"
+) -> list[NDArray[np.float32]]:
     """What onnxruntime makes of the states on the CPU, with as many threads as torch.
+
+    Args:
+        data: of ``pipeline.export.onnx.onnx_graph``.
+        states: to feed it.
+        output: of the graph.
 
     Raises:
         JobError: onnxruntime is not installed.
@@ -88,7 +114,7 @@ def graph_answers(data: bytes, states: list[State]) -> list[NDArray[np.float32]]
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return [session.run(["clean"], state.inputs)[0] for state in states]
+    return [session.run([output], state.inputs)[0] for state in states]
 
 
 def prediction_psnr(run: Run, answers: list[NDArray[np.float32]], states: list[State]) -> float:
@@ -105,12 +131,12 @@ def pixels_of(run: Run) -> PixelRepresentation:
     """How the run's network sees images.
 
     Raises:
-        JobError: a generator of splats.
+        JobError: it looks at splats.
     """
     if isinstance(run.representation, PixelRepresentation):
         return run.representation
     raise JobError(
-        f"--onnx of {run.path}, which generates splats",
-        allowed="generators of pixels: patch models, pixel-unet, pixel-dit",
+        f"--onnx of {run.path}, whose model {run.config['model']} looks at splats",
+        allowed="models that look at pixels: render-dit, pixel-dit, pixel-unet, patch models",
         next_step="splatspace sample renders splats; splatspace export STORE --out writes them for other programs",
     )

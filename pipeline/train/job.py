@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_schemas.errors import JobError
 from data_schemas.locations import LocationField, location
-from models.diffusion.objective_settings import OBJECTIVES
+from models.diffusion.objective_settings import OBJECTIVES, ObjectiveSettings
 from models.names import CovarianceForm, DataKind, HeadName, Normalisation, PresetName, RecipeName
 from pipeline.options import DeviceName, Internal, Option, PathText, job_error
 
@@ -44,6 +46,21 @@ DRAWN_LOSSES: dict[str, Any] = {"shown_clean": 0.05, "shown_weight": 0.05}
 """Fields of ``ObjectiveSettings`` of models that look at pixels and answer with Gaussians."""
 
 
+def drawn_losses(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of ``ObjectiveSettings`` of a model that looks at pixels and answers with Gaussians.
+
+    Means of p x p pixels carry 1/p of the noise. Training times therefore lie log p earlier on the scale of their
+    log-odds, so that what is looked at is as noisy as pixels are otherwise ("simple diffusion", arXiv:2301.11093).
+
+    Args:
+        changes: to its preset.
+    """
+    pool = changes.get("pool", 1)
+    if not isinstance(pool, int) or pool <= 1:  # what is no side of a square is refused with the network
+        return DRAWN_LOSSES
+    return {**DRAWN_LOSSES, "time_mean": ObjectiveSettings.time_mean - math.log(pool)}
+
+
 class TrainRequest(BaseModel):
     """What a user says in words of its own, and ``pipeline.train.request`` turns into fields of ``TrainJob``."""
 
@@ -67,13 +84,18 @@ class TrainRequest(BaseModel):
         Field(ge=1, description="Gaussians per token of splatdit."),
         Option(after="preset", default="about 50 tokens"),
     ] = None
+    pool: Annotated[
+        int | None,
+        Field(ge=1, description="Side of the squares of pixels whose means render-dit looks at."),
+        Option(after="pack", default="1, the pixels"),
+    ] = None
     settings: Annotated[
         list[str] | None,
         Field(description="A field of the preset, as in kernel=cosine or entries=64."),
         Option(
             flags=("--set",),
             metavar="NAME=VALUE",
-            after="pack",
+            after="pool",
             no_parameter="a deployment trains a preset; what is tried once is tried at a terminal",
         ),
     ] = None
@@ -253,7 +275,7 @@ def resolve_train_job(
     if name in ("splatdit", "render-dit") and given.get("preset") == "tiny":
         given.setdefault("learning_rate", TINY_LEARNING_RATE)
     if entry.draws:
-        given["objective_changes"] = {**DRAWN_LOSSES, **given.get("objective_changes", {})}
+        given["objective_changes"] = {**drawn_losses(given.get("changes", {})), **given.get("objective_changes", {})}
     if name == "published":
         given = {"objective": "published", "learning_rate": 1e-3, "normalisation": "minmax", **given}
     if name == "published" and given.get("covariance") is None:
@@ -275,6 +297,12 @@ def resolve_train_job(
             f"--render-loss, --order, --covariance or --pack with model {name}",
             allowed="none of them: it learns from pixels, its loss is on its rendering, and its slots are the store's",
             next_step="leave them out, or give --model splatdit, which learns from the numbers of the splats",
+        )
+    if entry.draws and job.changes.get("pool", 1) != 1 and job.objective != "flow-clean":
+        raise JobError(
+            f"--pool with --objective {job.objective}, which needs the noise of every pixel",
+            allowed="flow-clean",
+            next_step="leave --objective or --pool out",
         )
     if kind == "splats" and (job.perceptual != "none" or job.flip):
         raise JobError("--perceptual or --flip of splats", allowed="train pixels", next_step="use --render-loss")

@@ -28,6 +28,7 @@ def resolve_request(
     head: HeadName | None = None,
     recipe: RecipeName | None = None,
     pack: int | None = None,
+    pool: int | None = None,
     settings: Iterable[str] | None = None,
     resume: bool = False,
     **options: Any,
@@ -41,6 +42,7 @@ def resolve_request(
         head: of a patch model.
         recipe: of a patch model; None is modern.
         pack: Gaussians per token.
+        pool: side of the squares of pixels whose means are looked at.
         settings: other fields of the preset, as ``entries=64``.
         resume: go on with the training in ``out``: options may only repeat what it began with, ``steps`` may grow.
         options: fields of ``TrainJob``; None means "the default".
@@ -51,7 +53,7 @@ def resolve_request(
         StoreError: a URL that cannot be used.
     """
     out = Path(out)
-    options["changes"] = _changes(pack, settings or ())
+    options["changes"] = _changes({"pack": pack, "pool": pool}, settings or ())
     if kind != "cats" and (head or recipe):
         raise JobError(f"--head or --recipe with train {kind}", allowed="train cats", next_step="leave them out")
     if resume:
@@ -85,9 +87,9 @@ def _choose_continued_model(out: Path, head: HeadName | None, recipe: RecipeName
     return model_name(head or began[0], recipe or began[1])
 
 
-def _changes(pack: int | None, settings: Iterable[str]) -> dict[str, Any] | None:
+def _changes(given: dict[str, Any], settings: Iterable[str]) -> dict[str, Any] | None:
     """Fields of the preset that were given, with numbers as numbers; None where there are none."""
-    changes: dict[str, Any] = {} if pack is None else {"pack": pack}
+    changes = {name: value for name, value in given.items() if value is not None}
     for text in settings:
         name, equals, value = text.partition("=")
         if not (name and equals and value):

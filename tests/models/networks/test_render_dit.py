@@ -15,6 +15,7 @@ from data_schemas.splats import GREY, RGB, layout_named
 from encoders.render import render
 from models.base import DataSpec
 from models.diffusion.objectives import SMALLEST_NOISE, build_objective
+from models.diffusion.samplers import generators_for, sample
 from models.features.slots import (
     FARTHEST,
     FIRST_SIGMA,
@@ -199,3 +200,61 @@ def test_a_slot_that_never_changes_and_sigmas_of_zero_stay_finite() -> None:
     same = torch.zeros(3, 20, 8)
     slots = SlotNumbers(slot_statistics([same], RGB, "bounded"), RGB, "bounded")
     assert torch.isfinite(slots.splats(torch.full((1, 20, 8), 1e6))).all()
+
+
+def details(*shape: int) -> Tensor:
+    """Noise whose means over 2 x 2 pixels are 0."""
+    whole = noise(*shape, seed=7)
+    return whole - torch.nn.functional.avg_pool2d(whole, 2).repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)
+
+
+def test_means_of_a_noisy_image_are_a_smaller_image_on_the_same_path() -> None:
+    model = network(patch=2, pool=2)
+    clean, still = noise(3, 3, 10, 12), noise(3, 3, 10, 12, seed=2)
+    time = torch.tensor([0.0, 0.25, 1.0])
+    spread = time[:, None, None, None]
+    seen, moved = model.look(spread * clean + (1 - spread) * still, time)
+    torch.testing.assert_close(moved, torch.tensor([0.0, 0.4, 1.0]))  # 0.25 / (0.25 + 0.75 / 2)
+    means, drawn = (torch.nn.functional.avg_pool2d(image, 2) for image in (clean, still))
+    later = moved[:, None, None, None]
+    torch.testing.assert_close(seen, later * means + (1 - later) * 2 * drawn)  # 2: the noise has variance 1 again
+
+
+def test_what_looks_at_means_answers_at_full_size_and_to_the_means_alone() -> None:
+    model, noisy = awake(patch=2, pool=2), noise(2, 3, 10, 12)
+    time = torch.tensor([0.0, 0.5])
+    answer = model(noisy, time, whole=True)
+    assert answer.image.shape == noisy.shape
+    other = model(noisy + details(*noisy.shape), time, whole=True)
+    torch.testing.assert_close(other.splats, answer.splats, rtol=1e-4, atol=1e-5)
+    residual = answer.image - (2 * drawing(answer.splats, 10, 12).permute(0, 3, 1, 2) - 1)
+    assert residual.std() > 0.01
+    torch.testing.assert_close(residual[..., 0::2, 0::2], residual[..., 1::2, 1::2], rtol=1e-4, atol=1e-5)
+    clean = model(noisy, torch.ones(2), whole=True)
+    torch.testing.assert_close(clean.image, 2 * drawing(clean.splats, 10, 12).permute(0, 3, 1, 2) - 1)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp-2m"])
+def test_samples_follow_from_the_means_of_the_noise(sampler: str) -> None:
+    model, start = awake(patch=2, pool=2), noise(2, 3, 10, 12)
+    objective = build_objective("flow-clean", classes=2)
+
+    def sampled(start: Tensor) -> Tensor:
+        return sample(
+            objective, model, start.shape, generators=generators_for(0, 2), evaluations=3, sampler=sampler, start=start
+        )
+
+    torch.testing.assert_close(sampled(start + details(2, 3, 10, 12)), sampled(start), rtol=1e-3, atol=1e-4)
+    assert (sampled(-start) - sampled(start)).abs().max() > 1e-2
+
+
+@pytest.mark.slow
+def test_looking_at_means_costs_what_a_smaller_image_costs() -> None:
+    pooled = measure_model("render-dit", "tiny", replace(SPEC, height=16, width=16), patch=2, pool=2)
+    assert pooled == measure_model("render-dit", "tiny", replace(SPEC, height=8, width=8), patch=2)
+
+
+@pytest.mark.parametrize("pool", [0, 3, 4])
+def test_squares_that_do_not_fill_the_image_are_refused(pool: int) -> None:
+    with pytest.raises(JobError, match=rf"pool = {pool} of an image of 10x12.*1, 2\b"):
+        network(pool=pool)

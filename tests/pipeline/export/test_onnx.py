@@ -1,4 +1,4 @@
-"""Generators of pixels as ONNX graphs: the same answers, the same images, in eight bits nearly so, or an error."""
+"""Networks that look at pixels as ONNX graphs: the same answers and images, in eight bits nearly so, or an error."""
 
 from __future__ import annotations
 
@@ -20,12 +20,16 @@ import torch
 from typer.testing import CliRunner
 
 from data_schemas.errors import JobError, SamplingError
+from data_schemas.splats import layout_named
+from encoders.decode import decode, to_uint8
+from encoders.frame import from_splats
 from models.base import DataSpec
 from models.checkpoint import save_checkpoint
 from models.diffusion.objectives import build_objective
 from models.diffusion.samplers import generators_for
 from models.diffusion.samplers import sample as sample_batch
 from models.features.pixels import PixelRepresentation
+from models.features.splats import SplatRepresentation
 from models.networks.trunk import TrunkSize
 from models.patches.model import HEADS, RECIPES, HeadName, RecipeName, model_name
 from models.registry import build_model
@@ -34,10 +38,12 @@ from pipeline.export import onnx as onnx_export
 from pipeline.export.onnx import onnx_graph
 from pipeline.export.onnx_quantise import divide_nodes, quantise_graph
 from pipeline.export.sampler_states import graph_answers, sampler_states
+from pipeline.renderers import with_renderers
+from pipeline.sample.fit import AnsweredStarts
 from pipeline.sample.run import Run
 from pipeline.train.cats_job import RECIPE_DEFAULTS
 from pipeline.train.run_record import without_places
-from tests.models.small_networks import awakened
+from tests.models.small_networks import awakened, grid_anchors, splat_spec
 
 SIDE = 8
 LARGEST_ERROR_INT8 = 0.2
@@ -47,18 +53,24 @@ LARGEST_ERROR_INT8 = 0.2
 def a_run(name: str, *, classes: int = 0, objective: str = "flow-clean", **changes: Any) -> Run:
     """A generator with weights drawn by chance."""
     torch.manual_seed(0)
-    spec = DataSpec("pixels", groups=1, height=SIDE, width=SIDE, classes=classes)
+    slots: dict[str, Any] = {}
+    if name == "render-dit":
+        slots = {"gaussians": 6, "anchors": grid_anchors(3, 2), "layout": "rgb"}
+    spec = DataSpec("pixels", groups=1, height=SIDE, width=SIDE, classes=classes, **slots)
     # Tracing takes seconds for each level of the pyramid of kernels; smaller patches have fewer. Two blocks that follow
     # each other are traced with the other heads.
     smaller = {"patch": 2, "size": TrunkSize(width=64, depth=1, heads=2)} if "kpn" in name else {}
+    if slots:
+        smaller = {"patch": 2, "pool": 2, "size": TrunkSize(width=32, depth=1, heads=2)}
     if name == "pixel-unet":  # halved once, with one block and attention on either side
         smaller = {"multiples": (1, 2), "blocks": 1, "attention_levels": (1,)}
     built = build_objective(objective, classes=classes, **changes)
     representation = PixelRepresentation(height=SIDE, width=SIDE, channels=3)
-    config = {"model": name, "preset": "tiny", "job": {"order": "auto"}}
+    config = {"model": name, "preset": "tiny", "job": {"order": "auto"}, "codec": "additive/1"}
+    network = awakened(build_model(name, "tiny", spec, **smaller))
     return Run(
         Path("runs/cats"),
-        awakened(build_model(name, "tiny", spec, **smaller)),
+        with_renderers(network, "additive/1") if slots else network,
         built,
         representation,
         spec,
@@ -92,6 +104,20 @@ def exported(head: HeadName, recipe: RecipeName) -> tuple[Run, bytes]:
     """A generator and its graph; improved tables have classes."""
     run = cats(head, recipe, classes=2 if (head, recipe) == ("lut", "modern") else 0)
     return run, graph_of(run)
+
+
+@functools.cache
+def drawn() -> tuple[Run, bytes]:
+    """A network that looks at means of pixels and answers with Gaussians, and its graph."""
+    run = a_run("render-dit", classes=2, evaluations=3)
+    return run, graph_of(run)
+
+
+def loops(repository: Path, folder: Path, data: bytes) -> tuple[str, str]:
+    """The code of the documents: the loop that samples, and what draws Gaussians; their graph lies in the folder."""
+    (folder / "model.onnx").write_bytes(data)
+    sampling, drawing = re.findall(r"```python\n(.*?)```", (repository / "docs" / "sample.md").read_text(), re.DOTALL)
+    return sampling, drawing
 
 
 @pytest.fixture
@@ -151,10 +177,8 @@ def test_the_loop_of_the_documents_makes_the_same_pictures(
     tables: tuple[Run, bytes], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, data = tables
-    (tmp_path / "cats.onnx").write_bytes(data)
     monkeypatch.chdir(tmp_path)
-    text = (repository / "docs" / "cats.md").read_text()
-    [loop] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    loop, _ = loops(repository, tmp_path, data)
     names: dict[str, object] = {}
     exec(loop, names)
     noise, images = names["noise"], names["images"]
@@ -213,6 +237,7 @@ def test_the_file_says_all_and_names_no_machine(tables: tuple[Run, bytes], repos
     assert facts["times"][-1] == facts["signal"][-1] == 1
     assert facts["noise"][-1] == 0
     assert len(facts["times"]) == 6
+    assert "splats" not in facts
     assert str(repository).encode() not in data
     assert b".py" not in data
 
@@ -272,8 +297,15 @@ def test_splats_missing_packages_and_other_answers_are_refused(
 ) -> None:
     run, data = tables
     out = tmp_path / "a.onnx"
-    splats = dataclasses.replace(run, representation=object())
-    with pytest.raises(JobError, match="which generates splats"):
+    spec = splat_spec()
+    splats = dataclasses.replace(
+        run,
+        model=build_model("splatdit", "tiny", spec),
+        representation=SplatRepresentation(layout="grey", gaussians=spec.gaussians, anchors=spec.anchors),
+        spec=spec,
+        config={**run.config, "model": "splatdit"},
+    )
+    with pytest.raises(JobError, match=r"model splatdit looks at splats.*render-dit"):
         onnx_export.export_onnx(splats, out)
     monkeypatch.setattr(onnx_export, "onnx_graph", lambda _run: data)
     with torch.no_grad():
@@ -292,3 +324,73 @@ def test_splats_missing_packages_and_other_answers_are_refused(
     with pytest.raises(JobError, match=r"splatspace\[onnx\]"):
         onnx_export.export_onnx(run, out)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_network_that_draws_says_its_gaussians_too() -> None:
+    run, data = drawn()
+    states = sampler_states(run, images=3, steps=2)
+    assert [state.inputs["time"][0] for state in states] == [0, 0.5, 1]
+    assert (states[-1].inputs["label"] == -1).all()
+    for answer, splats, state in zip(
+        graph_answers(data, states), graph_answers(data, states, "splats"), states, strict=True
+    ):
+        np.testing.assert_allclose(answer, state.clean, atol=1e-4 * np.abs(state.clean).max())
+        assert splats.shape == (3, 6, 8)
+        assert state.splats is not None
+        np.testing.assert_allclose(splats, state.splats, rtol=1e-4, atol=1e-4)
+    [entry] = onnx.load_model_from_string(data).metadata_props
+    assert json.loads(entry.value)["splats"] == {
+        "gaussians": 6,
+        "layout": "rgb",
+        "parameters": ["sigma_x", "sigma_y", "rho", "r", "g", "b", "x", "y"],
+        "codec": "additive/1",
+        "colours": "bounded",
+    }
+
+
+@pytest.mark.slow
+def test_the_documents_sample_gaussians_and_draw_them_at_any_size(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, data = drawn()
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for part in loops(repository, tmp_path, data):
+        exec(part, names)
+    images, splats, large = names["images"], names["splats"], names["large"]
+    assert images.std() > 5
+    np.testing.assert_allclose(from_splats(splats, SIDE, SIDE), AnsweredStarts(run)(images), rtol=1e-3, atol=1e-3)
+    wanted = to_uint8(decode(splats, layout=layout_named(run.spec.layout), codec="additive/1", height=96, width=96))
+    assert wanted.std() > 5
+    assert np.abs(large.astype(int) - wanted.astype(int)).max() <= 1
+
+
+@pytest.mark.slow
+def test_a_graph_of_gaussians_in_eight_bits_and_one_whose_gaussians_are_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, data = drawn()
+    monkeypatch.setattr(onnx_export, "onnx_graph", graph_of)
+    found = onnx_export.export_onnx(run, tmp_path / "small.onnx", int8=True)
+    assert found.difference < 1e-4
+    assert found.int8_psnr is not None
+    assert 15 < found.int8_psnr < 80
+    small = (tmp_path / "small.onnx").read_bytes()
+    states = sampler_states(run, images=2, steps=2)
+    for answer, state in zip(graph_answers(small, states, "splats"), states, strict=True):
+        assert state.splats is not None
+        assert 0 < np.abs(answer - state.splats).mean() < 0.05
+    assert len(small) < len(data)
+
+    def others(*arguments: Any, **options: Any) -> Any:
+        return [
+            dataclasses.replace(state, splats=state.splats * np.array([1.01, *[1] * 7], np.float32))
+            for state in sampler_states(*arguments, **options)
+            if state.splats is not None
+        ]
+
+    monkeypatch.setattr(onnx_export, "sampler_states", others)
+    with pytest.raises(SamplingError, match="answers otherwise"):
+        onnx_export.export_onnx(run, tmp_path / "other.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["small.onnx"]

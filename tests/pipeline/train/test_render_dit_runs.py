@@ -24,6 +24,7 @@ from pipeline.sample.job import SampleJob
 from pipeline.sample.run import Run, load_run
 from pipeline.sample.sample import sample
 from pipeline.train.job import resolve_train_job
+from pipeline.train.request import resolve_request
 from pipeline.train.state import MODEL_FILE, continue_job
 from pipeline.train.train import train
 from pipeline.verify import verify
@@ -134,6 +135,44 @@ def test_a_stopped_training_goes_on_to_the_same_weights(store: Path, tmp_path: P
     assert one.tensors.keys() == other.tensors.keys()
     for name, tensor in one.tensors.items():
         assert torch.equal(tensor, other.tensors[name]), name
+
+
+@pytest.mark.slow
+def test_what_looks_at_means_is_trained_stopped_resumed_and_sampled_at_full_size(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pooled"
+    options = {name: value for name, value in SMALL.items() if name != "changes"}
+    job = resolve_request("splats", store, out, pool=2, settings=["patch=2"], **options)
+    asked = iter([False, True])
+    with pytest.raises(StoppedError):
+        train(job, should_stop=lambda: next(asked))
+    train(resolve_request("splats", None, out, resume=True), resume=True)
+    run = load_run(out, device="cpu")
+    assert isinstance(run.model, RenderDiT)
+    assert (run.model.pool, run.model.rows, run.spec.height) == (2, 2, 8)
+    assert run.objective.settings.time_mean == pytest.approx(-0.4 - np.log(2))
+    result = sample(run, SampleJob(tmp_path / "out", number=2, evaluations=2, splats=True, steps=0))
+    rows = rows_of(result.store)
+    assert (rows["splats"].shape[:2], rows["image"].shape) == ((2, GAUSSIANS), (2, 8, 8, 3))
+    features = run.representation.encode(torch.from_numpy(rows["image"]))
+    with torch.inference_mode():
+        answer = run.model(features, torch.ones(2), None, whole=True)
+    np.testing.assert_allclose(rows["splats"], answer.splats.numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"changes": {"pool": 3}}, "pool = 3 of an image of 8x8"),
+        ({"changes": {"pool": 2, "patch": 2}, "objective": "epsilon"}, "--pool.*flow-clean"),
+        ({"model": "splatdit", "changes": {"pool": 2}}, "pool of model splatdit"),
+    ],
+)
+def test_means_that_cannot_be_looked_at_are_refused(
+    options: dict[str, Any], message: str, store: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(JobError, match=message):
+        wrong(store, tmp_path / "run", **options)
+    assert not (tmp_path / "run" / MODEL_FILE).exists()
 
 
 @pytest.mark.slow
