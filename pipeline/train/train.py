@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
 import logging
 import time
@@ -119,7 +118,7 @@ def _train_process(
         )
         if isinstance(network, RenderDiT) and rows.slot_statistics is not None:
             network.slots.take(rows.slot_statistics)
-        gflop = step_gflop(copy.deepcopy(network).to("meta"))
+        gflop = step_gflop(network)
         network.to(fabric.device)
         ema = Ema(network, decay_for(job.steps)) if job.ema else None
         optimiser = torch.optim.AdamW(

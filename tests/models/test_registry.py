@@ -18,6 +18,7 @@ from data_schemas.errors import JobError
 from models.base import DataSpec, Denoiser
 from models.networks.published import PublishedConfig
 from models.patches.kpn import KpnConfig
+from models.operations import CountedProducts, UnwrittenWeights
 from models.registry import MODELS, PRESETS, ModelCost, build_model, measure_model, step_gflop
 from tests.models.small_networks import awakened, grid_anchors, noise, ready_model, splat_spec
 
@@ -109,6 +110,32 @@ def test_the_cost_of_a_matrix_product_is_two_operations_each() -> None:
             return self.matrix(noisy)
 
     assert step_gflop(Doubling(_spec("set"))) == 2 * 6 * 5 * 5 / 1e9
+
+
+def test_convolutions_of_every_form_are_counted_as_torch_counts_them() -> None:
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, stride=2, padding=1, dilation=2),
+        torch.nn.ConvTranspose2d(4, 6, 3, stride=2),
+        torch.nn.Conv2d(6, 4, (1, 3), padding="same", groups=2),
+    )
+    images = torch.zeros(2, 3, 17, 12)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        expected = layers(images)
+    with CountedProducts() as counted, torch.no_grad():
+        found = layers(images)
+    assert counted.total == counter.get_total_flops()
+    assert found.shape == expected.shape
+
+
+def test_measuring_draws_no_random_numbers_and_needs_no_initial_values() -> None:
+    before = torch.random.get_rng_state()
+    cost = measure_model("splatdit", "tiny", SPRITES)
+    with UnwrittenWeights():
+        linear, norm = torch.nn.Linear(300, 300, bias=False), torch.nn.LayerNorm(4)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert linear.weight.shape == (300, 300)
+    assert norm.weight.tolist() == [1, 1, 1, 1]
+    assert cost.parameters == sum(value.numel() for value in build_model("splatdit", "tiny", SPRITES).parameters())
 
 
 @pytest.mark.slow
