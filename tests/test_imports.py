@@ -16,8 +16,8 @@ import pytest
 
 HEAVY = (
     "distributed", "fsspec", "h5py", "jinja2", "lightning_fabric", "matplotlib", "numba", "numpy", "onnx", "pandas",
-    "pooch", "prefect", "requests", "scipy.stats", "skimage", "sklearn", "torch", "torch._dynamo", "torchmetrics", "triton", "upath",
-    "zarr",
+    "pooch", "prefect", "requests", "scipy.stats", "skimage", "sklearn", "torch", "torch._dynamo", "torchmetrics",
+    "triton", "upath", "zarr",
 )  # fmt: skip
 
 STORES = {"fsspec", "h5py", "numpy", "upath", "zarr"}

@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from data_schemas.errors import JobError
 from models.base import DataSpec, Denoiser
 from models.networks.published import PublishedConfig
-from models.patches.kpn import KpnConfig
 from models.operations import CountedProducts, UnwrittenWeights
+from models.patches.kpn import KpnConfig
 from models.registry import MODELS, PRESETS, ModelCost, build_model, measure_model, step_gflop
 from tests.models.small_networks import awakened, grid_anchors, noise, ready_model, splat_spec
 
