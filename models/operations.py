@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,6 +58,47 @@ class CountedProducts(TorchDispatchMode):
         # Nothing here is compiled, and torch's compiler takes more than a second to import.
         return False
 
+    @contextmanager
+    def count_repeats_once(self, model: nn.Module) -> Iterator[None]:
+        """Within it, a part in a list of parts is not run where one of its form was, on arguments of the same shapes.
+
+        Args:
+            model: whose parts; it is as it was afterwards.
+        """
+        known: dict[Hashable, tuple[int, Any]] = {}
+        lists = [each for each in model.modules() if isinstance(each, nn.ModuleList)]
+        parts = {id(part): part for each in lists for part in each}.values()
+        for part in parts:
+            part.forward = partial(self._run_once, known, _form(part), part.forward)
+        try:
+            yield
+        finally:
+            for part in parts:
+                del part.forward
+
+    def _run_once(
+        self,
+        known: dict[Hashable, tuple[int, Any]],
+        form: Hashable,
+        forward: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        key = form, _shapes(args), _shapes(tuple(kwargs.items()))
+        try:
+            seen = known.get(key)
+        except TypeError:  # something that cannot be compared
+            return forward(*args, **kwargs)
+        if seen is None:
+            before = self.total
+            made = forward(*args, **kwargs)
+            known[key] = self.total - before, tree_map_only(Tensor, lambda tensor: _like(tensor, "meta"), made)
+            return made
+        operations, shaped = seen
+        self.total += operations
+        device = next(given.device for given in (*args, *kwargs.values()) if isinstance(given, Tensor))
+        return tree_map_only(Tensor, lambda tensor: _like(tensor, device), shaped)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """See ``TorchDispatchMode``."""
         kwargs = kwargs or {}
@@ -74,8 +118,29 @@ class CountedProducts(TorchDispatchMode):
             self._products[key] = count(*args, **kwargs, out_val=made), made
         operations, shaped = self._products[key]
         self.total += operations
-        given = next(given for given in args if isinstance(given, Tensor))
-        return tree_map_only(Tensor, lambda tensor: given.new_zeros(tensor.shape, dtype=tensor.dtype), shaped)
+        device = next(given.device for given in args if isinstance(given, Tensor))
+        return tree_map_only(Tensor, lambda tensor: _like(tensor, device), shaped)
+
+
+def _like(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Zeros of the shape and type of a tensor."""
+    return torch.zeros(tensor.shape, dtype=tensor.dtype, device=device)
+
+
+def _form(module: nn.Module) -> Hashable:
+    """What decides the operations of a module: equal for two that only differ in their numbers.
+
+    Attributes that are equal to nothing but themselves make a form of its own.
+    """
+    return tuple(
+        (
+            type(part),
+            tuple((name, value) for name, value in vars(part).items() if not name.startswith("_")),
+            tuple((name, _shapes(value)) for name, value in part.named_parameters(recurse=False)),
+            tuple((name, _shapes(value)) for name, value in part.named_buffers(recurse=False)),
+        )
+        for part in module.modules()
+    )
 
 
 def _convolved(image: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any) -> list[int]:

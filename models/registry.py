@@ -281,7 +281,12 @@ def step_gflop(model: Denoiser) -> float:
     try:
         if isinstance(model, RenderDiT):
             model.renderer = nothing_drawn
-        with torch.no_grad(), _count_plain_attention(), CountedProducts() as counted:
+        with (
+            torch.no_grad(),
+            _count_plain_attention(),
+            CountedProducts() as counted,
+            counted.count_repeats_once(model),
+        ):
             model(noisy, time)
     finally:
         model.train(was_training)

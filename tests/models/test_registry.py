@@ -112,6 +112,36 @@ def test_the_cost_of_a_matrix_product_is_two_operations_each() -> None:
     assert step_gflop(Doubling(_spec("set"))) == 2 * 6 * 5 * 5 / 1e9
 
 
+def test_parts_of_one_form_run_once_and_are_counted_each_time() -> None:
+    ran: list[int] = []
+
+    class Part(torch.nn.Module):
+        def __init__(self, times: int) -> None:
+            super().__init__()
+            self.times, self.matrix = times, torch.nn.Linear(5, 5, bias=False)
+
+        def forward(self, value: torch.Tensor) -> torch.Tensor:
+            ran.append(self.times)
+            for _ in range(self.times):
+                value = self.matrix(value)
+            return value
+
+    class Parts(Denoiser):
+        def __init__(self, spec: DataSpec) -> None:
+            super().__init__(spec)
+            self.parts = torch.nn.ModuleList(Part(times) for times in (1, 1, 3, 1))
+
+        def forward(self, noisy: torch.Tensor, time: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
+            for number, part in enumerate(self.parts):
+                noisy = part(noisy if number < 3 else noisy[:, :2])
+            return noisy
+
+    model = Parts(_spec("set"))
+    assert step_gflop(model) == 2 * 25 * (6 * (1 + 1 + 3) + 2) / 1e9
+    assert ran == [1, 3, 1], "the last has the form of the first and takes fewer rows"
+    assert not any("forward" in vars(part) for part in model.parts)
+
+
 def test_convolutions_of_every_form_are_counted_as_torch_counts_them() -> None:
     layers = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3, stride=2, padding=1, dilation=2),
