@@ -164,6 +164,18 @@ def write_file(path: Location, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def save_file(path: Path, data: bytes) -> None:
+    """Writes a file where somebody asked for one: missing folders are made, what killed writers left is removed.
+
+    Raises:
+        StoreError: the place cannot be written.
+    """
+    with wrap_os_errors("write", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path)
+        write_file(path, data)
+
+
 def sync_file(path: Path) -> None:
     """Makes a file's content survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)

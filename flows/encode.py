@@ -26,6 +26,7 @@ from pipeline.encode.compute.local import IMAGES_PER_SHARD
 from pipeline.encode.job import EncodeJob, resolve_job
 from pipeline.encode.records import EncodeSummary
 from pipeline.encode.run import encode as encode_images
+from pipeline.format import list_counts
 from pipeline.report import ReportSummary, build_report
 from pipeline.report.build import current_report
 
@@ -104,8 +105,9 @@ def tell_outcome(summary: EncodeSummary) -> None:
         "kept": summary.kept,
         "failed": len(summary.failed),
     }
-    said = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
-    logger.info("%s images in %.0f s: %s: %s", f"{summary.images:,}", summary.wall_seconds, said, summary.store)
+    logger.info(
+        "%s images in %.0f s: %s: %s", f"{summary.images:,}", summary.wall_seconds, list_counts(counts), summary.store
+    )
 
 
 def publish(path: Location) -> ReportSummary | None:

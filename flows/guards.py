@@ -17,6 +17,7 @@ from pydantic import Field
 from data_schemas.errors import JobError, QualityError, StoreError
 from data_schemas.locations import Location, resolve_path
 from pipeline.evaluate.figures import Evaluation
+from pipeline.format import format_psnr
 from pipeline.report.figures import Report
 from pipeline.sources import SOURCES
 
@@ -137,7 +138,7 @@ def require_quality(
         ("PSNR of the 1st percentile", None if quality is None else quality.p1, min_psnr_p1, "min_psnr_p1"),
     ]
     missed = [
-        (name, "unknown" if value is None else f"{value:.2f} dB", floor, parameter)
+        (name, format_psnr(value, none="unknown"), floor, parameter)
         for name, value, floor, parameter in wanted
         if floor is not None and (value is None or value < floor)
     ]
@@ -146,7 +147,7 @@ def require_quality(
     raise QualityError(
         f"{store} misses its quality: "
         + ", ".join(
-            f"{name} is {value}, below {floor:.2f} dB ({parameter})" for name, value, floor, parameter in missed
+            f"{name} is {value}, below {format_psnr(floor)} ({parameter})" for name, value, floor, parameter in missed
         ),
         next_step=f"see {html_report or 'the log: the report was not made'}; more Gaussians or steps raise the PSNR",
     )

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic.fields import FieldInfo
 
-from pipeline.options import MISSING, DeclaredOption, declared
+from pipeline.options import MISSING, DeclaredOption, declared, order_names
 
 Flow = TypeVar("Flow", bound=Callable[..., Any])
 
@@ -32,9 +32,7 @@ def parameters_from(*models: type) -> Callable[[Flow], Flow]:
         fields = {name: one for name, one in declared(*models).items() if not one.option.no_parameter}
         hints = get_type_hints(function, include_extras=True)
         own = inspect.signature(function).parameters
-        first = [one.name for one in own.values() if one.kind is one.POSITIONAL_OR_KEYWORD]
-        names = [*first, *(name for name in fields if name not in first)]
-        names += [one.name for one in own.values() if one.kind is one.KEYWORD_ONLY and one.name not in fields]
+        names = order_names(function, fields)
         parameters = [
             _parameter(fields[name], own.get(name)) if name in fields else own[name].replace(annotation=hints[name])
             for name in names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pipeline.encode.compute.local import IMAGES_PER_SHARD, blocks_per_shard, sh
 from pipeline.encode.records import BlockSummary, EncodePlan
 from pipeline.encode.rows import find_unfinished_rows
 from pipeline.encode.session import BlockWatcher
+from pipeline.format import format_psnr
 
 RETRY_DELAYS = (2.0, 20.0)
 """Seconds before the first and the second retry of a shard."""
@@ -187,15 +187,9 @@ def encode_shard(run: ShardRun, blocks: tuple[int, ...], first: int, last: int) 
     logger.info(
         "blocks %d to %d: %d images, %d fitted, %d reused, %d kept, %d failed, %s%s",
         first, last, summary.images, summary.fitted, summary.reused, summary.kept, len(summary.failed),
-        _psnr_words(summary.psnr), ", stopped" if summary.stopped else "",
+        format_psnr(summary.psnr, none="no PSNR", infinite="no error"), ", stopped" if summary.stopped else "",
     )  # fmt: skip
     for image in summary.failed[:MOST_FAILED_LOGGED]:
         logger.warning("row %d, %s, has no splats: %s", image.row, image.source_id, image.reason)
     if len(summary.failed) > MOST_FAILED_LOGGED:
         logger.warning("and %d more: report.json names them all", len(summary.failed) - MOST_FAILED_LOGGED)
-
-
-def _psnr_words(psnr: float | None) -> str:
-    if psnr is None:
-        return "no PSNR"
-    return "no error" if math.isinf(psnr) else f"{psnr:.2f} dB"

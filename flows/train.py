@@ -18,6 +18,7 @@ from flows.guards import require_inside_roots
 from flows.logs import follow_prefect
 from flows.parameters import parameters_from
 from flows.stop import run_stoppably
+from pipeline.format import format_loss, list_parts
 from pipeline.train.job import KindName, TrainJob, TrainRequest
 from pipeline.train.request import resolve_request
 from pipeline.train.state import MODEL_FILE, STATE_FILE, TrainProgress, TrainSummary
@@ -72,8 +73,8 @@ def train(
         # Cancelled or failed, too: what came before is there to be seen.
         if (run / MODEL_FILE).exists():
             publish_training(run)
-    loss = "" if summary.loss is None else f", loss {summary.loss:.4f}"
-    logger.info("%d steps of %d in %.0f s%s: %s", summary.steps_taken, summary.steps, summary.seconds, loss, run)
+    took = f"{summary.steps_taken} steps of {summary.steps} in {summary.seconds:.0f} s"
+    logger.info("%s: %s", list_parts(took, format_loss(summary.loss)), run)
     if summary.unfinished:
         logger.warning("%d rows of the store are not done and were not used", summary.unfinished)
     return summary

@@ -21,7 +21,7 @@ from models.networks.render_dit import RenderDiT, RenderDiTConfig, nothing_drawn
 from models.networks.set_transformer import SetConfig, SetTransformer
 from models.networks.splatdit import SplatDiT, SplatDiTConfig
 from models.networks.trunk import TrunkSize
-from models.operations import CountedProducts
+from models.operations import CountedProducts, UnwrittenWeights
 from models.patches.model import FAMILIES, PatchModel, PublishedPatchModel, model_name
 
 __all__ = [
@@ -252,14 +252,9 @@ def measure_model(name: str, preset: str, spec: DataSpec, **changes: Any) -> Mod
     Raises:
         JobError: see :func:`build_model`.
     """
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), UnwrittenWeights():
         model = build_model(name, preset, spec, **changes)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    # Memory that nobody writes to costs nothing, and an operation on a CPU a tenth of one on the meta device.
-    model.to_empty(device="cpu")
-    with torch.no_grad():
-        for numbers in (*model.buffers(), *(vector for vector in model.parameters() if vector.ndim < 2)):
-            numbers.zero_()
     return ModelCost(parameters=parameters, gflop=step_gflop(model))
 
 
@@ -286,7 +281,12 @@ def step_gflop(model: Denoiser) -> float:
     try:
         if isinstance(model, RenderDiT):
             model.renderer = nothing_drawn
-        with torch.no_grad(), _count_plain_attention(), CountedProducts() as counted:
+        with (
+            torch.no_grad(),
+            _count_plain_attention(),
+            CountedProducts() as counted,
+            counted.count_repeats_once(model),
+        ):
             model(noisy, time)
     finally:
         model.train(was_training)

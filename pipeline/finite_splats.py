@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from data_schemas.errors import StoreCorruptError
 from data_schemas.stores.contract import SplatStore
+from pipeline.format import list_names
 
 MOST_NAMED = 5
 
@@ -30,8 +31,8 @@ def require_finite(splats: NDArray[Any], rows: Sequence[int] | NDArray[np.intege
         return
     numbers = [int(rows[int(position)]) for position in bad]
     names = store.read(["source_id"], numbers[:MOST_NAMED])["source_id"]
-    told = ", ".join(f"row {row} ({name})" for row, name in zip(numbers, names, strict=False))
-    told += f" and {len(numbers) - MOST_NAMED} more" if len(numbers) > MOST_NAMED else ""
+    named = [f"row {row} ({name})" for row, name in zip(numbers, names, strict=False)]
+    told = list_names(named, count=len(numbers))
     raise StoreCorruptError(
         f"{store.path}: the splats of {told} are not finite (NaN or infinity)",
         rows=numbers,

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_type_hints
@@ -155,6 +156,22 @@ def declared(*models: type) -> dict[str, DeclaredOption]:
             if isinstance(mark, Option):
                 found[name] = _declared(name, annotation, description, default, mark)
     return _ordered(found)
+
+
+def order_names(function: Callable[..., Any], fields: Collection[str]) -> list[str]:
+    """The parameters of a command or flow in their order: its own first ones, those of its jobs, its keyword-only ones.
+
+    Args:
+        function: as written.
+        fields: names that its jobs declare, in their order.
+    """
+    own = inspect.signature(function).parameters.values()
+    first = [one.name for one in own if one.kind is one.POSITIONAL_OR_KEYWORD]
+    return [
+        *first,
+        *(name for name in fields if name not in first),
+        *(one.name for one in own if one.kind is one.KEYWORD_ONLY and one.name not in fields),
+    ]
 
 
 def fields_of(model: type) -> dict[str, tuple[Any, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from data_schemas.published_layouts.hdf5_groups import (
     table,
 )
 from data_schemas.published_layouts.options import AlphaUse, ConversionOptions, StampMatch, usual_image_size
-from data_schemas.published_layouts.record import KeyedSource, header_of_published
+from data_schemas.published_layouts.record import KeyedSource, PublishedRecord, header_of_published
 from data_schemas.published_layouts.rows import (
     PublishedImage,
     Survey,
@@ -82,7 +83,57 @@ def stamp_header(
     )
 
 
-class StampHdf5Source(KeyedSource):
+class StampSource(KeyedSource):
+    """Reads tables of raw stamp numbers, one of each image.
+
+    Attributes:
+        match: see ``ConversionOptions.stamp``.
+        alpha: see ``ConversionOptions.alpha``.
+        frame: of the images.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        layout: str,
+        keys: list[str],
+        record: PublishedRecord | None,
+        options: ConversionOptions,
+        *,
+        usual_kernel_size: Callable[[int, int], int],
+    ) -> None:
+        """Takes the conventions from the record, or from the options and the shapes of the tables.
+
+        Args:
+            path: of the source.
+            layout: its name.
+            keys: of the images, in their order.
+            record: of its conventions; None for sources of others.
+            options: what the source does not say.
+            usual_kernel_size: the stamp for images of (height, width) where nobody says it.
+
+        Raises:
+            JobError: the image size is neither given nor known.
+        """
+        self._record = record
+        header = (
+            record.restored_header()
+            if record
+            else stamp_header(path.name, layout, [self._shape(key) for key in keys], options)
+        )
+        super().__init__(keys, record, header)
+        self.match: StampMatch = record.stamp if record else options.stamp
+        self.alpha: AlphaUse = "ignored" if record else options.alpha
+        kernel_size = record.kernel_size if record else options.kernel_size
+        height, width = header.height, header.width
+        self.frame = StampFrame(height, width, kernel_size or usual_kernel_size(height, width))
+
+    @abstractmethod
+    def _shape(self, key: str) -> tuple[int, int] | None:
+        """(Gaussians, columns) of an image; None where it cannot be read."""
+
+
+class StampHdf5Source(StampSource):
     """Reads a file of raw stamp numbers."""
 
     def __init__(self, path: Path, options: ConversionOptions) -> None:
@@ -100,20 +151,8 @@ class StampHdf5Source(KeyedSource):
         try:
             self._images: h5py.Group = images_group(self._file)
             record = read_record(self._file)
-            self._record = record
             keys = in_published_order(str(key) for key in self._images if key != RECORD_NAME)
-            header = (
-                record.restored_header()
-                if record
-                else stamp_header(path.name, LAYOUT_NAME, [self._shape(key) for key in keys], options)
-            )
-            super().__init__(keys, record, header)
-            self.match: StampMatch = record.stamp if record else options.stamp
-            self.alpha: AlphaUse = "ignored" if record else options.alpha
-            kernel_size = record.kernel_size if record else options.kernel_size
-            self.frame = StampFrame(
-                header.height, header.width, kernel_size or published_kernel_size(header.height, header.width)
-            )
+            super().__init__(path, LAYOUT_NAME, keys, record, options, usual_kernel_size=published_kernel_size)
         except BaseException:
             self._file.close()
             raise

@@ -16,6 +16,7 @@ from flows.artifacts.report import artifact_key, escape, harmless, picture, plac
 from models.checkpoint import read_config
 from pipeline.evaluate.figures import Evaluation, Scores
 from pipeline.evaluate.reading import JSON_FILE
+from pipeline.format import format_cell, format_loss, format_psnr, list_parts
 from pipeline.train.cats_job import head_of
 from pipeline.train.log import loss_png, read_lines
 from pipeline.train.state import CARD_FILE, LOG_FILE, MODEL_FILE, SAMPLES_FOLDER
@@ -52,13 +53,10 @@ def training_rows(config: dict[str, Any], lines: list[dict[str, Any]]) -> list[t
     job = config["job"]
     last = lines[-1] if lines else {}
 
-    def shown(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
-
     return [
         ("steps", f"{config['step']:,} of {job['steps']:,}"),
-        ("loss, mean of the last entry", shown(config["loss"], ".4f")),
-        ("norm of the gradient", shown(last.get("gradient_norm"), ".3f")),
+        ("loss, mean of the last entry", format_cell(config["loss"], ".4f")),
+        ("norm of the gradient", format_cell(last.get("gradient_norm"), ".3f")),
         ("device", str(config["device"])),
     ]
 
@@ -131,8 +129,8 @@ def training_described(config: dict[str, Any]) -> str:
     Args:
         config: of ``model.safetensors``.
     """
-    loss = "" if config["loss"] is None else f", loss {config['loss']:.4f}"
-    return f"{config['model']} ({config['preset']}), step {config['step']:,} of {config['job']['steps']:,}{loss}"
+    step = f"step {config['step']:,} of {config['job']['steps']:,}"
+    return list_parts(f"{config['model']} ({config['preset']})", step, format_loss(config["loss"]))
 
 
 def score_rows(found: Evaluation) -> list[list[str]]:
@@ -149,7 +147,6 @@ def score_rows(found: Evaluation) -> list[list[str]]:
 
 
 def _cells(line: Scores) -> list[str]:
-    score = "-" if line.inception_score is None else f"{line.inception_score:.2f}"
     return [
         f"{line.n:,}",
         f"{line.fid:.2f}",
@@ -158,7 +155,7 @@ def _cells(line: Scores) -> list[str]:
         f"{line.recall:.2f}",
         f"{line.coverage:.2f}",
         f"{line.sliced_wasserstein:.3f}",
-        score,
+        format_cell(line.inception_score, ".2f"),
     ]
 
 
@@ -179,13 +176,13 @@ def evaluation_markdown(found: Evaluation, *, run: Path, page: Path) -> str:
         ("TFLOP per sample", f"{cost.tflop_per_sample:.5f}"),
         ("ms per image, rendering included", f"{1000 * cost.seconds_per_image:.1f}"),
         ("device, threads", f"{cost.device}, {cost.threads}"),
-        ("nearest original, over that of other originals", "-" if near.ratio is None else f"{near.ratio:.2f}"),
+        ("nearest original, over that of other originals", format_cell(near.ratio, ".2f")),
         ("rows finished, of", f"{reference.finished:,} of {reference.rows:,}"),
         ("seed", str(generator.seed)),
     ]
     if found.fitted is not None:
         fitted = found.fitted
-        quality = "lossless" if fitted.psnr is None else f"{fitted.psnr:.2f} dB"
+        quality = format_psnr(fitted.psnr)
         facts.append(("fit", f"K = {fitted.gaussians}, engine {fitted.engine}, {quality} to the generated pixels"))
         facts.append(("core-ms of the fit per image", f"{1000 * fitted.core_seconds_per_image:.1f}"))
     sections = [

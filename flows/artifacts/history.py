@@ -23,6 +23,7 @@ from prefect.client.schemas.sorting import ArtifactSort
 from rich.table import Table
 
 from data_schemas.errors import SplatSpaceError
+from pipeline.format import format_cell, format_part, format_psnr
 
 PREFIX = "psnr"
 
@@ -56,10 +57,9 @@ class Point:
         Args:
             before: the report before it; None for the first.
         """
-        images = f"{self.total:,}" if self.done == self.total else f"{self.done:,} of {self.total:,}"
-        parts = ["no PSNR" if self.psnr is None else f"{self.psnr:.2f} dB"]
+        parts = [format_psnr(self.psnr, none="no PSNR")]
         parts += [] if self.p1 is None else [f"p1 {self.p1:.2f}"]
-        parts += [f"{images} images", *([f"{self.failed:,} failed"] if self.failed else [])]
+        parts += [f"{format_part(self.done, self.total)} images", *([f"{self.failed:,} failed"] if self.failed else [])]
         change = self.change(before)
         return ", ".join([*parts, *([f"{change:+.2f} dB" if change else "unchanged"] if change is not None else [])])
 
@@ -175,14 +175,10 @@ def history_table(entries: list[Entry]) -> Table:
     for name in ("when (UTC)", "PSNR, dB", "1st percentile, dB", "change, dB", "images", "failed"):
         table.add_column(name, justify="left" if name.startswith("when") else "right", no_wrap=True)
 
-    def shown(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
-
     for entry in entries:
         point = entry.point
-        images = f"{point.total:,}" if point.done == point.total else f"{point.done:,} of {point.total:,}"
         table.add_row(
-            f"{entry.created:%Y-%m-%d %H:%M}", shown(point.psnr, ".2f"), shown(point.p1, ".2f"),
-            shown(entry.change, "+.2f"), images, f"{point.failed:,}",
+            f"{entry.created:%Y-%m-%d %H:%M}", format_cell(point.psnr, ".2f"), format_cell(point.p1, ".2f"),
+            format_cell(entry.change, "+.2f"), format_part(point.done, point.total), f"{point.failed:,}",
         )  # fmt: skip
     return table

@@ -22,6 +22,7 @@ from prefect.client.orchestration import get_client
 from data_schemas.errors import SplatSpaceError
 from data_schemas.locations import Location
 from flows.artifacts.history import PREFIX, Point, newest_point, point_of
+from pipeline.format import NONE, format_cell
 from pipeline.report import Report, ReportSummary
 from pipeline.sources import SOURCES
 
@@ -67,26 +68,23 @@ def figure_rows(report: Report) -> list[tuple[str, str]]:
     quality, cost, size = report.quality, report.cost, report.size
     predictability = report.predictability
 
-    def shown(value: float | None, form: str, scale: float = 1.0) -> str:
-        return "-" if value is None else format(value * scale, form)
-
     return [
         ("images encoded", f"{report.images.done} of {report.images.total}"),
         ("images failed", f"{report.images.failed}"),
-        ("PSNR of the mean error, dB", shown(quality.of_mean_error, ".2f")),
-        ("PSNR mean, dB", shown(quality.mean, ".2f")),
-        ("PSNR median, dB", shown(quality.median, ".2f")),
-        ("PSNR 1st percentile, dB", shown(quality.p1, ".2f")),
-        ("PSNR minimum, dB", shown(quality.minimum, ".2f")),
-        ("lossless after rounding, %", shown(quality.lossless_share, ".1f", 100)),
-        ("SSIM mean", shown(quality.ssim_mean, ".4f")),
-        ("core-ms per image", shown(cost.core_seconds_per_image, ".2f", 1000)),
-        ("seconds in all", shown(cost.wall_seconds, ".1f")),
-        ("dead Gaussians, %", shown(report.dead.share, ".2f", 100)),
+        ("PSNR of the mean error, dB", format_cell(quality.of_mean_error, ".2f")),
+        ("PSNR mean, dB", format_cell(quality.mean, ".2f")),
+        ("PSNR median, dB", format_cell(quality.median, ".2f")),
+        ("PSNR 1st percentile, dB", format_cell(quality.p1, ".2f")),
+        ("PSNR minimum, dB", format_cell(quality.minimum, ".2f")),
+        ("lossless after rounding, %", format_cell(quality.lossless_share, ".1f", 100)),
+        ("SSIM mean", format_cell(quality.ssim_mean, ".4f")),
+        ("core-ms per image", format_cell(cost.core_seconds_per_image, ".2f", 1000)),
+        ("seconds in all", format_cell(cost.wall_seconds, ".1f")),
+        ("dead Gaussians, %", format_cell(report.dead.share, ".2f", 100)),
         ("bytes per image", f"{size.splat_bytes} for {size.image_bytes} of pixels"),
-        ("compression in numbers", shown(size.ratio_numbers, ".2f")),
-        ("compression in bytes", shown(size.ratio_bytes, ".2f")),
-        ("predictability R2", "-" if predictability is None else shown(predictability.r2, ".3f")),
+        ("compression in numbers", format_cell(size.ratio_numbers, ".2f")),
+        ("compression in bytes", format_cell(size.ratio_bytes, ".2f")),
+        ("predictability R2", format_cell(None if predictability is None else predictability.r2, ".3f")),
     ]
 
 
@@ -121,7 +119,7 @@ def places(found: Sequence[tuple[str, Location | None]], further: Sequence[tuple
         found: name and place of each; None where there is none.
         further: other facts for the end of the table.
     """
-    rows = [[name, "-" if place is None else place, _address(place)] for name, place in found]
+    rows = [[name, NONE if place is None else place, _address(place)] for name, place in found]
     return [
         table(["where", "path", "address"], [*rows, *([name, fact, ""] for name, fact in further)]),
         "Browsers open a local address when it is copied to their address bar, on the machine that holds the file.",
@@ -131,7 +129,7 @@ def places(found: Sequence[tuple[str, Location | None]], further: Sequence[tuple
 def _address(place: Location | None) -> str:
     """``file:`` URI of a local path; an URL as it is."""
     if place is None:
-        return "-"
+        return NONE
     return place.absolute().as_uri() if isinstance(place, Path) else str(place)
 
 

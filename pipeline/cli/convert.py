@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from pipeline.cli.progress_bar import count_progress
-from pipeline.cli.terminal import list_names, print_json, say, warn
+from pipeline.cli.terminal import MOST_NAMED, print_json, say, warn
+from pipeline.format import list_names
 
 CONVERT_EXAMPLES = (
     "splatspace convert sprites.zarr sprites.h5",
@@ -111,7 +112,9 @@ def convert(
         warn(f"Warning: {summary.empty:,} rows of {src} were never encoded")
     if summary.unread_labels:
         told = [f"{name} ({label})" for name, label in summary.unread_labels]
-        warn(f"Warning: {len(told):,} labels are no class numbers and are left out (-1): {list_names(told)}")
+        named = list_names(told, most=MOST_NAMED, by=";")
+        warn(f"Warning: {len(told):,} labels are no class numbers and are left out (-1): {named}")
     if summary.failed:
         names = [f"{name} ({reason})" for name, reason in summary.failed]
-        warn(f"Warning: {len(names):,} of {summary.rows:,} images could not be converted: {list_names(names)}")
+        named = list_names(names, most=MOST_NAMED, by=";")
+        warn(f"Warning: {len(names):,} of {summary.rows:,} images could not be converted: {named}")

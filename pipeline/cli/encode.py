@@ -10,10 +10,11 @@ from rich import box
 from rich.table import Table
 
 from pipeline.cli.job_options import options_from
-from pipeline.cli.progress_bar import download_progress, duration, encode_progress
-from pipeline.cli.terminal import list_names, print_json, say, stdout, stop_on_signal, warn
+from pipeline.cli.progress_bar import download_progress, encode_progress
+from pipeline.cli.terminal import MOST_NAMED, print_json, say, stdout, stop_on_signal, warn
 from pipeline.encode.job import EncodeJob, resolve_job
 from pipeline.encode.presets import PRESETS
+from pipeline.format import format_duration, list_counts, list_names
 
 ENCODE_EXAMPLES = (
     "splatspace encode demo --out demo.zarr",
@@ -81,8 +82,7 @@ def encode(
             "repeats left out": summary.removed_duplicates,
             "other files left out": summary.left_out,
         }
-        said = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
-        say(f"{summary.images:,} images in {duration(summary.wall_seconds)}: {said}")
+        say(f"{summary.images:,} images in {format_duration(summary.wall_seconds)}: {list_counts(counts)}")
         say(f"store:  {summary.store}")
         if summary.attribution is not None:
             say(f"credit: {summary.attribution}")
@@ -92,7 +92,8 @@ def encode(
             say("report: none, the store holds images only")
     if summary.failed:
         names = [f"{image.source_id} ({image.reason})" for image in summary.failed]
-        warn(f"Warning: {len(names):,} of {summary.images:,} images failed: {list_names(names)}")
+        named = list_names(names, most=MOST_NAMED, by=";")
+        warn(f"Warning: {len(names):,} of {summary.images:,} images failed: {named}")
         if strict or not summary.rows_done:
             raise typer.Exit(1)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from pipeline.options import MISSING, DeclaredOption, declared
+from pipeline.options import MISSING, DeclaredOption, declared, order_names
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -28,9 +28,7 @@ def options_from(*models: type) -> Callable[[Command], Command]:
         fields = {name: one for name, one in declared(*models).items() if not one.option.no_option}
         hints = get_type_hints(command, include_extras=True)
         own = inspect.signature(command).parameters.values()
-        first = [one.name for one in own if one.kind is one.POSITIONAL_OR_KEYWORD]
-        names = [*first, *(name for name in fields if name not in first)]
-        names += [one.name for one in own if one.kind is one.KEYWORD_ONLY and one.name not in fields]
+        names = order_names(command, fields)
         for one in own:
             for mark in getattr(hints.get(one.name), "__metadata__", ()):
                 if isinstance(mark, After):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from rich.progress import (
 )
 
 from pipeline.cli.terminal import stderr, warn
+from pipeline.format import format_duration, format_psnr, format_rate, list_parts
 
 if TYPE_CHECKING:
     from pipeline.encode.records import EncodeProgress
@@ -30,23 +30,13 @@ SECONDS_BETWEEN_LINES = 10.0
 
 def words(progress: EncodeProgress) -> str:
     """Rate, quality and time left, for people."""
-    parts = []
-    if progress.images_per_second is not None:
-        parts.append(f"{progress.images_per_second:,.1f} images/s")
-    if progress.psnr is not None:
-        parts.append("lossless" if math.isinf(progress.psnr) else f"{progress.psnr:.2f} dB")
-    if progress.seconds_left is not None:
-        parts.append(f"{duration(progress.seconds_left)} left")
-    if progress.failed:
-        parts.append(f"{progress.failed:,} failed")
-    return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """``1:02:03`` or ``2:03``."""
-    whole = max(0, round(seconds))
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+    left = progress.seconds_left
+    return list_parts(
+        format_rate(progress.images_per_second, 1),
+        format_psnr(progress.psnr, none=""),
+        "" if left is None else f"{format_duration(left)} left",
+        f"{progress.failed:,} failed" if progress.failed else "",
+    )
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from data_schemas.errors import JobError
 from pipeline.cli.job_options import After, options_from
 from pipeline.cli.progress_bar import count_progress
 from pipeline.cli.terminal import numbers_of, print_json, say, warn
+from pipeline.format import format_psnr
 from pipeline.options import DeviceOption
 from pipeline.sample.job import KnownPart, SampleJob, StoreSuffix
 
@@ -108,7 +109,7 @@ def sample(
         say(f"store: {result.store}")
     fit = result.fit
     if fit is not None:
-        quality = "lossless" if fit.psnr is None else f"{fit.psnr:.2f} dB of the mean error"
+        quality = format_psnr(fit.psnr) + ("" if fit.psnr is None else " of the mean error")
         say(f"fit:   {fit.gaussians} Gaussians by engine {fit.engine}, {quality} against the sampled pixels,")
         say(f"       {fit.seconds:.2f} s while sampling went on")
     for path in (result.pixels, result.strip, *result.gifs, *result.anatomy):

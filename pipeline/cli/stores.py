@@ -11,7 +11,8 @@ from rich.text import Text
 
 from data_schemas.printable import printable
 from pipeline.cli.progress_bar import count_progress
-from pipeline.cli.terminal import list_names, print_json, say, stdout, warn
+from pipeline.cli.terminal import MOST_NAMED, print_json, say, stdout, warn
+from pipeline.format import NONE, format_psnr, list_names
 
 INFO_EXAMPLES = ("splatspace info demo.zarr", "splatspace info demo.h5 --json")
 
@@ -28,10 +29,12 @@ def info(
         print_json(found.model_dump(mode="json"))
         return
     header, source = found.header, found.header.source
-    quality = "-" if found.psnr is None else f"{found.psnr:.2f} dB of the mean error, {found.lossless:,} lossless"
+    quality = f"{format_psnr(found.psnr)} of the mean error, {found.lossless:,} lossless"
+    if found.psnr is None:
+        quality = f"all {found.lossless:,} lossless" if found.lossless else NONE
     rows: list[tuple[str, str]] = [
         ("images", f"{found.rows:,}: {found.done:,} done, {found.failed:,} failed, {found.empty:,} not encoded yet"),
-        ("PSNR", f"all {found.lossless:,} lossless" if found.psnr is None and found.lossless else quality),
+        ("PSNR", quality),
         (
             "codec",
             f"{header.codec}, {header.colours} colours, start {header.start or '-'}"
@@ -61,7 +64,7 @@ def info(
     stdout().print(table)
     if found.failures:
         names = [f"row {row} {name} ({reason})" for row, name, reason in found.failures]
-        warn(f"{found.failed:,} failed: {list_names(names)}")
+        warn(f"{found.failed:,} failed: {list_names(names, most=MOST_NAMED, by=';')}")
 
 
 VERIFY_EXAMPLES = ("splatspace verify demo.zarr", "splatspace verify demo.h5 --json")

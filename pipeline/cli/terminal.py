@@ -128,12 +128,6 @@ def as_epilog(examples: Sequence[str]) -> str:
     return "\n\n".join(["Examples:", *examples])
 
 
-def list_names(names: Sequence[str]) -> str:
-    """Some names and the number of the others."""
-    more = len(names) - MOST_NAMED
-    return "; ".join(names[:MOST_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
-
-
 def start_logging(verbose: bool) -> None:
     """Logs of the package go to stderr: warnings, or with ``verbose`` everything."""
     for handler in list(logger.handlers):

@@ -11,8 +11,9 @@ from rich import box
 from rich.table import Table
 
 from pipeline.cli.job_options import options_from
-from pipeline.cli.progress_bar import duration, work_progress
+from pipeline.cli.progress_bar import work_progress
 from pipeline.cli.terminal import print_json, say, stdout, stop_on_signal, warn
+from pipeline.format import format_duration, format_loss, format_rate, list_names, list_parts
 from pipeline.train.job import KindName, TrainJob, TrainRequest
 
 if TYPE_CHECKING:
@@ -65,12 +66,14 @@ def _show(summary: TrainSummary, *, as_json: bool) -> None:
     if as_json:
         print_json(summary.model_dump(mode="json"))
     else:
-        rate = "" if summary.images_per_second is None else f", {summary.images_per_second:,.0f} images/s"
-        loss = "" if summary.loss is None else f", loss {summary.loss:.4f}"
-        say(
-            f"{summary.model} ({summary.preset}), {summary.parameters:,} parameters, on {summary.images:,} images: "
-            f"{summary.steps:,} steps, {duration(summary.seconds)}{rate}{loss}"
+        took = list_parts(
+            f"{summary.steps:,} steps",
+            format_duration(summary.seconds),
+            format_rate(summary.images_per_second),
+            format_loss(summary.loss),
         )
+        network = f"{summary.model} ({summary.preset}), {summary.parameters:,} parameters"
+        say(f"{network}, on {summary.images:,} images: {took}")
         say(f"model:   {summary.checkpoint}")
         say(f"card:    {summary.run / 'card.md'}")
         say(f"samples: {summary.run / 'samples'}")
@@ -80,21 +83,17 @@ def _show(summary: TrainSummary, *, as_json: bool) -> None:
         named = ", ".join(summary.repeats_named[:5])
         warn(f"Note: {summary.repeats:,} rows repeat earlier ones and were not used: {named}")
     if summary.unfinished:
-        named = ", ".join(summary.unfinished_named)
-        more = summary.unfinished - len(summary.unfinished_named)
-        warn(
-            f"Warning: {summary.unfinished:,} rows of the store are not done and were not used: {named}"
-            + (f" and {more:,} more" if more > 0 else "")
-        )
+        named = list_names(summary.unfinished_named, count=summary.unfinished)
+        warn(f"Warning: {summary.unfinished:,} rows of the store are not done and were not used: {named}")
 
 
 def _words(progress: TrainProgress) -> str:
-    parts = [] if progress.loss is None else [f"loss {progress.loss:.4f}"]
-    if progress.images_per_second is not None:
-        parts.append(f"{progress.images_per_second:,.0f} images/s")
-    if progress.seconds_left is not None:
-        parts.append(f"{duration(progress.seconds_left)} left")
-    return ", ".join(parts)
+    left = progress.seconds_left
+    return list_parts(
+        format_loss(progress.loss),
+        format_rate(progress.images_per_second),
+        "" if left is None else f"{format_duration(left)} left",
+    )
 
 
 MODELS_EXAMPLES = (

@@ -17,11 +17,10 @@ import torch
 
 from data_schemas.errors import StoreError
 from data_schemas.published_layouts.detect import TORCH_FILE_PATTERN, TORCH_FOLDER
-from data_schemas.published_layouts.options import AlphaUse, ConversionOptions, StampMatch
+from data_schemas.published_layouts.options import ConversionOptions
 from data_schemas.published_layouts.record import (
     MAX_RECORD_BYTES,
     AbsentRow,
-    KeyedSource,
     PublishedRecord,
     absent_rows,
 )
@@ -44,7 +43,7 @@ from data_schemas.published_layouts.stamp import (
     refuse_outside_colours,
     to_splats,
 )
-from data_schemas.published_layouts.stamp_hdf5 import USUAL_KERNEL_SIZE, stamp_header
+from data_schemas.published_layouts.stamp_hdf5 import USUAL_KERNEL_SIZE, StampSource
 from data_schemas.records import RowBlock, RowState, StoreHeader
 from data_schemas.splats import layout_for
 
@@ -96,7 +95,7 @@ def _first_line(error: Exception) -> str:
     return lines[0][:200] if lines else "no message"
 
 
-class TorchFolderSource(KeyedSource):
+class TorchFolderSource(StampSource):
     """Reads a folder of torch files, or one of them."""
 
     def __init__(self, path: Path, options: ConversionOptions) -> None:
@@ -118,18 +117,10 @@ class TorchFolderSource(KeyedSource):
             raise StoreError(f"{path} has no file {TORCH_FILE_PATTERN}", next_step="check the path")
         if single:
             self._require_alone(path)
-        self._record = None if single else self._read_record(path / RECORD_FILE)
-        record = self._record
-        header = (
-            record.restored_header()
-            if record
-            else stamp_header(path.name, TORCH_FOLDER, [self._shape(key) for key in keys], options)
+        record = None if single else self._read_record(path / RECORD_FILE)
+        super().__init__(
+            path, TORCH_FOLDER, keys, record, options, usual_kernel_size=lambda _height, _width: USUAL_KERNEL_SIZE
         )
-        super().__init__(keys, record, header)
-        self.match: StampMatch = record.stamp if record else options.stamp
-        self.alpha: AlphaUse = "ignored" if record else options.alpha
-        kernel_size = record.kernel_size if record else options.kernel_size
-        self.frame = StampFrame(header.height, header.width, kernel_size or USUAL_KERNEL_SIZE)
 
     @staticmethod
     def _read_record(path: Path) -> PublishedRecord | None:

@@ -16,6 +16,7 @@ from data_schemas.stores.contract import SplatStore
 from encoders.base import Encoder
 from pipeline.encode.plan import attribution_path
 from pipeline.encode.records import BlockSummary, EncodePlan, EncodeSummary
+from pipeline.format import list_names
 from pipeline.sources.base import NOTE_STEPS, NOTE_WORDS
 
 logger = logging.getLogger("splatspace.encode")
@@ -100,8 +101,7 @@ def _tell_notes(total: BlockSummary) -> None:
     for kind, words in NOTE_WORDS.items():
         names = [f"{image.source_id}: {image.text}".removesuffix(": ") for image in total.noted if image.kind == kind]
         if names:
-            more = f"; and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-            shown = "; ".join(names[:MOST_NAMED]) + more
+            shown = list_names(names, most=MOST_NAMED, by=";")
             logger.warning("%d %s (%s). Next: %s.", len(names), words, shown, NOTE_STEPS[kind])
 
 

@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 from threadpoolctl import threadpool_limits
 
 from data_schemas.errors import SourceError, StoreCorruptError
@@ -29,7 +27,7 @@ from data_schemas.locations import Location
 from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.open import open_store
 from encoders.frame import from_splats
-from encoders.start.regression import FOLDS, StartRegression, fold_of, inputs_of
+from encoders.start.regression import StartRegression, fold_of, inputs_of
 from encoders.vector import LANES
 from pipeline.encode.fit import RunShards, fit_store
 from pipeline.encode.inputs import read_regression, source_of
@@ -37,6 +35,7 @@ from pipeline.encode.job import LOCAL, EncodeJob
 from pipeline.encode.plan import survey
 from pipeline.encode.records import EncodeProgress
 from pipeline.finite_splats import require_finite
+from pipeline.kernel_ridge import FoldSums, kernel_width
 from pipeline.sources.base import DrawnSource, ImageSource
 from pipeline.sources.download import Progress
 from pipeline.squared_distances import squared_distances
@@ -54,13 +53,9 @@ MOST_LANDMARKS = 1000
 MOST_WEIGHTS = 4_000_000
 """Landmarks times splat numbers, in each fold: bounds memory (a gigabyte while it learns) and the file."""
 
-RIDGES = (0.1, 0.4, 1.6)
-"""As in the measure of predictability; the one with the least error out of fold is taken."""
-
 _ROWS_AT_ONCE = 256
 _ROWS_FOR_STATISTICS = 2048
 _PERCENT = 0.5
-_JITTER = 1e-6
 
 
 def too_few_to_learn(images: int, where: str) -> SourceError:
@@ -176,14 +171,13 @@ def learn_regression(store: SplatStore, *, seed: int = 0) -> StartRegression:
     # One thread of linear algebra: the last digits would depend on their number.
     with threadpool_limits(1, user_api="blas"):
         squared = squared_distances(landmarks).astype(np.float64)
-        median = float(np.median(squared[np.triu_indices(len(squared), k=1)]))
-        scale = median if median > 0 else max(float(squared.max()), 1.0)
-        sums = _Sums.empty(len(landmarks), numbers)
+        scale = kernel_width(squared, least=1.0)
+        sums = FoldSums.empty(len(landmarks), numbers)
         for first in range(0, len(rows), _ROWS_AT_ONCE):
             inputs, targets, folds = _read(store, rows[first : first + _ROWS_AT_ONCE])
             basis = np.exp(-squared_distances(inputs, landmarks).astype(np.float64) / scale)
             sums.add(basis, np.clip(targets, low, high) - offsets, folds)
-        weights, ridge, r2 = sums.solved(np.exp(-squared / scale), variance)
+        weights, ridge, r2 = sums.solve(np.exp(-squared / scale), variance)
     logger.info("starts predicted from %d images: R2 %.3f out of fold, ridge %g", len(rows), r2, ridge)
     padding = -numbers % LANES
     return StartRegression(
@@ -194,57 +188,6 @@ def learn_regression(store: SplatStore, *, seed: int = 0) -> StartRegression:
         shape=(header.height, header.width, header.channels),
         frame=(header.gaussians, header.splat_layout.width),
     )
-
-
-@dataclass
-class _Sums:
-    """What a regression in folds needs of all images, fold by fold; its size does not grow with them.
-
-    Attributes:
-        gram: float64 [fold, landmark, landmark], products of the basis functions.
-        cross: float64 [fold, landmark, number], products of basis functions and targets.
-        square: float64 [number], squared targets.
-        images: seen so far.
-    """
-
-    gram: NDArray[np.float64]
-    cross: NDArray[np.float64]
-    square: NDArray[np.float64]
-    images: int = 0
-
-    @classmethod
-    def empty(cls, landmarks: int, numbers: int) -> _Sums:
-        return cls(np.zeros((FOLDS, landmarks, landmarks)), np.zeros((FOLDS, landmarks, numbers)), np.zeros(numbers))
-
-    def add(self, basis: NDArray[np.float64], targets: NDArray[np.float64], folds: NDArray[np.int64]) -> None:
-        for fold in range(FOLDS):
-            chosen = folds == fold
-            self.gram[fold] += basis[chosen].T @ basis[chosen]
-            self.cross[fold] += basis[chosen].T @ targets[chosen]
-        self.square += np.square(targets).sum(axis=0)
-        self.images += len(targets)
-
-    def solved(
-        self, kernel: NDArray[np.float64], variance: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float32], float, float]:
-        """Weights [fold, landmark, number] that did not see their fold, the ridge taken, its R2 out of fold."""
-        gram, cross = self.gram.sum(axis=0), self.cross.sum(axis=0)
-        varies = variance > 0
-        best: tuple[float, float, NDArray[np.float32]] | None = None
-        for ridge in RIDGES:
-            error = self.square.copy()
-            found = np.empty(self.cross.shape, np.float32)
-            for fold in range(FOLDS):
-                system = gram - self.gram[fold] + ridge * kernel + _JITTER * np.eye(len(gram))
-                weights = cho_solve(cho_factor(system), cross - self.cross[fold])
-                # |y - basis w|^2 summed over the fold, from its sums alone.
-                error += (weights * (self.gram[fold] @ weights - 2 * self.cross[fold])).sum(axis=0)
-                found[fold] = weights
-            share = float(np.mean(error[varies] / variance[varies])) / self.images if varies.any() else 0.0
-            if best is None or share < best[0]:
-                best = share, ridge, found
-        assert best is not None  # there are ridges
-        return best[2], best[1], 1 - best[0]
 
 
 def _read(

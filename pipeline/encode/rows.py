@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from data_schemas.errors import StoreCorruptError
 from data_schemas.records import RowState
 from data_schemas.stores.contract import SplatStore, block_range, blocks
+from pipeline.format import list_names
 
 ROWS_AT_ONCE = 65_536
 """Names held in memory while a store is compared with its source."""
@@ -206,8 +207,7 @@ class UnfinishedRows:
     named: tuple[str, ...]
 
     def __str__(self) -> str:
-        more = self.count - len(self.named)
-        return ", ".join(self.named) + (f" and {more:,} more" if more else "")
+        return list_names(self.named, count=self.count)
 
 
 def find_unfinished_rows(store: SplatStore, blocks: Iterable[int], *, most_named: int = 20) -> UnfinishedRows:

@@ -17,10 +17,10 @@ from pipeline.evaluate.ablate.report import (
 from pipeline.evaluate.figures import Evaluation
 from pipeline.evaluate.page_images import Pictures
 from pipeline.evaluate.reading import side_by_side
+from pipeline.format import format_number, format_psnr, format_seconds, format_share
 from pipeline.report.page.data import page_script, png_address
 from pipeline.report.page.html import page_environment, page_style
 from pipeline.report.page.plots import curves_svg
-from pipeline.report.terminal import number, seconds, share
 
 _FOLDER = "pipeline.evaluate"
 
@@ -37,7 +37,7 @@ def render_page(
         ablation: what single choices are worth, for a table of its own.
     """
     environment = page_environment()
-    environment.filters.update(number=number, seconds=seconds, share=share)
+    environment.filters.update(number=format_number, seconds=format_seconds, share=format_share, psnr=format_psnr)
     template = environment.from_string(files(_FOLDER).joinpath("evaluation.html.j2").read_text(encoding="utf-8"))
     way, times = pictures.way_sheet()
     script, allowed = page_script(("pipeline.report.page", "splat_canvas.js"), (_FOLDER, "page_steps.js"))

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pipeline.documents import read_document
 from pipeline.evaluate.figures import Evaluation, Scores
-from pipeline.report.terminal import number, seconds
+from pipeline.format import format_number, format_psnr, format_seconds
 
 JSON_FILE, PAGE_FILE = "evaluation.json", "evaluation.html"
 
@@ -69,14 +69,15 @@ def scores_table(found: Evaluation) -> Table:
     cost = found.cost
     fitted = ""
     if found.fitted is not None:
-        quality = "lossless" if found.fitted.psnr is None else f"{number(found.fitted.psnr)} dB"
-        fitted = f"; the fit {seconds(found.fitted.core_seconds_per_image)} of a core, {quality}"
+        fit_time = format_seconds(found.fitted.core_seconds_per_image)
+        fitted = f"; the fit {fit_time} of a core, {format_psnr(found.fitted.psnr)}"
     table = Table(
         box=SIMPLE_HEAD,
         title=f"{found.generator.name}, features {found.features.label}",
         caption=(
             f"{cost.gflop_per_step:.3f} GFLOP a step, {cost.tflop_per_sample:.4f} TFLOP and "
-            f"{seconds(cost.seconds_per_image)} an image at {cost.evaluations} evaluations on {cost.device}{fitted}"
+            f"{format_seconds(cost.seconds_per_image)} an image at {cost.evaluations} evaluations on {cost.device}"
+            f"{fitted}"
         ),
         title_justify="left",
         caption_justify="left",
@@ -96,11 +97,11 @@ def scores_table(found: Evaluation) -> Table:
         table.add_row(
             name,
             f"{line.n:,}",
-            number(line.fid),
-            number(line.kid),
-            number(line.precision),
-            number(line.recall),
-            number(line.sliced_wasserstein),
-            number(line.inception_score),
+            format_number(line.fid),
+            format_number(line.kid),
+            format_number(line.precision),
+            format_number(line.recall),
+            format_number(line.sliced_wasserstein),
+            format_number(line.inception_score),
         )
     return table

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_schemas.errors import JobError, SourceError
-from data_schemas.files import remove_abandoned, wrap_os_errors, write_file
+from data_schemas.files import save_file
 from data_schemas.records import SourceRecord, StoreHeader
 from data_schemas.stores.open import require_outside_stores
 from encoders.quality import psnr
@@ -70,10 +70,7 @@ def export_image(store: str | os.PathLike[str], image: str, out: Path) -> Export
     else:
         write = ply_of if suffix == ".ply" else splat_of
         data, cut = write(found.splats, layout=layout, codec=codec, height=height, width=width)
-    with wrap_os_errors("write", out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(out)
-        write_file(out, data)
+    save_file(out, data)
     return Exported(out, len(found.splats), cut, loss, len(data))
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from data_schemas.errors import JobError, SamplingError
-from data_schemas.files import remove_abandoned, wrap_os_errors, write_file
+from data_schemas.files import save_file
 from data_schemas.stores.open import require_outside_stores
 from models.diffusion.objectives import Objective
 from models.features.pixels import PixelRepresentation
@@ -123,10 +123,7 @@ def export_onnx(run: Run, out: Path, *, int8: bool = False) -> OnnxExported:
 
         data = quantise_graph(data, run)
         quality = prediction_psnr(run, graph_answers(data, states), states)
-    with wrap_os_errors("write", out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(out)
-        write_file(out, data)
+    save_file(out, data)
     return OnnxExported(out, len(data), difference, quality)
 
 

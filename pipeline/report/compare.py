@@ -15,6 +15,7 @@ from rich.text import Text
 from data_schemas.errors import StoreMismatchError
 from data_schemas.records import RowState, StoreHeader
 from data_schemas.stores.contract import SplatStore
+from pipeline.format import MISSING, format_number, format_ratio, format_seconds, format_share
 from pipeline.report.figures import LOSSLESS_PSNR, CostFigures, QualityFigures, SizeFigures, finite
 from pipeline.report.statistics import (
     RowFigures,
@@ -24,7 +25,6 @@ from pipeline.report.statistics import (
     read_rows,
     size_figures,
 )
-from pipeline.report.terminal import MISSING, number, ratio_words, seconds, share
 
 TIE_DB = 0.01
 """Images whose PSNR differs by less are a tie."""
@@ -276,7 +276,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
     def line(name: str, value_a: float | None, value_b: float | None, decimals: int = 2) -> None:
         change = MISSING if value_a is None or value_b is None else f"{value_b - value_a:+,.{decimals}f}"
-        table.add_row(name, number(value_a, decimals), number(value_b, decimals), change)
+        table.add_row(name, format_number(value_a, decimals), format_number(value_b, decimals), change)
 
     line("PSNR of mean error (dB)", a.quality.of_mean_error, b.quality.of_mean_error)
     line("PSNR mean (dB)", a.quality.mean, b.quality.mean)
@@ -284,19 +284,25 @@ def comparison_table(comparison: Comparison) -> Table:
     line("PSNR p1 (dB)", a.quality.p1, b.quality.p1)
     line("PSNR min (dB)", a.quality.minimum, b.quality.minimum)
     line("SSIM mean", a.quality.ssim_mean, b.quality.ssim_mean, 4)
-    table.add_row("Lossless", share(a.quality.lossless_share), share(b.quality.lossless_share), "")
+    table.add_row("Lossless", format_share(a.quality.lossless_share), format_share(b.quality.lossless_share), "")
     table.add_row(
-        "CPU time / image", seconds(a.cost.core_seconds_per_image), seconds(b.cost.core_seconds_per_image), ""
+        "CPU time / image",
+        format_seconds(a.cost.core_seconds_per_image),
+        format_seconds(b.cost.core_seconds_per_image),
+        "",
     )
     line("Splat bytes / image", a.size.splat_bytes, b.size.splat_bytes, 0)
-    table.add_row("Pixel bytes / splat bytes", ratio_words(a.size.ratio_bytes), ratio_words(b.size.ratio_bytes), "")
+    table.add_row("Pixel bytes / splat bytes", format_ratio(a.size.ratio_bytes), format_ratio(b.size.ratio_bytes), "")
     table.add_row("Better in", f"{comparison.wins_a:,}", f"{comparison.wins_b:,}", f"{comparison.ties:,} ties")
     table.add_section()
     table.add_row("Difference, image by image", "", "", f"mean {delta.mean:+.2f}, median {delta.median:+.2f}")
     table.add_row("", "", "", f"p5 {delta.p5:+.2f}, p95 {delta.p95:+.2f}")
     for image in comparison.worst_regressions[:3]:
         table.add_row(
-            Text(f"Worse: {image.source_id_b}"), number(image.psnr_a), number(image.psnr_b), f"{image.difference:+.2f}"
+            Text(f"Worse: {image.source_id_b}"),
+            format_number(image.psnr_a),
+            format_number(image.psnr_b),
+            f"{image.difference:+.2f}",
         )
     return table
 

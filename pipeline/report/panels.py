@@ -16,6 +16,7 @@ from data_schemas.errors import StoreCorruptError, StoreMismatchError
 from data_schemas.stores.contract import SplatStore
 from encoders.decode import to_uint8
 from pipeline.finite_splats import require_finite
+from pipeline.format import format_psnr
 from pipeline.report.ellipses import draw_ellipses
 from pipeline.report.figures import LOSSLESS_PSNR, PanelGroup, PanelImage
 from pipeline.report.predictability_record import Decoder
@@ -262,7 +263,7 @@ def contact_sheet(panels: Sequence[Panel], *, each: int = 4, tile: int = _TILE) 
             for place, image in enumerate(_pictures(panel, factor)):
                 scaled = image.resize(size, _resampling(image, size))
                 canvas.paste(scaled, (left + place * (size[0] + _GAP), top + 26))
-            decibel = "lossless" if panel.image.lossless else f"{panel.image.psnr:.1f} dB"
+            decibel = format_psnr(None if panel.image.lossless else panel.image.psnr, decimals=1)
             draw.text((left, top + 28 + size[1]), decibel, _FAINT, font=small)
     return canvas
 

@@ -20,9 +20,7 @@ them, for a generator that learns the stored numbers has to produce them too. ``
 and shape out of scaling and score, and fits the mean in their place (which pulls predictions to the mean, so it is a
 lower bound): where it is well above ``r2``, arbitrary geometry is what makes the store hard.
 
-The folds need no fit of their own. With G = (kernel + ridge I)^-1 over all images, the error that a fit to the other
-folds makes on fold F is (G_FF)^-1 (G Y)_F (block inversion; for folds of one image it is the known leave-one-out
-formula), so three inverses stand for fifteen fits. The tests compare it with scikit-learn's ``KernelRidge``.
+The folds need no fit of their own (``pipeline.kernel_ridge``): three inverses stand for fifteen fits.
 """
 
 from __future__ import annotations
@@ -31,56 +29,37 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 from threadpoolctl import threadpool_limits
 
 from data_schemas.errors import StoreMismatchError
 from data_schemas.splats import Layout
 from data_schemas.stores.contract import SplatStore
 from encoders.decode import decode, to_uint8
+from pipeline.kernel_ridge import FOLDS, RIDGES, kernel_width, out_of_fold_error, shuffled_folds
 from pipeline.report.predictability_record import MAXIMUM_IMAGES, Decoder, Predictability, PredictabilityResult
 from pipeline.report.splat_coordinates import Whitened, splat_numbers, whiten
 from pipeline.squared_distances import squared_distances
 
 MINIMUM_IMAGES = 50
-FOLDS = 5
-RIDGES = (0.1, 0.4, 1.6)
-"""Added to the diagonal of a kernel whose diagonal is 1."""
 
 _MAXIMUM_SLOTS = 512
 _MAXIMUM_SIDE = 64
 _ROWS_AT_ONCE = 256
-_TARGETS_AT_ONCE = 2048
 
 
 def _kernel(pixels: NDArray[Any]) -> NDArray[np.float64] | None:
     """Gaussian kernel of the pixels; None where all images are equal."""
     flat = pixels.reshape(len(pixels), -1).astype(np.float32) / 255.0
     squared = squared_distances(flat - flat.mean(axis=0)).astype(np.float64)
-    median = float(np.median(squared[np.triu_indices(len(squared), k=1)]))
-    scale = median if median > 0 else float(squared.max())
-    return np.exp(-squared / scale) if scale > 0 else None
+    width = kernel_width(squared)
+    return np.exp(-squared / width) if width > 0 else None
 
 
-def _out_of_fold(
+def _error(
     kernel: NDArray[np.float64], targets: Whitened, folds: list[NDArray[np.int64]], ridge: float
 ) -> NDArray[np.float64]:
     """Squared error by number, each image predicted from the other folds: float64 [number]."""
-    inverse = cho_solve(cho_factor(kernel + ridge * np.eye(len(kernel))), np.eye(len(kernel)))
-    factors = [cho_factor(inverse[np.ix_(fold, fold)]) for fold in folds]
-    narrow = inverse.astype(np.float32)
-    error = np.zeros(targets.values.shape[1])
-    for first in range(0, len(error), _TARGETS_AT_ONCE):
-        part = slice(first, first + _TARGETS_AT_ONCE)
-        product = narrow @ targets.values[:, part]
-        for fold, factor in zip(folds, factors, strict=True):
-            square = np.square(cho_solve(factor, product[fold]))
-            error[part] += (
-                square.sum(axis=0)
-                if targets.counted is None
-                else np.sum(square, axis=0, where=targets.counted[fold, part])
-            )
-    return error
+    return out_of_fold_error(kernel, targets.values, folds, ridge, targets.counted)
 
 
 def _r2(error: NDArray[np.float64], targets: Whitened, group: int | None = None) -> float | None:
@@ -123,18 +102,18 @@ def predictability_of(
     targets = whiten(numbers, group, None)
     if targets.values.shape[1] == 0:
         return PredictabilityResult(None, "the splats of all images are equal: there is nothing to predict")
-    folds = _folds(images, seed)
+    folds = shuffled_folds(images, seed)
     # One thread of linear algebra: on a busy machine several wait for each other, up to ten times as long in all,
     # and the last digits would depend on their number.
     with threadpool_limits(1, user_api="blas"):
-        errors = {ridge: _out_of_fold(kernel, targets, folds, ridge) for ridge in RIDGES}
+        errors = {ridge: _error(kernel, targets, folds, ridge) for ridge in RIDGES}
         ridge = min(RIDGES, key=lambda candidate: float(errors[candidate].sum()))
         r2 = _r2(errors[ridge], targets)
         assert r2 is not None  # some number varies: checked above
         r2_visible = None
         if not visible.all():
             seen = whiten(numbers, group, visible[:, :, None] | (group == 2)[None, None, :])
-            r2_visible = _r2(_out_of_fold(kernel, seen, folds, ridge), seen)
+            r2_visible = _r2(_error(kernel, seen, folds, ridge), seen)
     return PredictabilityResult(
         Predictability(
             r2=r2,
@@ -154,17 +133,6 @@ def predictability_of(
             seed=seed,
         )
     )
-
-
-def _folds(images: int, seed: int) -> list[NDArray[np.int64]]:
-    """Images of each fold, in rising order: shuffled, then cut into parts that differ by one image at most.
-
-    The folds of scikit-learn's ``KFold(FOLDS, shuffle=True, random_state=seed)``: an old generator, but figures of
-    stores measured before and after compare to the last digit.
-    """
-    order = np.arange(images)
-    np.random.RandomState(seed).shuffle(order)
-    return [np.sort(fold) for fold in np.array_split(order, FOLDS)]
 
 
 def _too_few(images: int) -> PredictabilityResult:

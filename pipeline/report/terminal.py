@@ -7,37 +7,19 @@ from rich.table import Table
 from rich.text import Text
 
 from data_schemas.printable import printable
+from pipeline.format import (
+    MISSING,
+    format_bytes,
+    format_number,
+    format_ratio,
+    format_seconds,
+    format_share,
+    list_counts,
+)
 from pipeline.report.changes_record import HEADLINE, Changes
 from pipeline.report.figures import CostFigures, Report
 from pipeline.report.predictability_record import Predictability
 from pipeline.sources.base import NOTE_WORDS
-
-MISSING = "\u2013"
-"""Stands where a figure could not be measured."""
-
-
-def number(value: float | None, decimals: int = 2) -> str:
-    """A number with thousands separated; ``MISSING`` for None.
-
-    One that would be shown as zero without being it keeps a digit: 3e-5.
-    """
-    if value is None:
-        return MISSING
-    if 0 < abs(value) < 0.5 * 10.0**-decimals:
-        digits, exponent = f"{value:.0e}".split("e")
-        return f"{digits}e{int(exponent)}"
-    return f"{value:,.{decimals}f}"
-
-
-def share(value: float | None) -> str:
-    """A share as a percentage; small ones keep a significant digit, and only 0 and 1 are called 0 % and 100 %."""
-    if value is None:
-        return MISSING
-    if 0 < value < 0.0005:
-        return "< 0.1 %"
-    if 0.9995 <= value < 1:
-        return "> 99.9 %"
-    return f"{100 * value:.1f} %" if 0 < value < 1 else f"{100 * value:.0f} %"
 
 
 def note_words(kind: str) -> str:
@@ -45,41 +27,14 @@ def note_words(kind: str) -> str:
     return next((words for known, words in NOTE_WORDS.items() if known == kind), f"images are noted as {kind}")
 
 
-def seconds(value: float | None) -> str:
-    """A time in s, ms or microseconds."""
-    if value is None:
-        return MISSING
-    if value >= 1 or value == 0:
-        return f"{value:,.2f} s"
-    return f"{value * 1e3:,.2f} ms" if value >= 1e-3 else f"{value * 1e6:,.1f} \u00b5s"
-
-
-def size_words(value: float | None) -> str:
-    """A size in bytes, kB, MB or GB (powers of 1,000)."""
-    if value is None:
-        return MISSING
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e4)):
-        if value >= scale:
-            return f"{value / (1e3 if unit == 'kB' else scale):,.1f} {unit}"
-    return f"{value:,.0f} bytes"
-
-
-def ratio_words(value: float | None) -> str:
-    """A compression ratio; one below 1 is called what it is."""
-    if value is None:
-        return MISSING
-    if value >= 1:
-        return f"{value:.2f} (compression)"
-    return f"{value:.2f} (expansion: {1 / value:.2f} times as large)"
-
-
 def cost_line(cost: CostFigures) -> str:
     """Seconds per image in one line."""
     if cost.core_seconds_per_image is None:
         return "not recorded: no run of the encoder is in this store"
     return (
-        f"{seconds(cost.core_seconds_per_image)} of CPU time, {seconds(cost.fit_seconds_per_image)} of fitting, "
-        f"{seconds(cost.wall_seconds_per_image)} of wall time in all"
+        f"{format_seconds(cost.core_seconds_per_image)} of CPU time, "
+        f"{format_seconds(cost.fit_seconds_per_image)} of fitting, "
+        f"{format_seconds(cost.wall_seconds_per_image)} of wall time in all"
     )
 
 
@@ -144,38 +99,42 @@ def report_table(report: Report) -> Table:
     )
     apart = {"identical copies": report.source.removed_duplicates, "other files": report.source.left_out}
     if any(apart.values()):
-        line("Left out", ", ".join(f"{count:,} {what}" for what, count in apart.items() if count), "yellow")
+        line("Left out", list_counts(apart), "yellow")
     if images.unmeasured:
         line("Not measured", f"{images.unmeasured:,} done without a PSNR or SSIM, in no figure of quality", "yellow")
-    line("PSNR of mean error", f"{number(quality.of_mean_error)} dB", "bold green")
+    line("PSNR of mean error", f"{format_number(quality.of_mean_error)} dB", "bold green")
     if report.changes is not None:
         line("What changed", change_line(report.changes))
-    line("PSNR", f"mean {number(quality.mean)}, median {number(quality.median)} dB")
+    line("PSNR", f"mean {format_number(quality.mean)}, median {format_number(quality.median)} dB")
     line(
         "PSNR percentiles",
-        f"min {number(quality.minimum)}, p1 {number(quality.p1)}, p5 {number(quality.p5)}, "
-        f"p25 {number(quality.p25)}, p75 {number(quality.p75)}, p95 {number(quality.p95)}, "
-        f"max {number(quality.maximum)} dB",
+        f"min {format_number(quality.minimum)}, p1 {format_number(quality.p1)}, p5 {format_number(quality.p5)}, "
+        f"p25 {format_number(quality.p25)}, p75 {format_number(quality.p75)}, p95 {format_number(quality.p95)}, "
+        f"max {format_number(quality.maximum)} dB",
     )
     line(
         "Lossless",
-        f"{share(quality.lossless_share)} ({quality.lossless:,} of {quality.images:,}"
+        f"{format_share(quality.lossless_share)} ({quality.lossless:,} of {quality.images:,}"
         + (f", each at {report.lossless_psnr:.0f} dB in means and percentiles)" if quality.lossless else ")"),
     )
     line(
         "SSIM",
-        f"mean {number(quality.ssim_mean, 4)}, p1 {number(quality.ssim_p1, 4)}, min {number(quality.ssim_minimum, 4)}",
+        f"mean {format_number(quality.ssim_mean, 4)}, p1 {format_number(quality.ssim_p1, 4)}, "
+        f"min {format_number(quality.ssim_minimum, 4)}",
     )
     line("Predictability R2", predictability_line(report))
-    line("Dead Gaussians", f"{number(report.dead.mean)} per image ({share(report.dead.share)})")
+    line("Dead Gaussians", f"{format_number(report.dead.mean)} per image ({format_share(report.dead.share)})")
     line("Time per image", cost_line(report.cost))
-    line("Steps", f"{number(report.cost.steps_mean, 1)} per image")
-    line("Numbers", f"{size.splat_numbers:,} for {size.image_numbers:,}: {ratio_words(size.ratio_numbers)}")
-    line("Bytes", f"{size_words(size.splat_bytes)} for {size_words(size.image_bytes)}: {ratio_words(size.ratio_bytes)}")
+    line("Steps", f"{format_number(report.cost.steps_mean, 1)} per image")
+    line("Numbers", f"{size.splat_numbers:,} for {size.image_numbers:,}: {format_ratio(size.ratio_numbers)}")
+    line(
+        "Bytes",
+        f"{format_bytes(size.splat_bytes)} for {format_bytes(size.image_bytes)}: {format_ratio(size.ratio_bytes)}",
+    )
     line(
         "Bytes on disk",
-        f"{size_words(size.splat_bytes_on_disk)} for {size_words(size.image_bytes)}: "
-        f"{ratio_words(size.ratio_bytes_on_disk)}",
+        f"{format_bytes(size.splat_bytes_on_disk)} for {format_bytes(size.image_bytes)}: "
+        f"{format_ratio(size.ratio_bytes_on_disk)}",
     )
     for kind, count in report.noted.items():
         line(kind.capitalize(), f"{count:,} {note_words(kind)}", "yellow")

@@ -21,6 +21,7 @@ from models.diffusion.samplers import Trajectory
 from pipeline.encode.job import resolve_job
 from pipeline.encode.records import FailedImage
 from pipeline.encode.run import EncodeProgress, EncodeSummary, encode
+from pipeline.format import list_names
 from pipeline.images import Grid, grid_of, picture_of, pictures_at_once, portions
 from pipeline.render import save_png
 from pipeline.sample.anatomy import MOST_SHOWN, Watch, save_anatomy
@@ -234,6 +235,5 @@ def _save_gifs(run: Run, fit: SampleFit, job: SampleJob, draw: Draw, folder: Pat
 
 def failure_note(failed: Sequence[FailedImage]) -> str:
     """The first images without splats, for people."""
-    shown = ", ".join(f"{image.row} ({image.reason})" for image in failed[:MOST_NAMED])
-    more = f" and {len(failed) - MOST_NAMED:,} more" if len(failed) > MOST_NAMED else ""
-    return f"{len(failed):,} images could not be fitted and have pixels only: image {shown}{more}."
+    shown = list_names([f"{image.row} ({image.reason})" for image in failed], most=MOST_NAMED)
+    return f"{len(failed):,} images could not be fitted and have pixels only: image {shown}."

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from data_schemas.printable import printable
 from data_schemas.records import SourceRecord
+from pipeline.format import list_names
 
 logger = logging.getLogger("splatspace.sources")
 
@@ -166,5 +167,4 @@ def warn_of_left_out(where: str, left_out: Sequence[LeftOut]) -> int:
 
 def some(names: Sequence[str], most: int) -> str:
     """The first names, fit to be shown, and the number of the others."""
-    more = len(names) - most
-    return "; ".join(map(printable, names[:most])) + (f"; and {more:,} more" if more > 0 else "")
+    return list_names([printable(name) for name in names[:most]], count=len(names), by=";")

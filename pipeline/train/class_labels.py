@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.errors import JobError
+from pipeline.format import list_names
 from pipeline.options import whole_number
 
 MOST_SHOWN = 20
@@ -84,9 +85,7 @@ class ClassLabels:
 
     def words(self, labels: Sequence[int]) -> str:
         """Labels with their names, for people: ``0 (cat), 1 (dog)``."""
-        shown = [self._word(label) for label in labels[:MOST_SHOWN]]
-        more = len(labels) - MOST_SHOWN
-        return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
+        return list_names([self._word(label) for label in labels[:MOST_SHOWN]], count=len(labels))
 
     def choices(self) -> str:
         """What :meth:`find` finds, and ``all`` and ``none``, for people."""

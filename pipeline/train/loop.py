@@ -21,6 +21,7 @@ from models.diffusion.objectives import Objective, RenderLoss
 from models.ema import Ema
 from models.features.pixels import PixelRepresentation, representation_from
 from models.features.splats import SplatRepresentation
+from pipeline.format import list_names
 from pipeline.train.card import sample_preview, save_preview, write_card
 from pipeline.train.job import TrainJob
 from pipeline.train.loader import Batch, Loader, mix_seed
@@ -245,10 +246,9 @@ class TrainLoop:
         """The rows whose loss is not finite and their images, for people."""
         rows = self.parts.loader.rows(step)[(~torch.isfinite(values)).numpy()].tolist()
         shown = rows[:MOST_ROWS_NAMED]
-        words = ", ".join(f"{row} ({name})" for row, name in zip(shown, self.parts.loader.names(shown), strict=True))
-        more = len(rows) - MOST_ROWS_NAMED
+        words = [f"{row} ({name})" for row, name in zip(shown, self.parts.loader.names(shown), strict=True)]
         whole = " (the whole batch: the weights have diverged)" if len(rows) == len(values) and len(rows) > 1 else ""
-        return f"rows {words}" + (f" and {more} more" if more > 0 else "") + whole
+        return f"rows {list_names(words, count=len(rows))}{whole}"
 
     def _write_entry(self, done: int) -> None:
         if not self._collected:

@@ -23,6 +23,7 @@ from data_schemas.errors import CheckpointError, JobError
 from data_schemas.files import wrap_os_errors, write_file
 from models.checkpoint import Checkpoint, load_checkpoint, read_config, save_checkpoint
 from models.ema import Ema
+from pipeline.format import format_loss, list_parts
 from pipeline.options import job_error, whole_number
 from pipeline.train.job import CHANGEABLE, MOST_STEPS, TrainJob
 
@@ -249,12 +250,8 @@ class TrainProgress:
     @property
     def words(self) -> str:
         """The same for people."""
-        parts = [f"step {self.step:,} of {self.steps:,}"]
-        if self.loss is not None:
-            parts.append(f"loss {self.loss:.4f}")
-        if self.seconds_left is not None:
-            parts.append(f"{timedelta(seconds=round(self.seconds_left))} left")
-        return ", ".join(parts)
+        left = "" if self.seconds_left is None else f"{timedelta(seconds=round(self.seconds_left))} left"
+        return list_parts(f"step {self.step:,} of {self.steps:,}", format_loss(self.loss), left)
 
 
 class TrainSummary(BaseModel):

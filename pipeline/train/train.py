@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
 import logging
 import time
@@ -114,12 +113,12 @@ def _train_process(
             **job.objective_changes,
         )
         torch.manual_seed(mix_seed(job.seed, "weights"))
-        network = with_renderers(
-            build_model(job.model, job.preset, rows.spec(representation), **job.changes), store.header.codec
-        )
+        network = build_model(job.model, job.preset, rows.spec(representation), **job.changes)
+        # Before it can draw: what compiled renderers do is not counted.
+        gflop = step_gflop(network)
+        network = with_renderers(network, store.header.codec)
         if isinstance(network, RenderDiT) and rows.slot_statistics is not None:
             network.slots.take(rows.slot_statistics)
-        gflop = step_gflop(copy.deepcopy(network).to("meta"))
         network.to(fabric.device)
         ema = Ema(network, decay_for(job.steps)) if job.ema else None
         optimiser = torch.optim.AdamW(

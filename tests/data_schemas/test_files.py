@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data_schemas.files import make_unfinished_folder, partial_name, remove_abandoned, write_file
+from data_schemas.errors import StoreError
+from data_schemas.files import make_unfinished_folder, partial_name, remove_abandoned, save_file, write_file
 
 
 def names(folder: Path) -> list[str]:
@@ -60,3 +61,15 @@ def test_an_unfinished_folder_goes_also_where_a_thread_still_writes_into_it(
     with pytest.raises(KeyboardInterrupt), make_unfinished_folder(tmp_path / "out"):
         raise KeyboardInterrupt
     assert names(tmp_path) == []
+
+
+def test_a_file_is_saved_where_it_was_asked_for_and_what_a_killed_writer_left_goes(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "image.svg"
+    save_file(out, b"first")
+    left = partial_name(out)
+    left.write_bytes(b"half")
+    save_file(out, b"second")
+    assert out.read_bytes() == b"second"
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    with pytest.raises(StoreError, match="Could not write"):
+        save_file(out / "below", b"third")

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from data_schemas.errors import JobError
 from models.base import DataSpec, Denoiser
 from models.networks.published import PublishedConfig
+from models.operations import CountedProducts, UnwrittenWeights
 from models.patches.kpn import KpnConfig
 from models.registry import MODELS, PRESETS, ModelCost, build_model, measure_model, step_gflop
 from tests.models.small_networks import awakened, grid_anchors, noise, ready_model, splat_spec
@@ -109,6 +110,62 @@ def test_the_cost_of_a_matrix_product_is_two_operations_each() -> None:
             return self.matrix(noisy)
 
     assert step_gflop(Doubling(_spec("set"))) == 2 * 6 * 5 * 5 / 1e9
+
+
+def test_parts_of_one_form_run_once_and_are_counted_each_time() -> None:
+    ran: list[int] = []
+
+    class Part(torch.nn.Module):
+        def __init__(self, times: int) -> None:
+            super().__init__()
+            self.times, self.matrix = times, torch.nn.Linear(5, 5, bias=False)
+
+        def forward(self, value: torch.Tensor) -> torch.Tensor:
+            ran.append(self.times)
+            for _ in range(self.times):
+                value = self.matrix(value)
+            return value
+
+    class Parts(Denoiser):
+        def __init__(self, spec: DataSpec) -> None:
+            super().__init__(spec)
+            self.parts = torch.nn.ModuleList(Part(times) for times in (1, 1, 3, 1))
+
+        def forward(self, noisy: torch.Tensor, time: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
+            for number, part in enumerate(self.parts):
+                noisy = part(noisy if number < 3 else noisy[:, :2])
+            return noisy
+
+    model = Parts(_spec("set"))
+    assert step_gflop(model) == 2 * 25 * (6 * (1 + 1 + 3) + 2) / 1e9
+    assert ran == [1, 3, 1], "the last has the form of the first and takes fewer rows"
+    assert not any("forward" in vars(part) for part in model.parts)
+
+
+def test_convolutions_of_every_form_are_counted_as_torch_counts_them() -> None:
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, stride=2, padding=1, dilation=2),
+        torch.nn.ConvTranspose2d(4, 6, 3, stride=2),
+        torch.nn.Conv2d(6, 4, (1, 3), padding="same", groups=2),
+    )
+    images = torch.zeros(2, 3, 17, 12)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        expected = layers(images)
+    with CountedProducts() as counted, torch.no_grad():
+        found = layers(images)
+    assert counted.total == counter.get_total_flops()
+    assert found.shape == expected.shape
+
+
+def test_measuring_draws_no_random_numbers_and_needs_no_initial_values() -> None:
+    before = torch.random.get_rng_state()
+    cost = measure_model("splatdit", "tiny", SPRITES)
+    with UnwrittenWeights():
+        linear, norm = torch.nn.Linear(300, 300, bias=False), torch.nn.LayerNorm(4)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert linear.weight.shape == (300, 300)
+    assert norm.weight.tolist() == [1, 1, 1, 1]
+    assert cost.parameters == sum(value.numel() for value in build_model("splatdit", "tiny", SPRITES).parameters())
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from data_schemas.errors import JobError
-from pipeline.options import MISSING, Internal, Option, declared, require_declared
+from pipeline.options import MISSING, Internal, Option, declared, order_names, require_declared
 
 
 class Job(BaseModel):
@@ -32,6 +32,12 @@ def test_a_field_says_its_type_default_and_help_once() -> None:
     assert found["steps"].given.kind is int
     assert found["steps"].given.optional
     assert found["codec"].given.annotation == Literal["a", "b"]
+
+
+def test_parameters_of_a_function_stand_before_those_of_its_jobs_and_its_keywords_after() -> None:
+    def run(dataset: str, steps: int = 4, *, seed: int = 0, as_json: bool = False, **options: object) -> None: ...
+
+    assert order_names(run, ["out", "steps", "seed"]) == ["dataset", "steps", "out", "seed", "as_json"]
 
 
 def test_a_field_without_help_or_mark_is_refused() -> None:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from data_schemas.printable import markdown_text, printable
 from pipeline.documents import read_document
+from pipeline.format import NONE, format_cell
 
 ABLATION_VERSION = 1
 """Version of ``ablation.json``; a reader refuses a greater one."""
@@ -92,29 +93,25 @@ class Ablation(_Record):
 def with_spread(value: float | None, spread: float | None, decimals: int) -> str:
     """A mean with its standard deviation, where there is one."""
     if value is None:
-        return "-"
+        return NONE
     return f"{value:.{decimals}f}" + ("" if spread is None else f" +/- {spread:.{decimals}f}")
 
 
 def ablation_cells(row: AblationRow) -> list[str]:
     """What the tables show of a row, in the order of ``ABLATION_HEADER``."""
-
-    def shown(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
-
     return [
         row.axis,
         row.value + (" (base)" if row.base else ""),
-        shown(row.evaluations, "d"),
+        format_cell(row.evaluations, "d"),
         with_spread(row.fid, row.fid_spread, 2),
-        shown(row.kid, ".4f"),
-        shown(row.precision, ".3f"),
+        format_cell(row.kid, ".4f"),
+        format_cell(row.precision, ".3f"),
         with_spread(row.recall, row.recall_spread, 3),
-        shown(row.reconstruction_fid, ".2f"),
-        shown(row.psnr, ".2f"),
-        shown(row.parameters, ","),
-        shown(row.gflop, ".4f"),
-        shown(row.tflop, ".5f"),
+        format_cell(row.reconstruction_fid, ".2f"),
+        format_cell(row.psnr, ".2f"),
+        format_cell(row.parameters, ","),
+        format_cell(row.gflop, ".4f"),
+        format_cell(row.tflop, ".5f"),
         str(row.seeds) + (f"; {row.failure}" if row.failure else ""),
     ]
 
@@ -193,10 +190,10 @@ def ablation_table(found: Ablation) -> Table:
         table.add_row(
             "" if row.axis == before else row.axis,
             row.value + (" (base)" if row.base else ""),
-            "-" if row.evaluations is None else str(row.evaluations),
+            format_cell(row.evaluations, "d"),
             "failed" if row.fid is None else with_spread(row.fid, row.fid_spread, 2),
             with_spread(row.recall, row.recall_spread, 3),
-            "-" if row.gflop is None else f"{row.gflop:.4f}",
+            format_cell(row.gflop, ".4f"),
         )
         before = row.axis
     return table

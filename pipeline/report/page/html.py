@@ -14,6 +14,7 @@ from markupsafe import Markup
 from data_schemas.printable import printable
 from data_schemas.stores.contract import SplatStore
 from pipeline.encode.presets import PRESETS
+from pipeline.format import format_bytes, format_number, format_ratio, format_seconds, format_share
 from pipeline.report.changes_record import FigureChange
 from pipeline.report.figures import LOSSLESS_PSNR, ClassFigures, Report
 from pipeline.report.page.data import pack_rows, page_script, png_address
@@ -22,16 +23,7 @@ from pipeline.report.page.plots import cumulative_svg, histogram_svg
 from pipeline.report.panels import LARGEST_PICTURE, Panel, error_factor, picture, png_bytes, splat_picture
 from pipeline.report.predictability_record import Decoder
 from pipeline.report.statistics import RowFigures
-from pipeline.report.terminal import (
-    cost_line,
-    note_words,
-    number,
-    predictability_parts,
-    ratio_words,
-    seconds,
-    share,
-    size_words,
-)
+from pipeline.report.terminal import cost_line, note_words, predictability_parts
 
 FAILED_SHOWN = 50
 """Failed images that the page lists; ``report.json`` lists all."""
@@ -66,11 +58,11 @@ def render_html(
     """
     environment = page_environment()
     environment.filters.update(
-        number=number,
-        share=share,
-        seconds=seconds,
-        size=size_words,
-        ratio=ratio_words,
+        number=format_number,
+        share=format_share,
+        seconds=format_seconds,
+        size=format_bytes,
+        ratio=format_ratio,
         cost=cost_line,
         parts=predictability_parts,
         note=note_words,
@@ -130,7 +122,7 @@ def signed(difference: float, decimals: int = 2) -> str:
     """A number with its sign; one that is too small to be shown keeps a digit."""
     if not difference:
         return "0"
-    return ("+" if difference > 0 else "\u2212") + number(abs(difference), decimals)
+    return ("+" if difference > 0 else "\u2212") + format_number(abs(difference), decimals)
 
 
 def change_decimals(change: FigureChange) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from data_schemas.printable import printable
 from data_schemas.stores.contract import SplatStore
+from pipeline.format import MISSING, format_psnr
 from pipeline.report.figures import PanelGroup
 from pipeline.report.page.data import base64_text, canvas_facts, png_address, splat_table
 from pipeline.report.panels import Panel, picture, png_bytes, read_panels
@@ -151,8 +152,8 @@ def panel_entry(panel: Panel, store: SplatStore) -> dict[str, Any]:
         "row": image.row,
         "name": printable(image.source_id),
         "label": printable(image.label_name),
-        "psnr": "lossless" if image.lossless else f"{image.psnr:.2f} dB",
-        "ssim": "\u2013" if image.ssim is None else f"{image.ssim:.4f}",
+        "psnr": format_psnr(None if image.lossless else image.psnr),
+        "ssim": MISSING if image.ssim is None else f"{image.ssim:.4f}",
         "splats": splat_text(panel, store),
         **{
             kind: png_address(png_bytes(picture(pixels), largest=_LARGEST_PICTURE))

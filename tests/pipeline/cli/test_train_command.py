@@ -83,7 +83,7 @@ def test_models_counts_every_model() -> None:
 
 
 def test_models_prints_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    # What they cost is counted in the test before this one, and takes half a minute.
+    # What they cost is counted in the test before this one, and takes seconds.
     monkeypatch.setattr("models.registry.measure_model", lambda *_: ModelCost(parameters=1_234_567, gflop=0.5))
     result = splatspace("models", "--gaussians", 16, "--size", 16, "--channels", "1")
     assert result.exit_code == 0, result.output

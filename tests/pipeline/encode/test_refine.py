@@ -19,8 +19,9 @@ from pipeline.encode import refine as regressed
 from pipeline.encode.inputs import read_regression
 from pipeline.encode.job import EncodeJob, resolve_job
 from pipeline.encode.plan import plan_encode
-from pipeline.encode.refine import RIDGES, learn_regression, with_regression
+from pipeline.encode.refine import learn_regression, with_regression
 from pipeline.encode.run import encode
+from pipeline.kernel_ridge import RIDGES
 from pipeline.report.figures import encode_command
 from pipeline.report.predictability import measure_predictability
 

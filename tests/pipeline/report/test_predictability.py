@@ -3,8 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.linalg import logm
-from sklearn.kernel_ridge import KernelRidge
-from sklearn.model_selection import KFold
 
 from data_schemas.records import RowState
 from data_schemas.splats import GREY, RGB, RGB_ALPHA
@@ -58,30 +56,6 @@ def test_whitened_numbers_have_mean_0_and_variance_1_where_they_count():
         assert values.mean() == pytest.approx(0, abs=1e-6)
         assert values.std() == pytest.approx(1, abs=1e-6)
         assert not result.values[~result.counted[:, column], column].any()
-
-
-@pytest.mark.parametrize(("images", "seed"), [(50, 0), (53, 7), (999, 2**32 - 1)])
-def test_folds_are_those_of_scikit_learn(images: int, seed: int):
-    expected = [test for _, test in KFold(5, shuffle=True, random_state=seed).split(np.empty(images))]
-    for found, fold in zip(predictability._folds(images, seed), expected, strict=True):
-        np.testing.assert_array_equal(found, fold)
-
-
-def test_out_of_fold_errors_are_those_of_scikit_learn(make_store):
-    store = make_store(90, gaussians=5)
-    numbers, group, _ = splat_numbers(store.rows.splats, RGB)
-    targets = whiten(numbers, group, None)
-    kernel = predictability._kernel(store.rows.image)
-    assert kernel is not None
-    folds = list(KFold(5, shuffle=True, random_state=0).split(kernel))
-    ridge = 0.4
-    expected = np.zeros(targets.values.shape[1])
-    for train, test in folds:
-        model = KernelRidge(kernel="precomputed").set_params(alpha=ridge)
-        model.fit(kernel[np.ix_(train, train)], targets.values[train])
-        expected += np.square(targets.values[test] - model.predict(kernel[np.ix_(test, train)])).sum(axis=0)
-    found = predictability._out_of_fold(kernel, targets, [test for _, test in folds], ridge)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_splats_that_follow_from_the_pixels_are_foretold_and_noise_is_not(make_store):

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
+from pipeline.format import MISSING
 from pipeline.report import build_report, report_table
-from pipeline.report.terminal import MISSING, number, ratio_words, seconds, share, size_words
 
 
 def text_of(renderable: object, width: int = 140) -> str:
@@ -46,37 +46,6 @@ def test_table_of_an_empty_store(make_store, tmp_path):
 def test_table_fits_a_narrow_terminal(make_store, tmp_path):
     report = build_report(make_store(60), tmp_path).report
     assert max(len(line) for line in text_of(report_table(report), 60).splitlines()) <= 60
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [(None, MISSING), (0, "0 %"), (1, "100 %"), (0.0001, "< 0.1 %"), (0.99999, "> 99.9 %"), (0.1234, "12.3 %")],
-)
-def test_shares_never_round_to_all_or_nothing(value: float | None, words: str):
-    assert share(value) == words
-
-
-@pytest.mark.parametrize(
-    ("value", "words"), [(None, MISSING), (2.5, "2.50 s"), (0.0123, "12.30 ms"), (2e-5, "20.0 \u00b5s"), (0, "0.00 s")]
-)
-def test_seconds(value: float | None, words: str):
-    assert seconds(value) == words
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [(None, MISSING), (7.2, "7 bytes"), (9999, "9,999 bytes"), (12_345, "12.3 kB"), (2.5e6, "2.5 MB"), (3e9, "3.0 GB")],
-)
-def test_sizes(value: float | None, words: str):
-    assert size_words(value) == words
-
-
-def test_ratios_below_one_are_expansion():
-    assert ratio_words(784 / 1200) == "0.65 (expansion: 1.53 times as large)"
-    assert ratio_words(2.56) == "2.56 (compression)"
-    assert ratio_words(None) == MISSING
-    assert number(1234.5, 1) == "1,234.5"
-    assert [number(value, 4) for value in (3e-5, -3.4e-5, 0.0, 5e-5)] == ["3e-5", "-3e-5", "0.0000", "0.0001"]
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def test_an_npy_is_mapped_not_loaded(tmp_path):
     [
         (np.random.default_rng(0).random((3, 4, 4)), "float64", "(images * 255).round()"),
         (np.full((3, 4, 4), 200.0, np.float32), "from 200 to 200", "uint8, 0 (black) to 255"),
-        (np.array([[[np.nan, 0.5], [np.inf, 1]]]), "2 that are NaN or infinite", "mend"),
+        (np.array([[[np.nan, 0.5], [np.inf, 1]]]), "2 that are NaN or infinite", "fix"),
         (np.zeros((3, 4, 4), np.int64), "int64", "uint8"),
         (np.zeros((3, 4, 4), bool), "bool", "uint8"),
         (np.zeros((3, 4, 4), np.uint16), "uint16", "uint8"),
