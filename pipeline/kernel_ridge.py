@@ -1,4 +1,4 @@
-"""Kernel ridge regression in five folds, each predicted by a fit to the other four.
+"""Kernel ridge regression in five folds, each predicted by a fit to the other four; distances between rows of numbers.
 
 Two ways to the same regression, a Gaussian kernel as wide as the median distance between rows:
 
@@ -16,12 +16,55 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from encoders.start.regression import FOLDS
+
+_ROWS_AT_ONCE = 512
+"""Bounds the float64 copies: a few of so many rows each, whatever the size of the sets."""
+
+
+def squared_distances(first: NDArray[np.float32], second: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """|a - b|^2 = |a|^2 - 2 a.b + |b|^2, in float64, so that what cancels loses nothing that float32 could hold.
+
+    Args:
+        first: float32 [row, number].
+        second: float32 [row, number]; None for ``first`` itself, whose diagonal is then exactly 0.
+
+    Returns:
+        float32 [row of first, row of second], none below 0.
+    """
+    other = first if second is None else second
+    found = np.empty((len(first), len(other)), np.float32)
+    for rows in _portions(len(first)):
+        left = first[rows].astype(np.float64)
+        for columns in _portions(len(other)):
+            if second is None and columns.start < rows.start:
+                found[rows, columns] = found[columns, rows].T
+                continue
+            right = other[columns].astype(np.float64)
+            products = left @ right.T
+            products *= -2
+            products += _squares(left)[:, None]
+            products += _squares(right)
+            np.maximum(products, 0, out=products)
+            found[rows, columns] = products
+    if second is None:
+        np.fill_diagonal(found, 0)
+    return found
+
+
+def _portions(rows: int) -> list[slice]:
+    return [slice(at, at + _ROWS_AT_ONCE) for at in range(0, rows, _ROWS_AT_ONCE)]
+
+
+def _squares(rows: NDArray[Any]) -> NDArray[np.float64]:
+    return np.einsum("ij,ij->i", rows, rows)
+
 
 RIDGES = (0.1, 0.4, 1.6)
 """Added to the diagonal of a kernel whose diagonal is 1; the one with the least error out of fold is taken."""

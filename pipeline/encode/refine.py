@@ -35,10 +35,9 @@ from pipeline.encode.job import LOCAL, EncodeJob
 from pipeline.encode.plan import survey
 from pipeline.encode.records import EncodeProgress
 from pipeline.finite_splats import require_finite
-from pipeline.kernel_ridge import FoldSums, kernel_width
+from pipeline.kernel_ridge import FoldSums, kernel_width, squared_distances
 from pipeline.sources.base import DrawnSource, ImageSource
 from pipeline.sources.download import Progress
-from pipeline.squared_distances import squared_distances
 
 logger = logging.getLogger("splatspace.encode")
 

@@ -17,6 +17,7 @@ from data_schemas.errors import EvaluationError
 from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.open import open_store, require_outside_stores
 from models.diffusion.samplers import steps_of
+from pipeline.documents import sole_writer
 from pipeline.evaluate.ablate.report import read_ablation
 from pipeline.evaluate.features import FeatureExtractor, build_extractor
 from pipeline.evaluate.figures import (
@@ -38,7 +39,6 @@ from pipeline.evaluate.page_images import Pictures
 from pipeline.evaluate.reading import JSON_FILE, PAGE_FILE, read_evaluation
 from pipeline.evaluate.scores import measure_fit, scores_of
 from pipeline.evaluate.seams import seam_figures
-from pipeline.folder_lock import sole_writer
 from pipeline.report.files import write_whole
 from pipeline.sample.draws import Drawn, Settings, draw, roll_out
 from pipeline.sample.fit import SampleFit, sample_fit

@@ -35,10 +35,9 @@ from data_schemas.errors import StoreMismatchError
 from data_schemas.splats import Layout
 from data_schemas.stores.contract import SplatStore
 from encoders.decode import decode, to_uint8
-from pipeline.kernel_ridge import FOLDS, RIDGES, kernel_width, out_of_fold_error, shuffled_folds
+from pipeline.kernel_ridge import FOLDS, RIDGES, kernel_width, out_of_fold_error, shuffled_folds, squared_distances
 from pipeline.report.predictability_record import MAXIMUM_IMAGES, Decoder, Predictability, PredictabilityResult
 from pipeline.report.splat_coordinates import Whitened, splat_numbers, whiten
-from pipeline.squared_distances import squared_distances
 
 MINIMUM_IMAGES = 50
 

@@ -22,7 +22,7 @@ from models.ema import Ema, decay_for
 from models.networks.render_dit import RenderDiT
 from models.registry import build_model, step_gflop
 from pipeline.devices import choose_device
-from pipeline.folder_lock import sole_writer
+from pipeline.documents import sole_writer
 from pipeline.renderers import with_renderers
 from pipeline.train.job import TrainJob
 from pipeline.train.loader import Loader, latent_bytes, mix_seed

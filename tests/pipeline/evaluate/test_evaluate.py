@@ -34,13 +34,13 @@ from encoders.decode import decode, to_uint8
 from models.diffusion.objectives import build_objective
 from models.registry import step_gflop
 from pipeline.cli import app
+from pipeline.documents import sole_writer
 from pipeline.evaluate.evaluate import evaluate
 from pipeline.evaluate.features import build_extractor
 from pipeline.evaluate.figures import Evaluation
 from pipeline.evaluate.job import EvaluateJob
 from pipeline.evaluate.metrics import frechet_distance
 from pipeline.evaluate.reading import read_evaluation, scores_table, side_by_side
-from pipeline.folder_lock import sole_writer
 from pipeline.sample.draws import Settings, draw, roll_out
 from pipeline.sample.run import Run, load_run
 from pipeline.store_images import labels, originals, renderings

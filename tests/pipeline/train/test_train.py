@@ -32,7 +32,7 @@ from models.checkpoint import load_checkpoint
 from models.diffusion.objectives import Objective
 from models.features.pixels import representation_from
 from models.registry import build_model
-from pipeline.folder_lock import sole_writer
+from pipeline.documents import sole_writer
 from pipeline.train.log import read_lines
 from pipeline.train.loop import learning_rate
 from pipeline.train.state import continue_job, representation_tensors
