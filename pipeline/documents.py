@@ -1,7 +1,7 @@
-"""JSON documents with the version of their form, the default folder of a report, and packages of extras;
-one process at a time in a folder of results, since whoever comes second would overwrite what the first one writes.
+"""JSON documents with the version of their form, the default folder of a report, and packages of extras.
 
-Cheap to import.
+And one process at a time in a folder of results: whoever comes second would overwrite what the first one writes. Cheap
+to import.
 """
 
 from __future__ import annotations
