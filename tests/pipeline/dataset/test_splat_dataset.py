@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -143,18 +145,30 @@ def test_a_transform_makes_the_item(made: tuple[Path, RowBlock]) -> None:
     assert batch["row"].tolist() == DONE
 
 
-@pytest.mark.parametrize(("suffix", "memory"), [("zarr", 0), ("h5", 0), ("zarr", 64)])
-def test_forked_workers_give_what_this_process_gives(tmp_path: Path, suffix: str, memory: int) -> None:
-    make_store(tmp_path / f"s.{suffix}")
-    dataset = SplatDataset(tmp_path / f"s.{suffix}", memory=memory, features=True)
-    whole = dataset[:]  # opened here, before the fork
-    sampler = ShardShuffleSampler(dataset, 8, num_workers=2)
-    loaded = list(DataLoader(dataset, batch_sampler=sampler, num_workers=2, multiprocessing_context="fork"))
-    order = torch.cat([batch["row"] for batch in loaded])
-    assert sorted(order.tolist()) == DONE
-    positions = torch.searchsorted(whole["row"], order)
-    for name in ("splats", "image", "features", "label"):
-        assert torch.equal(torch.cat([batch[name] for batch in loaded]), whole[name][positions]), name
+def in_a_process_of_its_own(call: str) -> None:
+    """Runs a function of this module where no flow has run: what is forked off after one dies as it ends."""
+    code = f"from tests.pipeline.dataset import test_splat_dataset as tests; tests.{call}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def check_forked_workers(folder: str) -> None:
+    for number, (suffix, memory) in enumerate([("zarr", 0), ("h5", 0), ("zarr", 64)]):
+        path = Path(folder) / f"{number}.{suffix}"
+        make_store(path)
+        dataset = SplatDataset(path, memory=memory, features=True)
+        whole = dataset[:]  # opened here, before the fork
+        sampler = ShardShuffleSampler(dataset, 8, num_workers=2)
+        loaded = list(DataLoader(dataset, batch_sampler=sampler, num_workers=2, multiprocessing_context="fork"))
+        order = torch.cat([batch["row"] for batch in loaded])
+        assert sorted(order.tolist()) == DONE
+        positions = torch.searchsorted(whole["row"], order)
+        for name in ("splats", "image", "features", "label"):
+            assert torch.equal(torch.cat([batch[name] for batch in loaded]), whole[name][positions]), (path, name)
+
+
+def test_forked_workers_give_what_this_process_gives(tmp_path: Path) -> None:
+    in_a_process_of_its_own(f"check_forked_workers({str(tmp_path)!r})")
 
 
 @pytest.mark.parametrize("memory", [0, 64])
@@ -176,6 +190,12 @@ def test_a_store_on_object_storage(s3_bucket: str) -> None:
     rows = make_store(UPath(f"{s3_bucket}/dataset/small.zarr"), blocks=2)
     dataset = SplatDataset(f"{s3_bucket}/dataset/small.zarr", memory=0)
     assert_item(dataset[6], rows, DONE[6])
+    in_a_process_of_its_own(f"check_forked_workers_of_a_url({s3_bucket!r})")
+
+
+def check_forked_workers_of_a_url(bucket: str) -> None:
+    dataset = SplatDataset(f"{bucket}/dataset/small.zarr", memory=0)
+    _ = dataset[6]
     sampler = ShardShuffleSampler(dataset, 8, num_workers=2)
     loader = DataLoader(dataset, batch_sampler=sampler, num_workers=2, multiprocessing_context="fork")
     assert sorted(torch.cat([batch["row"] for batch in loader]).tolist()) == DONE[:30]
