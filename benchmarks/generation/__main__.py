@@ -141,7 +141,8 @@ SETS: dict[str, BenchmarkSet] = {
         source="cifar10", unseen="test", encoding={"split": "train"},
     ),
     "cats": BenchmarkSet(
-        "selfsup", 600, images=3000, batch=32, contenders=("render-dit", *HEADS), encoding={"gaussians": 500},
+        "selfsup", 2400, images=3000, samples=128, batch=32, contenders=("render-dit", *HEADS),
+        encoding={"gaussians": 500},
     ),
 }  # fmt: skip
 
