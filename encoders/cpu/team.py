@@ -1,0 +1,72 @@
+"""Threads that work on one image together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Team:
+    """This thread and ``threads`` - 1 more, which share calls of compiled code; a context manager.
+
+    Args:
+        threads: at least 1.
+
+    Attributes:
+        threads: as given.
+        seconds: CPU time of the other threads so far.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.seconds = 0.0
+        self._pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="image") if threads > 1 else None
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def share(self, calls: Sequence[Callable[[], object]]) -> None:
+        """Makes every call once, each on the thread that is free first, and returns when all are done."""
+        # Under the interpreter lock each call is handed out once.
+        waiting = iter(calls)
+
+        def work() -> float:
+            before = time.thread_time()
+            for call in waiting:
+                call()
+            return time.thread_time() - before
+
+        others = []
+        if self._pool is not None:
+            others = [self._pool.submit(work) for _ in range(min(self.threads, len(calls)) - 1)]
+        work()
+        self.seconds += sum(other.result() for other in others)
+
+
+def cut_evenly(work: NDArray[np.float64], shares: int, multiple: int = 1) -> list[tuple[int, int]]:
+    """Cuts items into ranges of about equal work.
+
+    Args:
+        work: float64 [item], of each.
+        shares: ranges at most.
+        multiple: of which every cut but the last is one.
+
+    Returns:
+        First item and the item after the last of each range; none is empty.
+    """
+    done = np.cumsum(work)
+    cuts = np.searchsorted(done, done[-1] * np.arange(1, shares) / shares)
+    cuts = (cuts + multiple // 2) // multiple * multiple
+    edges = np.unique([0, *np.minimum(cuts, len(work)), len(work)]).tolist()
+    return list(zip(edges[:-1], edges[1:], strict=True))
