@@ -2,7 +2,7 @@
 
 A step is two rounds of shares: rows of pixels (sum and residual), then Gaussians (moments and Adam). Nothing is added
 up across shares (``encoders.cpu.shares``), so the bytes do not depend on how many there are. Between rounds the
-interpreter hands out the work, some tens of microseconds: little beside a step of an image of ``LARGE`` pixels.
+interpreter hands out the work, some tens of microseconds: little beside a step of an image of ``encoders.base.LARGE_PIXELS``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.cpu.boxes import DERIVED
-from encoders.cpu.shares import error_of, move_gaussians, prepare, rescue, sum_rows
-from encoders.cpu.sums import MOMENTS
-from encoders.cpu.team import Team, cut_evenly
+from encoders.cpu.shares import move_gaussians, prepare, sum_rows
+from encoders.cpu.moves import reseed
+from encoders.cpu.sums import MOMENTS, half_sum_of_squares
 from encoders.frame import X
+from encoders.team import Team, cut_evenly
 from encoders.vector import LANES
 
 SHARES_PER_THREAD = 4
@@ -81,7 +82,7 @@ def fit_large(
 
     def measure() -> None:
         nonlocal error
-        error = np.float32(error_of(differences, height, width, channels))
+        error = np.float32(half_sum_of_squares(differences, height, width, channels))
 
     for step in range(steps + 1):
         chains, spans, layout = prepare(theta, derived, chains, spans, layout, places, row_work, work, *sizes, cut)
@@ -112,7 +113,7 @@ def fit_large(
             break
         taken += 1
         if reseed_reach >= 0 and reseed_every > 0 and taken % reseed_every == 0 and taken <= reseed_until:
-            rescue(theta, first, second, planes, needed, *sizes, channels, reseed_reach)
+            reseed(theta, first, second, planes, needed, *sizes, channels, reseed_reach)
     result[:] = best.reshape(parameters, padded)[:, :count].T
     return taken
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from encoders.compiled import compiled
 from encoders.cpu.boxes import CHAIN, HALF, ROWS, SLOPE, TOP, VECTORS, derive, room
-from encoders.cpu.moves import adam, reseed
-from encoders.cpu.sums import backward, forward, half_sum_of_squares, lay_spans, residual
+from encoders.cpu.moves import adam
+from encoders.cpu.sums import backward, forward, lay_spans, residual
 from encoders.frame import X, Y
-from encoders.vector import LANES, entry, flush_denormals, restore_denormals
+from encoders.vector import LANES, entry
 
 SETTING_UP = 12.0
 """Time to set up a box, in rows of 8 pixels (docs/performance.md)."""
@@ -41,7 +41,6 @@ def prepare(theta, derived, chains, spans, layout, places, row_work, work, count
     Returns:
         ``chains``, ``spans`` and ``layout``, or greater ones where they were too small.
     """
-    before = flush_denormals()
     derive(theta, derived, padded, height, width, cut)
     chain_room, span_room, layout_room = room(derived, count, padded)
     if chain_room > len(chains):
@@ -83,7 +82,6 @@ def prepare(theta, derived, chains, spans, layout, places, row_work, work, count
     for row in range(height):
         running += row_work[row]
         row_work[row] = running + width / LANES
-    restore_denormals(before)
     return chains, spans, layout
 
 
@@ -112,12 +110,10 @@ def sum_rows(
     epsilon,
 ):
     """The forward pass of rows ``first`` to ``last`` and their residual; arrays as in ``encoders.cpu.fit``."""
-    before = flush_denormals()
     rows = (first, last, places)
     forward(theta, derived, planes, chains, spans, layout, count, padded, height, width, tag, channels, None, rows)
     shown = (first, last, differences)
     residual(planes, target, low, high, mask, height, width, tag, channels, epsilon, shown)
-    restore_denormals(before)
 
 
 @compiled
@@ -146,7 +142,6 @@ def move_gaussians(
     bounded,
 ):
     """The backward pass of Gaussians ``first`` to ``last`` (multiples of 8) and their step of Adam."""
-    before = flush_denormals()
     share = (first, min(last, count), places)
     backward(
         theta, derived, planes, chains, spans, layout, moments, count, padded, height, width, tag, channels, None, share
@@ -167,21 +162,3 @@ def move_gaussians(
         bounded,
         (first, last),
     )
-    restore_denormals(before)
-
-
-@compiled
-def error_of(differences, height, width, channels):
-    """Half the sum of squared residuals; see ``encoders.cpu.sums.half_sum_of_squares``."""
-    before = flush_denormals()
-    error = half_sum_of_squares(differences, height, width, channels)
-    restore_denormals(before)
-    return error
-
-
-@compiled
-def rescue(theta, first, second, planes, needed, count, padded, height, width, channels, reach):
-    """``encoders.cpu.moves.reseed`` outside of a compiled fit."""
-    before = flush_denormals()
-    reseed(theta, first, second, planes, needed, count, padded, height, width, channels, reach)
-    restore_denormals(before)
