@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from types import TracebackType
 
 import numpy as np
@@ -78,15 +79,13 @@ def cut_evenly(work: NDArray[np.float64], shares: int, multiple: int = 1) -> lis
     """Cuts items into ranges of about equal work.
 
     Args:
-        work: float64 [item], of each.
+        work: float64 [item], the work up to and with each item: it never falls.
         shares: ranges at most.
         multiple: of which every cut but the last is one.
 
     Returns:
         First item and the item after the last of each range; none is empty.
     """
-    done = np.cumsum(work)
-    cuts = np.searchsorted(done, done[-1] * np.arange(1, shares) / shares)
-    cuts = (cuts + multiple // 2) // multiple * multiple
-    edges = np.unique([0, *np.minimum(cuts, len(work)), len(work)]).tolist()
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    cuts = np.searchsorted(work, [work[-1] * share / shares for share in range(1, shares)]).tolist()
+    edges = {0, *((cut + multiple // 2) // multiple * multiple for cut in cuts), len(work)}
+    return list(pairwise(sorted(edge for edge in edges if edge <= len(work))))

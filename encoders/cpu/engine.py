@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_schemas.splats import NORMALISED, NORMALISED_EPSILON
+from data_schemas.splats import NORMALISED
 from encoders.base import LARGE_PIXELS, FitResult, FitSettings, FitStoppedError, images_for_processor
+from encoders.cpu.rule import FitRule, rule_of
 from encoders.frame import to_splats
 from encoders.recipe import CUT, NORMALISED_CUT, Recipe
 from encoders.start.begin import Starts, begin
@@ -25,14 +26,12 @@ _IMAGES_PER_CALL = 8
 _LOOKS_PER_CALL = 8
 """Looks at ``should_stop`` in a second or so, where images are costly."""
 
-_TINY = 8
-
 
 class CpuEncoder:
     """Fits with ``encoders.cpu.fit`` on a pool of threads; the compiled code holds no interpreter lock.
 
-    Images of ``encoders.base.LARGE_PIXELS`` and more are fitted with ``encoders.cpu.large``: one a thread while there are
-    as many as threads, the rest one after the other by all threads together.
+    Images of ``encoders.base.LARGE_PIXELS`` and more are fitted with ``encoders.cpu.large``: one a thread while there
+    are as many as threads, the rest one after the other by all threads together.
 
     Args:
         settings: what decides the splats.
@@ -91,25 +90,7 @@ class CpuEncoder:
         frames = np.zeros((count, settings.gaussians, 5 + channels), np.float32)
         steps_taken = np.zeros(count, np.int32)
         errors = np.zeros(count, np.float32)
-        normalised = settings.codec == NORMALISED
-        target = -1.0
-        if settings.target_psnr is not None:
-            target = 0.5 * height * width * channels * 10 ** (-settings.target_psnr / 10)
-        fixed = (
-            recipe.schedule(settings.steps, settings.rounds),
-            np.array([recipe.beta1, recipe.beta2, recipe.epsilon], np.float32),
-            np.array([recipe.margin, recipe.least_log, recipe.greatest_log, recipe.greatest_slope], np.float32),
-            np.float32(target),
-            (1,) * (channels + normalised),
-            settings.colours == "bounded",
-            np.float32(NORMALISED_EPSILON),
-            np.float32(self._cut),
-            settings.steps // 2,
-            recipe.reseed_every,
-            int(recipe.reseed_until * settings.steps),
-            np.float32(recipe.reach(settings, height, width)),
-        )
-
+        rule = rule_of(settings, recipe, self._cut, height, width, channels)
         finished = np.zeros(count, np.bool_)
 
         def part(rows: slice) -> float:
@@ -118,7 +99,7 @@ class CpuEncoder:
             before = time.thread_time()
             batch = np.ascontiguousarray(images[rows])
             starts = begin(batch, settings, recipe.start) if self._starts is None else self._starts(batch)
-            fit_images(batch, starts, frames[rows], steps_taken[rows], errors[rows], *fixed)
+            fit_images(batch, starts, frames[rows], steps_taken[rows], errors[rows], *rule)
             finished[rows] = True
             return time.thread_time() - before
 
@@ -128,16 +109,13 @@ class CpuEncoder:
             before = time.thread_time()
             with Team(threads) as team:
                 batch = np.ascontiguousarray(images[row : row + 1])
-                if self._starts is None:
-                    starts = begin(batch, settings, recipe.start, team)
-                else:
-                    starts = self._starts(batch)
-                steps_taken[row] = fit_large(batch[0], starts[0], frames[row], team, *fixed)
+                starts = begin(batch, settings, recipe.start, team) if self._starts is None else self._starts(batch)
+                steps_taken[row] = fit_large(batch[0], starts[0], frames[row], team, rule)
             finished[row] = True
             return time.thread_time() - before + team.seconds
 
         if height * width >= LARGE_PIXELS:
-            self._compile_large(channels, fixed)
+            self._compile_large(channels, rule)
             core_seconds = _fit_in_turns(large, count, self.workers)
         else:
             # No images: compiles, or loads what was compiled, before any time is taken and on one thread.
@@ -154,16 +132,16 @@ class CpuEncoder:
             raise FitStoppedError(result, finished)
         return result
 
-    def _compile_large(self, channels: int, fixed: tuple[Any, ...]) -> None:
+    def _compile_large(self, channels: int, rule: FitRule) -> None:
         """Compiles, or loads what was compiled, before any time is taken and on one thread: fits a tiny image."""
         from encoders.cpu.large import fit_large
         from encoders.team import Team
 
-        image = np.zeros((1, _TINY + 1, _TINY + 1, channels), np.uint8)
-        rates, *constants, _, _, _, reach = fixed
+        image = np.zeros((1, 9, 9, channels), np.uint8)
+        once = rule._replace(rates=rule.rates[:1], tail=0, reseed_every=1, reseed_until=1)
         with Team(1) as team:
-            starts = begin(image, replace(self.settings, gaussians=_TINY), self._recipe.start, team)
-            fit_large(image[0], starts[0], np.empty_like(starts[0]), team, rates[:1], *constants, 0, 1, 1, reach)
+            starts = begin(image, replace(self.settings, gaussians=9), self._recipe.start, team)
+            fit_large(image[0], starts[0], np.empty_like(starts[0]), team, once)
 
 
 def _fit_in_turns(fit: Callable[[int, int], float], images: int, threads: int) -> float:

@@ -2,7 +2,8 @@
 
 A step is two rounds of shares: rows of pixels (sum and residual), then Gaussians (moments and Adam). Nothing is added
 up across shares (``encoders.cpu.shares``), so the bytes do not depend on how many there are. Between rounds the
-interpreter hands out the work, some tens of microseconds: little beside a step of an image of ``encoders.base.LARGE_PIXELS``.
+interpreter hands out the work, some tens of microseconds: little beside a step of an image of
+``encoders.base.LARGE_PIXELS``.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.cpu.boxes import DERIVED
-from encoders.cpu.shares import move_gaussians, prepare, sum_rows
 from encoders.cpu.moves import reseed
+from encoders.cpu.rule import FitRule
+from encoders.cpu.shares import move_gaussians, prepare, sum_rows
 from encoders.cpu.sums import MOMENTS, half_sum_of_squares
 from encoders.frame import X
 from encoders.team import Team, cut_evenly
@@ -30,30 +32,21 @@ def fit_large(
     frame: NDArray[np.float32],
     result: NDArray[np.float32],
     team: Team,
-    rates: NDArray[np.float32],
-    betas: NDArray[np.float32],
-    limits: NDArray[np.float32],
-    target_error: np.float32,
-    tag: tuple[int, ...],
-    bounded: bool,
-    epsilon: np.float32,
-    cut: np.float32,
-    tail: int,
-    reseed_every: int,
-    reseed_until: int,
-    reseed_reach: np.float32,
+    rule: FitRule,
 ) -> int:
-    """Fits one image; the arguments from ``rates`` on are those of ``encoders.cpu.fit.fit_images``.
+    """Fits one image.
 
     Args:
         image: uint8 [height, width, channel].
         frame: float32 [gaussian, 5 + channel], where Gaussians begin (encoders.frame).
         result: float32 like ``frame``, receives the best iterate.
         team: threads that share the work.
+        rule: what decides the fit beside these.
 
     Returns:
         The optimiser steps taken.
     """
+    rates, betas, limits, target_error, tag, bounded, epsilon, cut, tail, reseed_every, reseed_until, reach = rule
     height, width, channels = image.shape
     count, parameters = frame.shape
     padded = -(-count // LANES) * LANES
@@ -112,8 +105,8 @@ def fit_large(
         if step == steps or error <= target_error:
             break
         taken += 1
-        if reseed_reach >= 0 and reseed_every > 0 and taken % reseed_every == 0 and taken <= reseed_until:
-            reseed(theta, first, second, planes, needed, *sizes, channels, reseed_reach)
+        if reach >= 0 and reseed_every > 0 and taken % reseed_every == 0 and taken <= reseed_until:
+            reseed(theta, first, second, planes, needed, *sizes, channels, reach)
     result[:] = best.reshape(parameters, padded)[:, :count].T
     return taken
 

@@ -30,8 +30,8 @@ def prepare(theta, derived, chains, spans, layout, places, row_work, work, count
         spans: the same, of needles.
         layout: float32, receives the spans of needles (``encoders.cpu.sums.lay_spans``).
         places: int64 [3, gaussian], receives the first place in ``chains``, ``spans`` and half of ``layout``.
-        row_work: float64 [row], receives the work of the forward pass in rows of 8 pixels.
-        work: float64 [gaussian], receives that of the backward pass.
+        row_work: float64 [row], receives the work of the forward pass up to and with each row, in rows of 8 pixels.
+        work: float64 [padded], receives that of the backward pass up to and with each Gaussian.
         count: K.
         padded: K rounded up to full vectors.
         height: rows.
@@ -78,10 +78,16 @@ def prepare(theta, derived, chains, spans, layout, places, row_work, work, count
         row_work[top] += each
         if top + rows < height:
             row_work[top + rows] -= each
-    running = 0.0
+    running, whole = 0.0, 0.0
     for row in range(height):
         running += row_work[row]
-        row_work[row] = running + width / LANES
+        whole += running + width / LANES
+        row_work[row] = whole
+    whole = 0.0
+    for n in range(padded):
+        if n < count:
+            whole += work[n]
+        work[n] = whole
     return chains, spans, layout
 
 

@@ -82,7 +82,7 @@ def begin_shared(
             _transport(density, positions, levels, recipe.iterations, team)
             to_pixels(positions, height, width)
     distances = np.empty(count, np.float32)
-    ranges = cut_evenly(np.ones(count), SHARES_PER_THREAD * team.threads)
+    ranges = cut_evenly(np.arange(1.0, count + 1), SHARES_PER_THREAD * team.threads)
     team.share([partial(spacings, positions, *points, distances) for points in ranges])
     lay_frame(image, positions, distances, recipe.spread, brightness, np.empty((count, channels), np.float32), frame)
 
@@ -92,7 +92,7 @@ def _relax(density: NDArray[np.float32], positions: NDArray[np.float32], rounds:
     height, width = density.shape
     sums = np.zeros((len(positions), 3), np.float32)
     nearest = np.empty(height * width, np.int32)
-    ranges = cut_evenly(np.ones(height), SHARES_PER_THREAD * team.threads)
+    ranges = cut_evenly(np.arange(1.0, height + 1), SHARES_PER_THREAD * team.threads)
     for _ in range(rounds):
         order = top_down(positions)
         team.share([partial(find_nearest, positions, order, *rows, width, nearest) for rows in ranges])
@@ -110,8 +110,8 @@ def _transport(
     height, width = density.shape
     count = len(positions)
     padded, wide = -(-count // BLOCK) * BLOCK, -(-width // BLOCK) * BLOCK
-    anchors = cut_evenly(np.ones(padded), SHARES_PER_THREAD * team.threads, BLOCK)
-    columns = cut_evenly(np.ones(wide), SHARES_PER_THREAD * team.threads, BLOCK)
+    anchors = cut_evenly(np.arange(1.0, padded + 1), SHARES_PER_THREAD * team.threads, BLOCK)
+    columns = cut_evenly(np.arange(1.0, wide + 1), SHARES_PER_THREAD * team.threads, BLOCK)
     size = ((height, width), count, padded, wide)
     scales, kept = np.ones(count, np.float32), np.zeros(padded, np.float32)
     sums, spread_mass = np.zeros(padded, np.float32), np.zeros(height * wide, np.float32)

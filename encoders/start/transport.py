@@ -96,7 +96,7 @@ def spread(scales, by_anchor_column, by_row, sums, rows, count, padded, wide, fi
 
 @compiled
 def divide(density, sums, wide, first, last, quotient):
-    """quotient = density / sums, for columns ``first`` to ``last``; rows of ``sums`` are ``wide`` apart."""
+    """Divides the density by the sums, for columns ``first`` to ``last``; rows of ``sums`` are ``wide`` apart."""
     height, width = density.shape
     for row in range(height):
         for column in range(first, min(last, width)):
@@ -137,7 +137,7 @@ def carry_over(scales, power):
 
 @compiled
 def place_pixels(height, width, first, last, moment):
-    """Rows 1 and 2 of ``moment`` [3, height * width]: row 0 times x and y in [-1, 1], for columns ``first`` to ``last``."""
+    """Rows 1 and 2 of ``moment`` [3, height * width]: row 0 times x and y in [-1, 1]; columns ``first`` to ``last``."""
     for row in range(height):
         for column in range(first, min(last, width)):
             at = row * width + column
