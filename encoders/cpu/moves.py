@@ -20,9 +20,6 @@ DARK = 0.5 / 255
 RESEEDED_SIGMA = 0.7
 """Standard deviation in pixels with which a moved Gaussian begins."""
 
-_RUN = 64
-"""Pixels of a row that are passed over together where none of them lacks enough light."""
-
 
 @compiled
 def adam(
@@ -103,20 +100,6 @@ def adam(
 
 
 @compiled
-def _find_peaks(needed, height, width, top, bottom, left, right, peaks):
-    """The greatest of each run of ``_RUN`` pixels, for rows ``top`` to ``bottom`` and columns ``left`` to ``right``.
-
-    ``needed`` float32 [height * width]; ``peaks`` float32 [height, runs] is filled.
-    """
-    for i in range(top, bottom):
-        for run in range(left // _RUN, (right + _RUN - 1) // _RUN):
-            peak = np.float32(0)
-            for j in range(run * _RUN, min((run + 1) * _RUN, width)):
-                peak = max(peak, needed[i * width + j])
-            peaks[i, run] = peak
-
-
-@compiled
 def reseed(theta, first, second, planes, needed, count, padded, height, width, channels, reach):
     """Moves every dark Gaussian to the pixel that lacks most light, and takes that pixel out of the running.
 
@@ -125,7 +108,6 @@ def reseed(theta, first, second, planes, needed, count, padded, height, width, c
     stride = width + LANES
     size = height * stride
     ready = False
-    peaks = np.empty((height, (width + _RUN - 1) // _RUN), np.float32)
     for n in range(count):
         brightest = np.float32(0)
         for channel in range(channels):
@@ -138,7 +120,6 @@ def reseed(theta, first, second, planes, needed, count, padded, height, width, c
                 needed[pixel] = np.float32(0)
                 for channel in range(channels):
                     needed[pixel] += max(-planes[channel * size + at], np.float32(0))
-            _find_peaks(needed, height, width, 0, height, 0, width, peaks)
             ready = True
         # Within reach of where it lies, so that a slot stays in its part of the image.
         x, y = theta[X * padded + n], theta[Y * padded + n]
@@ -147,16 +128,11 @@ def reseed(theta, first, second, planes, needed, count, padded, height, width, c
         left = int(min(max(x - reach, np.float32(0)), np.float32(width - 1)))
         right = int(min(max(x + reach, np.float32(0)), np.float32(width - 1)))
         row, column = top, left
-        greatest = needed[row * width + column]
         for i in range(top, bottom + 1):
-            for run in range(left // _RUN, right // _RUN + 1):
-                # Most runs hold nothing greater; of equal pixels the first from the top left counts.
-                if peaks[i, run] <= greatest:
-                    continue
-                for j in range(max(run * _RUN, left), min((run + 1) * _RUN, right + 1)):
-                    if needed[i * width + j] > greatest:
-                        row, column, greatest = i, j, needed[i * width + j]
-        if greatest <= np.float32(DARK):
+            for j in range(left, right + 1):
+                if needed[i * width + j] > needed[row * width + column]:
+                    row, column = i, j
+        if needed[row * width + column] <= np.float32(DARK):
             continue
         for parameter in range(COLOUR + channels):
             first[parameter * padded + n] = np.float32(0)
@@ -172,5 +148,3 @@ def reseed(theta, first, second, planes, needed, count, padded, height, width, c
         for i in range(max(row - 1, 0), min(row + 2, height)):
             for j in range(max(column - 1, 0), min(column + 2, width)):
                 needed[i * width + j] = np.float32(0)
-        bottom, right = min(row + 2, height), min(column + 2, width)
-        _find_peaks(needed, height, width, max(row - 1, 0), bottom, max(column - 1, 0), right, peaks)

@@ -118,14 +118,17 @@ def make_tables(gaussians: int, height: int, width: int, epsilons: tuple[float, 
     (columns, in_column), (rows, in_row) = (np.unique(axis, return_inverse=True) for axis in points.T)
     column = np.zeros((len(epsilons), width, padded), np.float32)
     row = np.zeros((len(epsilons), height, padded), np.float32)
-    anchor = np.zeros((len(epsilons), gaussians, wide), np.float32)
+    anchor = np.zeros((len(epsilons), wide // BLOCK, gaussians, BLOCK), np.float32)
     for level, epsilon in enumerate(epsilons):
         # At least 1e-30, so that no product of two underflows to a division by zero.
         gibbs_x = np.maximum(np.exp(-((xs[:, None] - columns) ** 2) / epsilon), 1e-18).astype(np.float32)
         gibbs_y = np.maximum(np.exp(-((ys[:, None] - rows) ** 2) / epsilon), 1e-18).astype(np.float32)
         column[level, :, :gaussians] = gibbs_x[:, in_column]
         row[level, :, :gaussians] = gibbs_y[:, in_row]
-        anchor[level, :, :width] = gibbs_x.T[in_column]
+        by_column = np.zeros((len(columns), wide), np.float32)
+        by_column[:, :width] = gibbs_x.T
+        for block in range(wide // BLOCK):
+            anchor[level, block] = by_column[in_column, block * BLOCK : (block + 1) * BLOCK]
     levels = len(epsilons)
     return (
         column.reshape(levels, width * padded),
@@ -141,19 +144,13 @@ _tables = lru_cache(maxsize=8)(make_tables)
 def _hilbert(height: int, width: int) -> NDArray[np.int32]:
     """Pixels of a height x width image along a Hilbert curve of the next power of two."""
     order = max(1, (max(height, width) - 1).bit_length())
-    index = np.arange(1 << (2 * order), dtype=np.int64)
-    x, y = np.zeros_like(index), np.zeros_like(index)
-    rest, side = index.copy(), 1
-    while side < 1 << order:
-        rx = 1 & (rest >> 1)
-        ry = 1 & (rest ^ rx)
-        flip = (ry == 0) & (rx == 1)
-        x, y = np.where(flip, side - 1 - x, x), np.where(flip, side - 1 - y, y)
-        swap = ry == 0
-        x, y = np.where(swap, y, x), np.where(swap, x, y)
-        x, y = x + side * rx, y + side * ry
-        rest >>= 2
-        side *= 2
+    x, y = np.zeros(1, np.int32), np.zeros(1, np.int32)
+    for side in (1 << level for level in range(order)):
+        # Four copies of the curve so far: mirrored at the diagonal, above, beside that, mirrored at the other diagonal.
+        x, y = (
+            np.concatenate([y, x, x + side, 2 * side - 1 - y]),
+            np.concatenate([x, y + side, y + side, side - 1 - x]),
+        )
     inside = (x < width) & (y < height)
     return (y[inside] * width + x[inside]).astype(np.int32)
 

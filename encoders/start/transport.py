@@ -65,7 +65,8 @@ def spread(scales, by_anchor_column, by_row, sums, rows, count, padded, wide, fi
     Lanes are columns, four vectors wide: ``first`` and ``last`` are multiples of ``BLOCK``. ``rows`` = (height, width).
     """
     height, _ = rows
-    # A block of columns stays in the cache while the rows go by: the table of a photograph is tens of megabytes.
+    # A block of columns, which lies in one piece, stays in the cache while the rows go by: the whole table of a
+    # photograph is tens of megabytes.
     for column in range(first, last, BLOCK):
         # Two rows at a time, as above; the last of an odd number is written twice.
         for row in range(0, height, 2):
@@ -75,7 +76,7 @@ def spread(scales, by_anchor_column, by_row, sums, rows, count, padded, wide, fi
             for n in range(count):
                 upper = splat(scales[n] * by_row[row * padded + n])
                 lower = splat(scales[n] * by_row[below * padded + n])
-                at = n * wide + column
+                at = column * count + n * BLOCK
                 table0, table1 = load(by_anchor_column, at), load(by_anchor_column, at + LANES)
                 table2, table3 = load(by_anchor_column, at + 2 * LANES), load(by_anchor_column, at + 3 * LANES)
                 upper0, lower0 = fused(upper, table0, upper0), fused(lower, table0, lower0)
@@ -157,7 +158,8 @@ def transport(density, tables_column, tables_row, tables_anchor, epsilons, itera
         density: float32 [height, width], sums to 1.
         tables_column: float32 [level, width * padded], exp(-(x - x_i)^2 / epsilon), anchors last.
         tables_row: float32 [level, height * padded], the same for y.
-        tables_anchor: float32 [level, count * wide], the same as ``tables_column`` with columns last.
+        tables_anchor: float32 [level, count * wide], the same numbers as ``tables_column``: blocks of ``BLOCK`` columns,
+            in each the anchors, in each anchor its columns.
         epsilons: float32 [level], regularisation of each level (normalised units squared), falling.
         iterations: of each level.
         count: K.
