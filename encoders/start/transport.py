@@ -158,8 +158,8 @@ def transport(density, tables_column, tables_row, tables_anchor, epsilons, itera
         density: float32 [height, width], sums to 1.
         tables_column: float32 [level, width * padded], exp(-(x - x_i)^2 / epsilon), anchors last.
         tables_row: float32 [level, height * padded], the same for y.
-        tables_anchor: float32 [level, count * wide], the same numbers as ``tables_column``: blocks of ``BLOCK`` columns,
-            in each the anchors, in each anchor its columns.
+        tables_anchor: float32 [level, count * wide], the same numbers as ``tables_column``: by blocks of ``BLOCK``
+            columns, in a block by anchor, columns last.
         epsilons: float32 [level], regularisation of each level (normalised units squared), falling.
         iterations: of each level.
         count: K.

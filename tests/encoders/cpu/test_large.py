@@ -6,6 +6,7 @@ import pytest
 from data_schemas.splats import NORMALISED
 from encoders.base import LARGE_PIXELS, FitSettings, FitStoppedError
 from encoders.cpu.engine import CpuEncoder
+from encoders.cpu.large import fit_large
 from encoders.start.begin import begin
 from encoders.team import Team
 from tests.encoders.splat_examples import smooth_images
@@ -29,7 +30,7 @@ CASES = [
     pytest.param(SETTINGS, 3, id="rgb"),
     pytest.param(FitSettings(60, 45, start="adaptive", target_psnr=26.0), 3, id="adaptive, until a target"),
     pytest.param(FitSettings(60, 30, start="grid", codec=NORMALISED), 3, id="normalised", marks=pytest.mark.slow),
-    pytest.param(FitSettings(60, 30, colours="signed"), 1, id="grey", marks=pytest.mark.slow),
+    pytest.param(FitSettings(60, 30, colours="signed"), 1, id="grey", marks=pytest.mark.soak),
 ]
 
 
@@ -58,7 +59,7 @@ def test_a_start_is_the_same_whoever_shares_it(start):
             np.testing.assert_array_equal(begin(images, settings, None, team), expected)
 
 
-def test_a_transport_that_overflows_keeps_the_level_before_whoever_shares_it(monkeypatch):
+def test_a_transport_that_overflows_keeps_the_level_before_whoever_shares_it():
     image = np.zeros((1, 40, 40, 3), np.uint8)
     image[0, -1, -1] = 255
     settings = FitSettings(150)
