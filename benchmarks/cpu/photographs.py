@@ -108,9 +108,7 @@ def main(
     steps: Annotated[list[int] | None, typer.Option(help="Optimiser steps; may be repeated.")] = None,
     start: Annotated[str, typer.Option(help="transport, adaptive or grid.")] = "adaptive",
     codec: Annotated[str, typer.Option(help="additive/1 or normalised/1.")] = ADDITIVE,
-    repeats: Annotated[
-        int, typer.Option(min=0, help="Fits of which the fastest counts for the speed-up; 0: none.")
-    ] = 3,
+    repeats: Annotated[int, typer.Option(min=0, help="Timings of which the least counts; 0: none.")] = 3,
     speed_up_of: Annotated[str, typer.Option(help="The photograph that is timed on one thread and two.")] = "retina",
     speed_up_starts: Annotated[list[str] | None, typer.Option(help="Starts that are timed so.")] = None,
 ) -> None:

@@ -94,12 +94,12 @@ def test_a_stopped_fit_gives_the_images_that_are_finished(workers, looks):
 
 def test_only_the_size_decides_what_is_large(monkeypatch):
     calls = []
-    from encoders.cpu import large
 
-    fit_large = large.fit_large
-    monkeypatch.setattr(
-        large, "fit_large", lambda image, *others: calls.append(image.shape) or fit_large(image, *others)
-    )
+    def fit(image, *others):
+        calls.append(image.shape)
+        return fit_large(image, *others)
+
+    monkeypatch.setattr("encoders.cpu.large.fit_large", fit)
     side = int(LARGE_PIXELS**0.5)
     settings = FitSettings(20, 1, start="grid")
     for height in (side, side - 1):
