@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -75,17 +76,29 @@ class Team:
         self.seconds += sum(other.result() for other in others)
 
 
-def cut_evenly(work: NDArray[np.float64], shares: int, multiple: int = 1) -> list[tuple[int, int]]:
+def cut_evenly(
+    work: NDArray[np.float64], shares: int, multiple: int = 1, again: NDArray[np.float64] | None = None
+) -> list[tuple[int, int]]:
     """Cuts items into ranges of about equal work.
 
     Args:
         work: float64 [item], the work up to and with each item: it never falls.
         shares: ranges at most.
         multiple: of which every cut but the last is one.
+        again: float64 [item], the work that is done twice where a cut lies before the item; None: none.
 
     Returns:
         First item and the item after the last of each range; none is empty.
     """
-    cuts = np.searchsorted(work, [work[-1] * share / shares for share in range(1, shares)]).tolist()
-    edges = {0, *((cut + multiple // 2) // multiple * multiple for cut in cuts), len(work)}
-    return list(pairwise(sorted(edge for edge in edges if edge <= len(work))))
+    end, edges = len(work), [0]
+    twice = 0.0 if again is None else float(again.mean())
+    each = (float(work[-1]) + (shares - 1) * twice) / shares
+    done = each
+    for _ in range(shares - 1):
+        edge = (bisect_left(work, done) + multiple // 2) // multiple * multiple
+        if edge >= end:
+            break
+        if edge > edges[-1]:
+            edges.append(edge)
+        done += each - (0.0 if again is None else float(again[edge]))
+    return list(pairwise([*edges, end]))

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.cpu.boxes import DERIVED
+from encoders.cpu.boxes import DERIVED, derive
 from encoders.cpu.moves import reseed
 from encoders.cpu.rule import FitRule
 from encoders.cpu.shares import move_gaussians, prepare, sum_rows
@@ -22,7 +22,7 @@ from encoders.frame import X
 from encoders.team import Team, cut_evenly
 from encoders.vector import LANES
 
-SHARES_PER_THREAD = 4
+SHARES_PER_THREAD = 6
 """Shares of Gaussians for each thread: where one is held up the others take over. Rows are cut once for each thread,
 as a box that is cut is set up twice."""
 
@@ -67,7 +67,7 @@ def fit_large(
     moments = np.zeros(MOMENTS * padded, np.float32)
     chains, spans, layout = (np.empty(0, np.float32) for _ in range(3))
     places = np.zeros((3, count), np.int64)
-    row_work, work = np.zeros(height), np.zeros(padded)
+    row_work, again, work = np.zeros(height), np.zeros(height), np.zeros(padded)
     needed = np.zeros(height * width, np.float32)
     sizes = (count, padded, height, width)
     least, taken, steps = np.float32(np.inf), 0, len(rates)
@@ -77,23 +77,24 @@ def fit_large(
         nonlocal error
         error = np.float32(half_sum_of_squares(differences, height, width, channels))
 
+    derive(theta, derived, padded, height, width, cut)
     for step in range(steps + 1):
-        chains, spans, layout = prepare(theta, derived, chains, spans, layout, places, row_work, work, *sizes, cut)
+        chains, spans, layout = prepare(theta, derived, chains, spans, layout, places, row_work, again, work, *sizes)
         kept = (chains, spans, layout, places)
         seen = (target, low, high, mask, differences)
         team.share(
             [
                 partial(sum_rows, theta, derived, planes, *kept, *seen, *rows, *sizes, tag, channels, epsilon)
-                for rows in cut_evenly(row_work, team.threads)
+                for rows in cut_evenly(row_work, team.threads, 1, again)
             ]
         )
         former[:] = theta
         calls: list[partial[None]] = []
         if step < steps:
             moved = (theta, first, second, derived, planes, *kept, moments)
-            rule = (rates[step], betas, limits, bounded)
+            how = (rates[step], betas, limits, bounded, cut)
             calls = [
-                partial(move_gaussians, *moved, *gaussians, *sizes, tag, channels, *rule)
+                partial(move_gaussians, *moved, *gaussians, *sizes, tag, channels, *how)
                 for gaussians in cut_evenly(work, SHARES_PER_THREAD * team.threads, LANES)
             ]
         # Adding up the error, in one order, takes as long as a small share; a step that turns out to be one too many
@@ -107,6 +108,7 @@ def fit_large(
         taken += 1
         if reach >= 0 and reseed_every > 0 and taken % reseed_every == 0 and taken <= reseed_until:
             reseed(theta, first, second, planes, needed, *sizes, channels, reach)
+            derive(theta, derived, padded, height, width, cut)
     result[:] = best.reshape(parameters, padded)[:, :count].T
     return taken
 

@@ -18,30 +18,32 @@ from encoders.vector import LANES, entry
 SETTING_UP = 12.0
 """Time to set up a box, in rows of 8 pixels (docs/performance.md)."""
 
+SKIPPING = 0.15
+"""Time to pass over the rows of a box that lie above a cut, on average, in that of summing all of its rows."""
+
 
 @compiled
-def prepare(theta, derived, chains, spans, layout, places, row_work, work, count, padded, height, width, cut):
-    """Boxes of all Gaussians, where each one's numbers lie, and the work of each row and each Gaussian.
+def prepare(theta, derived, chains, spans, layout, places, row_work, again, work, count, padded, height, width):
+    """Where the numbers of each Gaussian lie, and the work of each row and each Gaussian.
 
     Args:
         theta: float32, parameters as in ``encoders.cpu.fit``.
-        derived: float32, receives the table of ``encoders.cpu.boxes.derive``.
+        derived: float32, the table of ``encoders.cpu.boxes.derive``.
         chains: float32, room for the numbers that a forward pass keeps.
         spans: the same, of needles.
         layout: float32, receives the spans of needles (``encoders.cpu.sums.lay_spans``).
         places: int64 [3, gaussian], receives the first place in ``chains``, ``spans`` and half of ``layout``.
         row_work: float64 [row], receives the work of the forward pass up to and with each row, in rows of 8 pixels.
+        again: float64 [row], receives the work that is done twice where rows are cut above each.
         work: float64 [padded], receives that of the backward pass up to and with each Gaussian.
         count: K.
         padded: K rounded up to full vectors.
         height: rows.
         width: columns.
-        cut: half-width of a box in marginal standard deviations.
 
     Returns:
         ``chains``, ``spans`` and ``layout``, or greater ones where they were too small.
     """
-    derive(theta, derived, padded, height, width, cut)
     chain_room, span_room, layout_room = room(derived, count, padded)
     if chain_room > len(chains):
         chains = np.empty(chain_room + chain_room // 2, np.float32)
@@ -51,6 +53,7 @@ def prepare(theta, derived, chains, spans, layout, places, row_work, work, count
         layout = np.empty(4 * layout_room, np.float32)
     chain_at, span_at, layout_at, run = 0, 0, 0, len(layout) // 2
     row_work[:] = 0.0
+    again[:] = 0.0
     for n in range(count):
         vectors, rows = int(entry(derived, VECTORS * padded + n)), int(entry(derived, ROWS * padded + n))
         top = int(entry(derived, TOP * padded + n))
@@ -75,14 +78,18 @@ def prepare(theta, derived, chains, spans, layout, places, row_work, work, count
             each = 3.0 * vectors / rows
         work[n] = SETTING_UP + each * rows
         # Differences down the rows, summed up below.
+        twice = SETTING_UP + SKIPPING * each * rows
         row_work[top] += each
+        again[top] += twice
         if top + rows < height:
             row_work[top + rows] -= each
-    running, whole = 0.0, 0.0
+            again[top + rows] -= twice
+    running, crossing, whole = 0.0, 0.0, 0.0
     for row in range(height):
         running += row_work[row]
+        crossing += again[row]
         whole += running + width / LANES
-        row_work[row] = whole
+        row_work[row], again[row] = whole, crossing
     whole = 0.0
     for n in range(padded):
         if n < count:
@@ -146,8 +153,9 @@ def move_gaussians(
     betas,
     limits,
     bounded,
+    cut,
 ):
-    """The backward pass of Gaussians ``first`` to ``last`` (multiples of 8) and their step of Adam."""
+    """The backward pass of Gaussians ``first`` to ``last`` (multiples of 8), their step of Adam, their new boxes."""
     share = (first, min(last, count), places)
     backward(
         theta, derived, planes, chains, spans, layout, moments, count, padded, height, width, tag, channels, None, share
@@ -168,3 +176,4 @@ def move_gaussians(
         bounded,
         (first, last),
     )
+    derive(theta, derived, padded, height, width, cut, (first, last))
