@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,7 @@ class Team:
         self._pool: ThreadPoolExecutor | None = None
         self._before = 0
 
-    def __enter__(self) -> Team:
+    def __enter__(self) -> Self:
         self._before = _flush()
         if self.threads > 1:
             self._pool = ThreadPoolExecutor(self.threads - 1, "image", initializer=_flush)
