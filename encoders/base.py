@@ -18,6 +18,10 @@ PIXEL_GAUSSIANS_PER_CALL = 40_000_000
 
 FEWEST_PER_CALL, MOST_PER_CALL = 16, 256
 
+LARGE_PIXELS = 1 << 16
+"""On the CPU, images of 256x256 pixels and more are shared by threads; smaller ones are fitted one a thread. The size
+alone decides, never the number of images or of threads."""
+
 NO_FIT = "none"
 
 

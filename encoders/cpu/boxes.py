@@ -40,21 +40,30 @@ DERIVED = 10
 
 
 @compiled
-def derive(theta, derived, padded, height, width, cut):
-    """Factors and boxes of all Gaussians, eight at a time."""
-    for n in range(0, padded, LANES):
+def derive(theta, derived, padded, height, width, cut, share=None):
+    """Factors and boxes of all Gaussians, eight at a time.
+
+    With ``share`` = (first Gaussian, the Gaussian after the last), both multiples of 8, of these only.
+    """
+    begin, end = 0, padded
+    if share is not None:
+        begin, end = share[0], share[1]
+    for n in range(begin, end, LANES):
         store(derived, FACTOR_A * padded + n, exponential(load(theta, LOG_A * padded + n)))
         store(derived, FACTOR_C * padded + n, exponential(load(theta, LOG_C * padded + n)))
-    place_boxes(theta, derived, padded, height, width, cut)
+    place_boxes(theta, derived, padded, height, width, cut, None, share)
 
 
 @compiled
-def place_boxes(theta, derived, padded, height, width, cut, exact=None):
-    """Boxes of all Gaussians whose factors a and c are in ``derived`` already, eight at a time."""
+def place_boxes(theta, derived, padded, height, width, cut, exact=None, share=None):
+    """Boxes of all Gaussians, or of a share, whose factors a and c are in ``derived`` already, eight at a time."""
     zero, half = splat(0.0), splat(0.5)
     wide, high = splat(np.float32(width)), splat(np.float32(height))
     reach = splat(cut)
-    for n in range(0, padded, LANES):
+    begin, end = 0, padded
+    if share is not None:
+        begin, end = share[0], share[1]
+    for n in range(begin, end, LANES):
         x, y = load(theta, X * padded + n), load(theta, Y * padded + n)
         b = load(theta, B * padded + n)
         a, c = load(derived, FACTOR_A * padded + n), load(derived, FACTOR_C * padded + n)

@@ -22,8 +22,25 @@ RESEEDED_SIGMA = 0.7
 
 
 @compiled
-def adam(theta, first, second, derived, moments, padded, height, width, channels, rates, betas, limits, bounded):
+def adam(
+    theta,
+    first,
+    second,
+    derived,
+    moments,
+    padded,
+    height,
+    width,
+    channels,
+    rates,
+    betas,
+    limits,
+    bounded,
+    share=None,
+):
     """One step of Adam on all Gaussians, eight at a time.
+
+    With ``share`` = (first Gaussian, the Gaussian after the last), both multiples of 8, on these only.
 
     ``rates`` = steps of (centre, shape, colour) with the bias corrections folded in; ``betas`` = (beta1, beta2,
     epsilon); ``limits`` = (margin in pixels, least and greatest log factor, greatest slope b / c).
@@ -36,7 +53,10 @@ def adam(theta, first, second, derived, moments, padded, height, width, channels
     low_x, high_x = splat(-margin), splat(np.float32(width) + margin)
     low_y, high_y = splat(-margin), splat(np.float32(height) + margin)
     low_log, high_log, slope = splat(limits[1]), splat(limits[2]), splat(limits[3])
-    for n in range(0, padded, LANES):
+    begin, end = 0, padded
+    if share is not None:
+        begin, end = share[0], share[1]
+    for n in range(begin, end, LANES):
         a, c = load(derived, FACTOR_A * padded + n), load(derived, FACTOR_C * padded + n)
         b = load(theta, B * padded + n)
         sx, sy = load(moments, n), load(moments, padded + n)

@@ -77,15 +77,37 @@ def lay_spans(layout, at, first_centre, slope, half, rows, width):
 
 
 @compiled
-def forward(theta, derived, planes, chains, spans, layout, count, padded, height, width, tag, channels, exact=None):
+def forward(
+    theta,
+    derived,
+    planes,
+    chains,
+    spans,
+    layout,
+    count,
+    padded,
+    height,
+    width,
+    tag,
+    channels,
+    exact=None,
+    share=None,
+):
     """Adds every Gaussian to the planes; keeps what the backward pass repeats.
 
     With ``exact`` (anything but None: the choice is compiled) weights are right to 1e-5 however high a box is.
+
+    With ``share`` = (first row, row after the last, places) only these rows are summed: every pixel
+    is still the sum of the same weights in the same order. ``places`` and ``layout`` come from ``encoders.cpu.shares``.
     """
     number = len(tag)
     stride = width + LANES
     size = height * stride
-    planes[: number * size] = np.float32(0)
+    if share is None:
+        planes[: number * size] = np.float32(0)
+    else:
+        for plane in range(number):
+            planes[plane * size + share[0] * stride : plane * size + share[1] * stride] = np.float32(0)
     unbias = np.float32(np.exp(-BIAS))
     chain_at, span_at, layout_at, run = 0, 0, 0, len(layout) // 2
     for n in range(count):
@@ -96,6 +118,14 @@ def forward(theta, derived, planes, chains, spans, layout, count, padded, height
         x, y, b = entry(theta, X * padded + n), entry(theta, Y * padded + n), entry(theta, B * padded + n)
         a, c = entry(derived, FACTOR_A * padded + n), entry(derived, FACTOR_C * padded + n)
         top = int(entry(derived, TOP * padded + n))
+        above, within = 0, rows
+        if share is not None:
+            # Rows of the box above the share, and inside of it.
+            above = max(share[0] - top, 0)
+            within = min(share[1] - top, rows) - above
+            if within <= 0:
+                continue
+            chain_at, span_at, layout_at = share[2][0, n], share[2][1, n], share[2][2, n]
         k0 = entry(theta, COLOUR * padded + n)
         k1 = entry(theta, (COLOUR + 1) * padded + n) if channels > 1 else np.float32(1)
         k2 = entry(theta, (COLOUR + 2) * padded + n) if channels > 2 else np.float32(1)
@@ -120,11 +150,17 @@ def forward(theta, derived, planes, chains, spans, layout, count, padded, height
                         weight, ratio = exponential(depth), exponential(steepness)
                     else:
                         weight, ratio = exponential_to_rounding(depth), exponential_to_rounding(steepness)
-                    store(chains, chain_at, weight)
-                    store(chains, chain_at + LANES, ratio)
+                    if above == 0:
+                        store(chains, chain_at, weight)
+                        store(chains, chain_at + LANES, ratio)
                     chain_at += 2 * LANES
                     at = row * stride + start
-                    for _ in range(rows if exact is None else min(RUN, rows - part * RUN)):
+                    if share is not None:
+                        for _ in range(above):
+                            weight = weight * ratio
+                            ratio = ratio * quotient
+                        at += above * stride
+                    for _ in range(within if exact is None else min(RUN, rows - part * RUN)):
                         store(planes, at, fused(weight, c0, load(planes, at)))
                         if number > 1:
                             store(planes, at + size, fused(weight, c1, load(planes, at + size)))
@@ -138,9 +174,13 @@ def forward(theta, derived, planes, chains, spans, layout, count, padded, height
         else:
             slope = entry(derived, SLOPE * padded + n)
             dy = np.float32(top) + np.float32(0.5) - y
-            lay_spans(layout, layout_at, x - slope * dy, slope, entry(derived, HALF * padded + n), rows, width)
+            if share is None:
+                lay_spans(layout, layout_at, x - slope * dy, slope, entry(derived, HALF * padded + n), rows, width)
+            else:
+                for row in range(above):
+                    span_at += int(entry(layout, layout_at + run + row)) * LANES
             c0, c1, c2, c3 = splat(k0), splat(k1), splat(k2), splat(np.float32(1))
-            for row in range(top, top + rows):
+            for row in range(top + above, top + above + within):
                 dy = np.float32(row) + np.float32(0.5) - y
                 v = c * dy
                 first = int(entry(layout, layout_at + row - top))
@@ -162,17 +202,23 @@ def forward(theta, derived, planes, chains, spans, layout, count, padded, height
 
 
 @compiled
-def residual(planes, target, low, high, mask, height, width, tag, channels, epsilon):
+def residual(planes, target, low, high, mask, height, width, tag, channels, epsilon, share=None):
     """Replaces the rendered planes by their residual and returns half the sum of squares.
 
     One-sided: where the target is 0 the sum may be negative, where it is 1 it may exceed 1, as clipping hides it.
+
+    With ``share`` = (first row, row after the last, differences) only these rows are replaced; of a normalised sum
+    ``differences`` receives what ``half_sum_of_squares`` adds up (of an additive one the planes hold it already).
     """
     number = len(tag)
     normalised = number > channels
     stride = width + LANES
     size = height * stride
     error = splat(0.0)
-    for row in range(height):
+    first, last = 0, height
+    if share is not None:
+        first, last = share[0], share[1]
+    for row in range(first, last):
         for column in range(0, width, LANES):
             valid = load(mask, column)
             at = row * stride + column
@@ -185,6 +231,8 @@ def residual(planes, target, low, high, mask, height, width, tag, channels, epsi
                     clipped = minimum(maximum(value, load(low, here)), load(high, here))
                     difference = (clipped - load(target, here)) * valid
                     error = fused(difference, difference, error)
+                    if share is not None:
+                        store(share[2], here, difference)
                     scaled = difference * scale
                     store(planes, here, scaled)
                     pull = fused(scaled, value, pull)
@@ -199,6 +247,20 @@ def residual(planes, target, low, high, mask, height, width, tag, channels, epsi
         # Only padding: no residual there, so boxes that hang over the edge gather nothing.
         for plane in range(number):
             store(planes, plane * size + row * stride + width, splat(0.0))
+    return np.float32(0.5) * total(error)
+
+
+@compiled
+def half_sum_of_squares(differences, height, width, channels):
+    """What ``residual`` returns, from the differences that it left: the same additions in the same order."""
+    stride = width + LANES
+    size = height * stride
+    error = splat(0.0)
+    for row in range(height):
+        for column in range(0, width, LANES):
+            for channel in range(channels):
+                difference = load(differences, channel * size + row * stride + column)
+                error = fused(difference, difference, error)
     return np.float32(0.5) * total(error)
 
 
@@ -218,12 +280,14 @@ def backward(
     tag,
     channels,
     exact=None,
+    share=None,
 ):
     """Moments of the residual under every Gaussian.
 
     ``moments`` [8, gaussian] receives the sums of g dx, g dy, g dx^2, g dx dy, g dy^2 and of residual * weight per
     channel, g = weight * sum_c(residual_c colour_c). With ``exact`` (as in ``forward``) u = a dx + b dy takes the place
-    of dx: the moments of a needle, whose dx and dy cancel, keep their digits.
+    of dx: the moments of a needle, whose dx and dy cancel, keep their digits. With ``share`` = (first Gaussian, the
+    Gaussian after the last, places) only these are summed.
     """
     number = len(tag)
     stride = width + LANES
@@ -231,7 +295,10 @@ def backward(
     unbias = np.float32(np.exp(-BIAS))
     zero = splat(0.0)
     chain_at, span_at, layout_at, run = 0, 0, 0, len(layout) // 2
-    for n in range(count):
+    begin, end = 0, count
+    if share is not None:
+        begin, end = share[0], share[1]
+    for n in range(begin, end):
         vectors = int(entry(derived, VECTORS * padded + n))
         rows = int(entry(derived, ROWS * padded + n))
         if vectors == 0 or rows == 0:
@@ -250,6 +317,8 @@ def backward(
         if channels > 2:
             k2 = entry(theta, (COLOUR + 2) * padded + n)
         c0, c1, c2 = splat(k0), splat(k1), splat(k2)
+        if share is not None:
+            chain_at, span_at, layout_at = share[2][0, n], share[2][1, n], share[2][2, n]
         gather0, gather1, gather2 = zero, zero, zero
         sum_x, sum_y, sum_xx, sum_xy, sum_yy = zero, zero, zero, zero, zero
         scale = np.float32(1)
@@ -325,9 +394,9 @@ def backward(
             for row in range(top, top + rows):
                 dy = np.float32(row) + np.float32(0.5) - y
                 height_y = splat(dy)
-                begin = int(entry(layout, layout_at + row - top))
+                left = int(entry(layout, layout_at + row - top))
                 for vector in range(int(entry(layout, layout_at + run + row - top))):
-                    start = begin + vector * LANES
+                    start = left + vector * LANES
                     weight = load(spans, span_at)
                     span_at += LANES
                     at = row * stride + start

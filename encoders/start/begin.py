@@ -15,16 +15,20 @@ from __future__ import annotations
 
 import hashlib
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_schemas.splats import ADDITIVE
-from encoders.base import FitSettings
+from encoders.base import LARGE_PIXELS, FitSettings
 from encoders.frame import COLOUR
+
+if TYPE_CHECKING:
+    from encoders.team import Team
 
 __all__ = ["StartRecipe", "Starts", "anchors", "begin"]
 
@@ -102,25 +106,29 @@ def transport_levels(epsilons: tuple[float, ...], gaussians: int) -> tuple[float
     return tuple(levels)
 
 
-@lru_cache(maxsize=8)
-def _tables(gaussians: int, height: int, width: int, epsilons: tuple[float, ...]) -> _Tables:
-    """Gibbs kernels of every level along each axis, in the layouts of ``start_kernel.transport``."""
-    from encoders.start.kernel import BLOCK
+def make_tables(gaussians: int, height: int, width: int, epsilons: tuple[float, ...]) -> _Tables:
+    """Gibbs kernels of every level along each axis, in the layouts of ``encoders.start.transport.transport``."""
+    from encoders.start.transport import BLOCK
 
     points = anchors(gaussians, height, width).astype(np.float64)
     padded = -(-gaussians // BLOCK) * BLOCK
     wide = -(-width // BLOCK) * BLOCK
     xs, ys = (2 * np.arange(width) + 1) / width - 1, (2 * np.arange(height) + 1) / height - 1
+    # Anchors share columns and rows, by the hundred on a photograph.
+    (columns, in_column), (rows, in_row) = (np.unique(axis, return_inverse=True) for axis in points.T)
     column = np.zeros((len(epsilons), width, padded), np.float32)
     row = np.zeros((len(epsilons), height, padded), np.float32)
-    anchor = np.zeros((len(epsilons), gaussians, wide), np.float32)
+    anchor = np.zeros((len(epsilons), wide // BLOCK, gaussians, BLOCK), np.float32)
     for level, epsilon in enumerate(epsilons):
         # At least 1e-30, so that no product of two underflows to a division by zero.
-        gibbs_x = np.maximum(np.exp(-((xs[:, None] - points[:, 0]) ** 2) / epsilon), 1e-18)
-        gibbs_y = np.maximum(np.exp(-((ys[:, None] - points[:, 1]) ** 2) / epsilon), 1e-18)
-        column[level, :, :gaussians] = gibbs_x
-        row[level, :, :gaussians] = gibbs_y
-        anchor[level, :, :width] = gibbs_x.T
+        gibbs_x = np.maximum(np.exp(-((xs[:, None] - columns) ** 2) / epsilon), 1e-18).astype(np.float32)
+        gibbs_y = np.maximum(np.exp(-((ys[:, None] - rows) ** 2) / epsilon), 1e-18).astype(np.float32)
+        column[level, :, :gaussians] = gibbs_x[:, in_column]
+        row[level, :, :gaussians] = gibbs_y[:, in_row]
+        by_column = np.zeros((len(columns), wide), np.float32)
+        by_column[:, :width] = gibbs_x.T
+        for block in range(wide // BLOCK):
+            anchor[level, block] = by_column[in_column, block * BLOCK : (block + 1) * BLOCK]
     levels = len(epsilons)
     return (
         column.reshape(levels, width * padded),
@@ -129,23 +137,20 @@ def _tables(gaussians: int, height: int, width: int, epsilons: tuple[float, ...]
     )
 
 
+_tables = lru_cache(maxsize=8)(make_tables)
+
+
 @lru_cache(maxsize=8)
 def _hilbert(height: int, width: int) -> NDArray[np.int32]:
     """Pixels of a height x width image along a Hilbert curve of the next power of two."""
     order = max(1, (max(height, width) - 1).bit_length())
-    index = np.arange(1 << (2 * order), dtype=np.int64)
-    x, y = np.zeros_like(index), np.zeros_like(index)
-    rest, side = index.copy(), 1
-    while side < 1 << order:
-        rx = 1 & (rest >> 1)
-        ry = 1 & (rest ^ rx)
-        flip = (ry == 0) & (rx == 1)
-        x, y = np.where(flip, side - 1 - x, x), np.where(flip, side - 1 - y, y)
-        swap = ry == 0
-        x, y = np.where(swap, y, x), np.where(swap, x, y)
-        x, y = x + side * rx, y + side * ry
-        rest >>= 2
-        side *= 2
+    x, y = np.zeros(1, np.int32), np.zeros(1, np.int32)
+    for side in (1 << level for level in range(order)):
+        # Four copies of the curve so far: mirrored at the diagonal, above, beside that, mirrored at the other diagonal.
+        x, y = (
+            np.concatenate([y, x, x + side, 2 * side - 1 - y]),
+            np.concatenate([x, y + side, y + side, side - 1 - x]),
+        )
     inside = (x < width) & (y < height)
     return (y[inside] * width + x[inside]).astype(np.int32)
 
@@ -156,16 +161,19 @@ def _offset(image: NDArray[np.uint8], seed: int) -> float:
     return int.from_bytes(digest, "little") / 2**64
 
 
-def begin(images: NDArray[np.uint8], settings: FitSettings, recipe: StartRecipe | None = None) -> NDArray[np.float32]:
+def begin(
+    images: NDArray[np.uint8], settings: FitSettings, recipe: StartRecipe | None = None, team: Team | None = None
+) -> NDArray[np.float32]:
     """Pixel-frame parameters of K Gaussians for every image.
 
     Args:
         images: uint8 [image, height, width, channel].
         settings: K, start, seed and codec.
         recipe: constants of the starts; None takes the defaults.
+        team: threads that share large images (``encoders.base.LARGE_PIXELS``); None works in this one.
 
     Returns:
-        float32 [image, gaussian, 5 + channel] (encoders.frame).
+        float32 [image, gaussian, 5 + channel] (encoders.frame); the team does not change it.
     """
     # Inside: recipes are read, and engines made, where nothing is fitted; the kernel brings Numba.
     from encoders.start.kernel import ADAPTIVE, GRID, TRANSPORT, begin_images
@@ -177,23 +185,34 @@ def begin(images: NDArray[np.uint8], settings: FitSettings, recipe: StartRecipe 
     images = np.ascontiguousarray(images)
     # Only what the start needs: a table of 64x64 images and K=500 takes megabytes.
     levels = transport_levels(recipe.epsilons, gaussians) if kind == TRANSPORT else ()
-    tables = _tables(gaussians, height, width, levels)
     curve = _hilbert(height, width) if kind == ADAPTIVE else np.empty(0, np.int32)
     offsets = np.array([_offset(image, settings.seed) if kind == ADAPTIVE else 0.0 for image in images])
     frames = np.empty((count, gaussians, COLOUR + channels), np.float32)
+    points = anchors(gaussians, height, width)
+    weights = np.array([recipe.ink, recipe.edge, recipe.adaptive_floor if kind == ADAPTIVE else recipe.floor])
+    brightness = recipe.brightness if settings.codec == ADDITIVE else 1.0
+    if team is not None or height * width >= LARGE_PIXELS:
+        from encoders.start.shared import begin_shared
+        from encoders.team import Team
+
+        with nullcontext(team) if team is not None else Team(1) as threads:
+            for image, offset, frame in zip(images, offsets, frames, strict=True):
+                positions = points.copy()
+                begin_shared(image, kind, positions, weights, levels, recipe, curve, offset, brightness, frame, threads)
+        return frames
     begin_images(
         images,
         kind,
-        anchors(gaussians, height, width),
-        np.array([recipe.ink, recipe.edge, recipe.adaptive_floor if kind == ADAPTIVE else recipe.floor]),
-        *tables,
+        points,
+        weights,
+        *_tables(gaussians, height, width, levels),
         np.array(levels, np.float32),
         recipe.iterations,
         curve,
         offsets,
         recipe.lloyd_rounds,
         recipe.spread,
-        recipe.brightness if settings.codec == ADDITIVE else 1.0,
+        brightness,
         frames,
     )
     return frames

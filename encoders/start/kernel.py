@@ -6,13 +6,8 @@ import numpy as np
 
 from encoders.compiled import compiled
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
-from encoders.vector import LANES, flush_denormals, fused, load, restore_denormals, splat, store
-
-_GREATEST_SPREAD = np.float32(1e28)
-"""Scalings of Sinkhorn's iteration may spread this far before float32 would overflow."""
-
-BLOCK = 4 * LANES
-"""Tables are padded to four vectors, which are summed side by side: enough to hide the latency of an addition."""
+from encoders.start.transport import transport
+from encoders.vector import flush_denormals, restore_denormals
 
 GRID, TRANSPORT, ADAPTIVE = range(3)
 
@@ -54,146 +49,6 @@ def saliency(image, ink, edge, floor, density):
 
 
 @compiled
-def _gather(density, by_column, by_row, sums, rows, padded):
-    """sums_i = sum over pixels of by_row[y, i] by_column[x, i] density[y, x]; lanes are anchors, four vectors wide."""
-    height, width = rows
-    for n in range(0, padded, BLOCK):
-        result0, result1, result2, result3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
-        # Two rows at a time, so that a table entry that was loaded serves twice.
-        for row in range(0, height, 2):
-            below = min(row + 1, height - 1)
-            upper0, upper1, upper2, upper3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
-            lower0, lower1, lower2, lower3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
-            for column in range(width):
-                upper, lower = splat(density[row * width + column]), splat(density[below * width + column])
-                at = column * padded + n
-                table0, table1 = load(by_column, at), load(by_column, at + LANES)
-                table2, table3 = load(by_column, at + 2 * LANES), load(by_column, at + 3 * LANES)
-                upper0, lower0 = fused(upper, table0, upper0), fused(lower, table0, lower0)
-                upper1, lower1 = fused(upper, table1, upper1), fused(lower, table1, lower1)
-                upper2, lower2 = fused(upper, table2, upper2), fused(lower, table2, lower2)
-                upper3, lower3 = fused(upper, table3, upper3), fused(lower, table3, lower3)
-            at = row * padded + n
-            result0 = fused(upper0, load(by_row, at), result0)
-            result1 = fused(upper1, load(by_row, at + LANES), result1)
-            result2 = fused(upper2, load(by_row, at + 2 * LANES), result2)
-            result3 = fused(upper3, load(by_row, at + 3 * LANES), result3)
-            if below > row:
-                at = below * padded + n
-                result0 = fused(lower0, load(by_row, at), result0)
-                result1 = fused(lower1, load(by_row, at + LANES), result1)
-                result2 = fused(lower2, load(by_row, at + 2 * LANES), result2)
-                result3 = fused(lower3, load(by_row, at + 3 * LANES), result3)
-        store(sums, n, result0)
-        store(sums, n + LANES, result1)
-        store(sums, n + 2 * LANES, result2)
-        store(sums, n + 3 * LANES, result3)
-
-
-@compiled
-def _spread(scales, by_anchor_column, by_row, sums, rows, count, padded, wide):
-    """sums[y, x] = sum over anchors of scales_i by_row[y, i] by_anchor_column[i, x]; lanes are columns."""
-    height, _ = rows
-    # Two rows at a time, as above; the last of an odd number is written twice.
-    for row in range(0, height, 2):
-        below = min(row + 1, height - 1)
-        for column in range(0, wide, BLOCK):
-            upper0, upper1, upper2, upper3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
-            lower0, lower1, lower2, lower3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
-            for n in range(count):
-                upper = splat(scales[n] * by_row[row * padded + n])
-                lower = splat(scales[n] * by_row[below * padded + n])
-                at = n * wide + column
-                table0, table1 = load(by_anchor_column, at), load(by_anchor_column, at + LANES)
-                table2, table3 = load(by_anchor_column, at + 2 * LANES), load(by_anchor_column, at + 3 * LANES)
-                upper0, lower0 = fused(upper, table0, upper0), fused(lower, table0, lower0)
-                upper1, lower1 = fused(upper, table1, upper1), fused(lower, table1, lower1)
-                upper2, lower2 = fused(upper, table2, upper2), fused(lower, table2, lower2)
-                upper3, lower3 = fused(upper, table3, upper3), fused(lower, table3, lower3)
-            at = row * wide + column
-            store(sums, at, upper0)
-            store(sums, at + LANES, upper1)
-            store(sums, at + 2 * LANES, upper2)
-            store(sums, at + 3 * LANES, upper3)
-            at = below * wide + column
-            store(sums, at, lower0)
-            store(sums, at + LANES, lower1)
-            store(sums, at + 2 * LANES, lower2)
-            store(sums, at + 3 * LANES, lower3)
-
-
-@compiled
-def transport(density, tables_column, tables_row, tables_anchor, epsilons, iterations, count, positions):
-    """Entropic optimal transport from K anchors of equal mass to ``density``; barycentric projection.
-
-    Sinkhorn's scaling with annealed regularisation (Cuturi 2013, arXiv:1306.0895). The Gibbs kernel of the squared
-    distance is a product over the axes, so it is never formed.
-
-    Args:
-        density: float32 [height, width], sums to 1.
-        tables_column: float32 [level, width * padded], exp(-(x - x_i)^2 / epsilon), anchors last.
-        tables_row: float32 [level, height * padded], the same for y.
-        tables_anchor: float32 [level, count * wide], the same as ``tables_column`` with columns last.
-        epsilons: float32 [level], regularisation of each level (normalised units squared), falling.
-        iterations: of each level.
-        count: K.
-        positions: float32 [count, 2], receives (x, y) in [-1, 1].
-    """
-    height, width = density.shape
-    levels = len(epsilons)
-    padded = (count + BLOCK - 1) // BLOCK * BLOCK
-    wide = (width + BLOCK - 1) // BLOCK * BLOCK
-    rows = (height, width)
-    u = np.zeros(padded, np.float32)
-    kept = np.zeros(padded, np.float32)
-    sums = np.zeros(padded, np.float32)
-    spread = np.zeros(height * wide, np.float32)
-    v = np.zeros(height * width, np.float32)
-    share = np.float32(1.0 / count)
-    for n in range(count):
-        u[n] = np.float32(1)
-    good = 0
-    for level in range(levels):
-        for _ in range(iterations):
-            _spread(u, tables_anchor[level], tables_row[level], spread, rows, count, padded, wide)
-            for row in range(height):
-                for column in range(width):
-                    v[row * width + column] = density[row, column] / spread[row * wide + column]
-            _gather(v, tables_column[level], tables_row[level], sums, rows, padded)
-            for n in range(count):
-                u[n] = share / sums[n]
-        low, high = u[0], u[0]
-        for n in range(count):
-            low, high = min(low, u[n]), max(high, u[n])
-        # A map too far for float32 at this level keeps the last level's: smooth, only blunter.
-        if not (low > 0 and high < np.float32(np.inf) and high < low * _GREATEST_SPREAD):
-            break
-        good = level
-        kept[:] = u
-        if level + 1 < levels:
-            # Potentials are epsilon log u: they carry over to the next level.
-            power = epsilons[level] / epsilons[level + 1]
-            middle = np.sqrt(low) * np.sqrt(high)
-            for n in range(count):
-                u[n] = np.float32((u[n] / middle) ** power)
-    _spread(kept, tables_anchor[good], tables_row[good], spread, rows, count, padded, wide)
-    moment = np.empty((3, height * width), np.float32)
-    for row in range(height):
-        for column in range(width):
-            at = row * width + column
-            value = density[row, column] / spread[row * wide + column]
-            moment[0, at] = value
-            moment[1, at] = value * np.float32((2 * column + 1) / width - 1)
-            moment[2, at] = value * np.float32((2 * row + 1) / height - 1)
-    mass = np.empty((3, padded), np.float32)
-    for axis in range(3):
-        _gather(moment[axis], tables_column[good], tables_row[good], mass[axis], rows, padded)
-    for n in range(count):
-        positions[n, 0] = mass[1, n] / mass[0, n]
-        positions[n, 1] = mass[2, n] / mass[0, n]
-
-
-@compiled
 def stratify(density, curve, offset, positions):
     """One point in each of K strata of equal mass along a space-filling curve.
 
@@ -223,62 +78,95 @@ def stratify(density, curve, offset, positions):
 
 
 @compiled
+def find_nearest(positions, order, first, last, width, nearest_points):
+    """The nearest point of every pixel of rows ``first`` to ``last``.
+
+    Args:
+        positions: float32 [count, 2] in pixels.
+        order: int64 [count], the points from the top down.
+        first: row.
+        last: the row after the last.
+        width: columns of the image.
+        nearest_points: int32 [height * width], receives the result.
+    """
+    count = len(positions)
+    # From the row outwards: most points lie further above or below than the nearest point found so far.
+    middle = 0
+    for row in range(first, last):
+        y = np.float32(row + 0.5)
+        while middle < count and positions[order[middle], 1] < y:
+            middle += 1
+        guess = 0
+        for column in range(width):
+            x = np.float32(column + 0.5)
+            nearest = guess
+            best = (positions[guess, 0] - x) ** 2 + (positions[guess, 1] - y) ** 2
+            for step in (-1, 1):
+                at = middle if step > 0 else middle - 1
+                while 0 <= at < count:
+                    n = order[at]
+                    dy = positions[n, 1] - y
+                    if dy * dy > best:
+                        break
+                    dx = positions[n, 0] - x
+                    distance = dx * dx + dy * dy
+                    # Of equally near points that of the pixel before, else the one of the least index.
+                    if distance < best or (distance == best and nearest != guess and n < nearest):
+                        best, nearest = distance, n
+                    at += step
+            guess = nearest
+            nearest_points[row * width + column] = nearest
+
+
+@compiled
+def move_to_centroids(density, nearest_points, sums, positions):
+    """Moves every point to the centroid of the pixels that are nearest to it; one without any mass stays.
+
+    ``sums`` float32 [count, 3] is room to work in.
+    """
+    height, width = density.shape
+    sums[:] = np.float32(0)
+    for row in range(height):
+        y = np.float32(row + 0.5)
+        for column in range(width):
+            x = np.float32(column + 0.5)
+            nearest = nearest_points[row * width + column]
+            weight = density[row, column]
+            sums[nearest, 0] += weight
+            sums[nearest, 1] += weight * x
+            sums[nearest, 2] += weight * y
+    for n in range(len(positions)):
+        if sums[n, 0] > 0:
+            positions[n, 0] = sums[n, 1] / sums[n, 0]
+            positions[n, 1] = sums[n, 2] / sums[n, 0]
+
+
+@compiled
 def relax(density, positions, rounds):
     """Lloyd's iteration: every point moves to the centroid of the density that is nearest to it.
 
     Points that share a place are told apart by index, and a point without any mass stays.
     """
     height, width = density.shape
-    count = len(positions)
-    sums = np.zeros((count, 3), np.float32)
+    sums = np.zeros((len(positions), 3), np.float32)
+    nearest_points = np.empty(height * width, np.int32)
     for _ in range(rounds):
-        sums[:] = np.float32(0)
-        # From the row outwards: most points lie further above or below than the nearest point found so far.
-        order = np.argsort(positions[:, 1])
-        middle = 0
-        for row in range(height):
-            y = np.float32(row + 0.5)
-            while middle < count and positions[order[middle], 1] < y:
-                middle += 1
-            guess = 0
-            for column in range(width):
-                x = np.float32(column + 0.5)
-                nearest = guess
-                best = (positions[guess, 0] - x) ** 2 + (positions[guess, 1] - y) ** 2
-                for step in (-1, 1):
-                    at = middle if step > 0 else middle - 1
-                    while 0 <= at < count:
-                        n = order[at]
-                        dy = positions[n, 1] - y
-                        if dy * dy > best:
-                            break
-                        dx = positions[n, 0] - x
-                        distance = dx * dx + dy * dy
-                        # Of equally near points that of the pixel before, else the one of the least index.
-                        if distance < best or (distance == best and nearest != guess and n < nearest):
-                            best, nearest = distance, n
-                        at += step
-                guess = nearest
-                weight = density[row, column]
-                sums[nearest, 0] += weight
-                sums[nearest, 1] += weight * x
-                sums[nearest, 2] += weight * y
-        for n in range(count):
-            if sums[n, 0] > 0:
-                positions[n, 0] = sums[n, 1] / sums[n, 0]
-                positions[n, 1] = sums[n, 2] / sums[n, 0]
+        find_nearest(positions, np.argsort(positions[:, 1]), 0, height, width, nearest_points)
+        move_to_centroids(density, nearest_points, sums, positions)
 
 
 @compiled
-def spacings(positions, result):
-    """Mean distance of each point to its three nearest others.
+def spacings(positions, first_point, last_point, result):
+    """Mean distance of points ``first_point`` to ``last_point`` to their three nearest others.
 
     Args:
         positions: float32 [count, 2] in pixels.
+        first_point: index.
+        last_point: the index after the last.
         result: float32 [count]; infinite where there are fewer than three others.
     """
     count = len(positions)
-    for n in range(count):
+    for n in range(first_point, last_point):
         first = second = third = np.float32(np.inf)
         for other in range(count):
             if other == n:
@@ -325,6 +213,38 @@ def local_colours(image, positions, result):
 
 
 @compiled
+def to_pixels(positions, height, width):
+    """Moves points float32 [count, 2] from [-1, 1] to pixels in place."""
+    for n in range(len(positions)):
+        positions[n, 0] = (positions[n, 0] + np.float32(1)) * np.float32(0.5 * width)
+        positions[n, 1] = (positions[n, 1] + np.float32(1)) * np.float32(0.5 * height)
+
+
+@compiled
+def lay_frame(image, positions, distances, spread, brightness, colours, frame):
+    """Gaussians as wide as their ``distances`` to their neighbours ask for, coloured by the pixels under them.
+
+    ``colours`` float32 [count, channel] is room to work in; ``frame`` float32 [count, 5 + channel] is filled.
+    """
+    height, width, channels = image.shape
+    count = len(positions)
+    # Between a third of a pixel and half the image; fewer than four Gaussians share the image evenly.
+    least, most = np.float32(0.3), np.float32(0.5 * max(height, width))
+    alone = np.float32(0.5 * np.sqrt(height * width / count))
+    local_colours(image, positions, colours)
+    for n in range(count):
+        sigma = np.float32(spread) * distances[n] if np.isfinite(distances[n]) else alone
+        log_factor = -np.log(min(max(sigma, least), most))
+        frame[n, X] = positions[n, 0]
+        frame[n, Y] = positions[n, 1]
+        frame[n, LOG_A] = log_factor
+        frame[n, B] = np.float32(0)
+        frame[n, LOG_C] = log_factor
+        for channel in range(channels):
+            frame[n, COLOUR + channel] = np.float32(brightness) * colours[n, channel]
+
+
+@compiled
 def begin_images(
     images,
     kind,
@@ -355,9 +275,6 @@ def begin_images(
     positions = np.empty((count, 2), np.float32)
     distances = np.empty(count, np.float32)
     colours = np.empty((count, channels), np.float32)
-    # Between a third of a pixel and half the image; fewer than four Gaussians share the image evenly.
-    least, most = np.float32(0.3), np.float32(0.5 * max(height, width))
-    alone = np.float32(0.5 * np.sqrt(height * width / count))
     for image in range(number):
         if kind == ADAPTIVE:
             saliency(images[image], weights[0], weights[1], weights[2], density)
@@ -369,19 +286,7 @@ def begin_images(
                 transport(density, tables_column, tables_row, tables_anchor, epsilons, iterations, count, positions)
             else:
                 positions[:] = points
-            for n in range(count):
-                positions[n, 0] = (positions[n, 0] + np.float32(1)) * np.float32(0.5 * width)
-                positions[n, 1] = (positions[n, 1] + np.float32(1)) * np.float32(0.5 * height)
-        spacings(positions, distances)
-        local_colours(images[image], positions, colours)
-        for n in range(count):
-            sigma = np.float32(spread) * distances[n] if np.isfinite(distances[n]) else alone
-            log_factor = -np.log(min(max(sigma, least), most))
-            frames[image, n, X] = positions[n, 0]
-            frames[image, n, Y] = positions[n, 1]
-            frames[image, n, LOG_A] = log_factor
-            frames[image, n, B] = np.float32(0)
-            frames[image, n, LOG_C] = log_factor
-            for channel in range(channels):
-                frames[image, n, COLOUR + channel] = np.float32(brightness) * colours[n, channel]
+            to_pixels(positions, height, width)
+        spacings(positions, 0, count, distances)
+        lay_frame(images[image], positions, distances, spread, brightness, colours, frames[image])
     restore_denormals(before)

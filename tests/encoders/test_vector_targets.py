@@ -18,8 +18,8 @@ pytestmark = [
 
 ARRAY = types.Array(types.float32, 1, "C")
 NUMBER = types.int64
-# The last argument is left out: the sums of the fit, not those of the differentiable renderer.
-COLOUR_SIZES = (NUMBER, NUMBER, NUMBER, NUMBER, types.UniTuple(NUMBER, 3), NUMBER, types.Omitted(None))
+# The last arguments are left out: the sums of the fit, not those of the differentiable renderer or of large images.
+COLOUR_SIZES = (NUMBER, NUMBER, NUMBER, NUMBER, types.UniTuple(NUMBER, 3), NUMBER, *[types.Omitted(None)] * 2)
 KERNELS = {
     "forward": (forward, (ARRAY,) * 6 + COLOUR_SIZES),
     "backward": (backward, (ARRAY,) * 7 + COLOUR_SIZES),

@@ -71,7 +71,7 @@ def test_an_image_whose_transport_overflows_keeps_the_last_level_that_did_not(mo
     # Two images of one batch that stop at different levels.
     images = np.concatenate([smooth_images(1, 16), special_images(16)["one pixel"]])
     expected, _ = both(images)
-    from encoders.start import kernel as start_kernel
+    from encoders.start import transport as start_kernel
 
     assert pytest.approx(float(start_kernel._GREATEST_SPREAD)) == start._GREATEST_SPREAD
     monkeypatch.setattr(start, "_GREATEST_SPREAD", 1e12)
