@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from benchmarks.cpu.operations import boxes_of, vectors_of
 from benchmarks.harness import Set, least_seconds
 from encoders.cpu.boxes import DERIVED, derive, room
+from encoders.cpu.moments import MOMENTS, backward
 from encoders.cpu.moves import adam
-from encoders.cpu.sums import MOMENTS, backward, forward, residual
+from encoders.cpu.sums import forward, residual
 from encoders.frame import COLOUR, LOG_A, LOG_C, X, Y
 from encoders.recipe import CUT, Recipe
 from encoders.vector import LANES, flush_denormals, restore_denormals

@@ -10,8 +10,9 @@ import numpy as np
 
 from encoders.compiled import compiled
 from encoders.cpu.boxes import DERIVED, derive, room
+from encoders.cpu.moments import MOMENTS, backward
 from encoders.cpu.moves import adam, reseed
-from encoders.cpu.sums import MOMENTS, backward, forward, residual
+from encoders.cpu.sums import forward, residual
 from encoders.frame import COLOUR, X
 from encoders.vector import LANES, flush_denormals, restore_denormals
 

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.cpu.boxes import DERIVED, derive
+from encoders.cpu.moments import MOMENTS
 from encoders.cpu.moves import reseed
 from encoders.cpu.rule import FitRule
 from encoders.cpu.shares import move_gaussians, prepare, sum_rows
-from encoders.cpu.sums import MOMENTS, half_sum_of_squares
+from encoders.cpu.sums import half_sum_of_squares
 from encoders.frame import X
 from encoders.team import Team, cut_evenly
 from encoders.vector import LANES

@@ -10,8 +10,9 @@ import numpy as np
 
 from encoders.compiled import compiled
 from encoders.cpu.boxes import CHAIN, HALF, ROWS, SLOPE, TOP, VECTORS, derive, room
+from encoders.cpu.moments import backward
 from encoders.cpu.moves import adam
-from encoders.cpu.sums import backward, forward, lay_spans, residual
+from encoders.cpu.sums import forward, lay_spans, residual
 from encoders.frame import X, Y
 from encoders.vector import LANES, entry
 

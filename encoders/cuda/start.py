@@ -18,7 +18,7 @@ from torch import Tensor
 from data_schemas.splats import ADDITIVE
 from encoders.base import FitSettings
 from encoders.frame import COLOUR, LOG_A, LOG_C, X, Y
-from encoders.start.begin import StartRecipe, anchors, transport_levels
+from encoders.start.tables import StartRecipe, anchors, transport_levels
 
 _NUMBERS = 1 << 25
 """Numbers in the largest intermediate result: 128 MiB."""

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from encoders.compiled import compiled
 from encoders.cpu.boxes import DERIVED, FACTOR_A, FACTOR_C, place_boxes, room
 from encoders.cpu.decode import GREATEST_RHO, SMALLEST_SIGMA
-from encoders.cpu.sums import MOMENTS, backward, forward
+from encoders.cpu.moments import MOMENTS, backward
+from encoders.cpu.sums import forward
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y
 from encoders.vector import (
     LANES,

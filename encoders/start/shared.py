@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.compiled import compiled
-from encoders.start.begin import StartRecipe, make_tables
 from encoders.start.kernel import (
     ADAPTIVE,
     TRANSPORT,
@@ -25,6 +24,7 @@ from encoders.start.kernel import (
     stratify,
     to_pixels,
 )
+from encoders.start.tables import StartRecipe, make_tables
 from encoders.start.transport import (
     BLOCK,
     carry_over,

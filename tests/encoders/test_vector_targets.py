@@ -9,7 +9,8 @@ import numba
 import pytest
 from numba import types
 
-from encoders.cpu.sums import backward, forward
+from encoders.cpu.moments import backward
+from encoders.cpu.sums import forward
 
 pytestmark = [
     pytest.mark.slow,

@@ -9,6 +9,7 @@ from encoders.autograd.reference import ReferenceEncoder, render_frame
 from encoders.base import FitSettings
 from encoders.cpu import boxes as fit_boxes
 from encoders.cpu import fit as fit_kernel
+from encoders.cpu import moments as fit_moments
 from encoders.cpu import sums as fit_sums
 from encoders.frame import COLOUR, LOG_A, LOG_C, B, X, Y, from_splats, to_splats
 from encoders.recipe import CUT, Recipe
@@ -98,7 +99,7 @@ class Workspace:
         )
 
     def backward(self):
-        fit_sums.backward(
+        fit_moments.backward(
             self.theta,
             self.derived,
             self.planes,

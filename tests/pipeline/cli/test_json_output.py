@@ -85,6 +85,10 @@ CALLS: dict[str, tuple[Callable[[Places], Arguments], Callable[[Places], Argumen
         lambda at: ("--store", at.store, "--out", at.out / "a", "--axis", "ema=yes", *_TINY, *_SETS[:4]),
         lambda at: ("--store", at.store, "--out", at.out / "a", "--axis", "pack", *_TINY),
     ),
+    "push": (
+        lambda at: (at.store, "hf://datasets/user/arrays", "--dry-run", "--licence-ok"),
+        lambda at: (at.out / "none.zarr", "hf://datasets/user/arrays", "--dry-run"),
+    ),
     "models": (lambda _: ("--gaussians", 4, "--size", 8), lambda _: ("--size", 1)),
 }
 
