@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
 without_page = pytest.mark.usefixtures("no_page")
 
 QUICK = {"panels": 0, "predictability_images": 0}
+
+
+class Clock:
+    """Stands in for ``datetime`` where a report takes its time: every report is an hour younger than the last."""
+
+    def __init__(self) -> None:
+        self.last = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def now(self, zone: tzinfo) -> datetime:
+        self.last += timedelta(hours=1)
+        return self.last.astimezone(zone)
 
 
 def report_of(store: Any, folder: Path, **options: Any) -> Report:
@@ -65,7 +77,10 @@ def test_images_are_known_by_their_pixels_not_by_their_rows(make_store, tmp_path
 
 
 @pytest.mark.slow
-def test_a_report_made_again_of_the_same_store_keeps_what_it_said(make_store, tmp_path: Path) -> None:
+def test_a_report_made_again_of_the_same_store_keeps_what_it_said(
+    make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.report.build.datetime", Clock())
     report_of(make_store(9), tmp_path)
     later = make_store(9)
     later.rows.psnr[0] -= 1
