@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-CHROMIUM = os.environ.get("SPLATSPACE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = os.environ.get("SPLATSPACE_CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
 """The program; None where there is none, and tests skip."""
 
 _OPTIONS = (

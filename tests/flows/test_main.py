@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from PIL import Image
 from data_schemas.stores.open import open_store
 from flows.catalogue import BY_NAME
 from flows.server.server import RECORD
+from tests.browser import CHROMIUM
 from tests.flows.terminal import PROC, Terminal
 from tests.waiting import wait_until
 
@@ -172,10 +172,7 @@ def test_one_run_to_its_end_uses_the_server_and_ends_with_its_outcome(
     assert set(run["tags"]) == {"encode", "folder"}
 
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)")
 @pytest.mark.parametrize(("key", "shown"), [("psnr-demo", "48 of 48"), ("psnr-scans", "5 of 6")])
 def test_a_browser_shows_the_report(served: Path, terminal: Terminal, tmp_path: Path, key: str, shown: str) -> None:
     (artifact,) = terminal.call("/artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}})
