@@ -1,12 +1,12 @@
 """What the splats of samples are good for: polish, moving, interpolation, encoding in one pass, larger images.
 
     OMP_NUM_THREADS=1 python -m benchmarks.generation.drawn_samples RUN --store sprites.zarr --unseen sprites-test.zarr
-    OMP_NUM_THREADS=1 python -m benchmarks.generation.drawn_samples RUN --store sprites.zarr --unseen sprites-test.zarr
-    \
-        --larger sprites64-test.zarr
+    OMP_NUM_THREADS=1 python -m benchmarks.generation.drawn_samples RUN --store sprites.zarr \
+        --unseen sprites-test.zarr --larger sprites64-test.zarr --beside RUN64
 
 ``RUN`` is a training of ``render-dit`` on ``--store``; ``--unseen`` holds images that it did not learn from. A run of
 ``pixel-dit`` is measured with its samples fitted from ``transport``: the composition, under the same head lines.
+Samples of ``--beside`` runs, which learned at the size of ``--larger``, stand in its table, and their splats.
 """
 
 from __future__ import annotations
@@ -131,8 +131,16 @@ def midpoints(measured: Measured, fit: SampleFit) -> str:
     return markdown(rows)
 
 
-def enlarged(measured: Measured, splats: NDArray[np.float32], larger: Path, count: int) -> str:
-    """Samples drawn at the size of ``larger``, beside the same samples enlarged as pixels."""
+def sampled(run: Run, count: int, evaluations: int) -> NDArray[np.uint8]:
+    """Images as the network answers them, uint8 [image, row, column, channel]."""
+    settings = Settings(run.objective.settings.sampler, evaluations, 1.0, 0, 64)
+    return as_channels_last(draw(run, settings, None, count, lambda _done: None).images)
+
+
+def enlarged(
+    measured: Measured, splats: NDArray[np.float32], larger: Path, count: int, beside: dict[str, NDArray[np.uint8]]
+) -> str:
+    """Samples drawn at the size of ``larger``, beside the same samples enlarged as pixels, and others of that size."""
     with open_store(larger, "r") as store:
         size = max(store.header.height, store.header.width)
         rows = np.random.default_rng(0).permutation(store.finished_rows())[: 2 * count]
@@ -145,6 +153,8 @@ def enlarged(measured: Measured, splats: NDArray[np.float32], larger: Path, coun
     for name, way in ENLARGED.items():
         larger_pixels = [np.asarray(Image.fromarray(image).resize((size, size), way)) for image in measured.images]
         rows_of_table.append([f"pixels enlarged, {name}", *there.score(np.stack(larger_pixels))])
+    for name, images in beside.items():
+        rows_of_table.append([name, *there.score(images)])
     floor = support(real, others)
     rows_of_table.append(
         ["other originals", f"{frechet_distance(real, others):.3f}", f"{floor.precision:.3f}", f"{floor.recall:.3f}"]
@@ -157,18 +167,18 @@ def main(
     store: Annotated[Path, typer.Option(help="The store that it was trained on.")],
     unseen: Annotated[Path, typer.Option(help="A store of images that it did not learn from.")],
     larger: Annotated[Path | None, typer.Option(help="A store of such images at a larger size, square.")] = None,
+    beside: Annotated[list[Path] | None, typer.Option(help="Trainings at that larger size.")] = None,
     images: Annotated[int, typer.Option(help="Samples, and images to compare with.")] = 500,
     evaluations: Annotated[int, typer.Option(help="Of the network per sample.")] = 20,
 ) -> None:
-    """Prints the tables of docs/results.md."""
+    """Prints the tables of benchmarks/generation/pixels_in_splats_out.md."""
     torch.set_num_threads(1)
     generator = load_run(run, device="cpu")
     with open_store(store, "r") as learned, open_store(unseen, "r") as other:
         extractor = build_extractor("selfsup", learned)
         rows = np.random.default_rng(0).permutation(other.finished_rows())[: 2 * images]
         pictures = originals(other, rows)
-    settings = Settings(generator.objective.settings.sampler, evaluations, 1.0, 0, 64)
-    samples = as_channels_last(draw(generator, settings, None, images, lambda _done: None).images)
+    samples = sampled(generator, images, evaluations)
     measured = Measured(generator, samples, extractor, extractor.forward(pictures[:images]))
     fit = sample_fit(generator)
     print(f"\n{images} samples as drawn: FID, precision, recall {', '.join(measured.score(samples))}")
@@ -179,7 +189,14 @@ def main(
         + curve(generator, as_channels_last(pictures[images:]), ENCODER, None)
     )
     if larger is not None:
-        print("\n## Drawn larger\n\n" + enlarged(measured, fit.splats(samples), larger, images))
+        others = {}
+        for path in beside or []:
+            run_beside = load_run(path, device="cpu")
+            seen = sampled(run_beside, images, evaluations)
+            others[f"samples of {path.name}"] = seen
+            if run_beside.draws:
+                others[f"splats of {path.name}"] = drawn(run_beside, sample_fit(run_beside).splats(seen))
+        print("\n## Drawn larger\n\n" + enlarged(measured, fit.splats(samples), larger, images, others))
 
 
 if __name__ == "__main__":
