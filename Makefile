@@ -42,15 +42,18 @@ lint: $(INSTALLED) ## style, format, types and layers
 	$(BIN)/pyright --pythonpath $(PY)
 	$(BIN)/lint-imports
 
-# The type checker keeps one core busy for most of the time that these tests take: both at once, what it says at the end.
-check: $(INSTALLED) ## in between: make lint beside the tests that are neither slow nor need a Prefect server
-	@said=$$(mktemp) || exit 1; $(MAKE) --no-print-directory lint >"$$said" 2>&1 & lint=$$!; \
+# The type checker keeps one core busy for a minute: it runs beside the compiler, which does so too where nothing has
+# been compiled yet, and beside the first tests. What it says comes at the end.
+BESIDE_LINT = @said=$$(mktemp) || exit 1; $(MAKE) --no-print-directory lint >"$$said" 2>&1 & lint=$$!; \
 	trap 'kill $$lint 2>/dev/null; rm -f "$$said"' EXIT; trap 'exit 130' INT TERM; \
-	$(PY) -m pytest $(BESIDE) -m "not slow and not prefect"; tests=$$?; \
+	$(PY) -m tests.compile_kernels && $(PY) -m pytest $(1); tests=$$?; \
 	wait $$lint; linted=$$?; cat "$$said"; exit $$((linted ? linted : tests))
 
-test: lint ## the whole suite: make lint, then every test
-	$(PY) -m pytest $(PYTEST_ARGS)
+check: $(INSTALLED) ## in between: make lint beside the tests that are neither slow nor need a Prefect server
+	$(call BESIDE_LINT,$(BESIDE) -m "not slow and not prefect")
+
+test: $(INSTALLED) ## the whole suite: make lint beside every test
+	$(call BESIDE_LINT,$(PYTEST_ARGS))
 
 narrow: $(INSTALLED) ## the numeric tests with torch held to AVX2, where the processor has more
 	@if $(PY) -c 'import sys, torch; sys.exit(not torch.backends.cpu.get_cpu_capability().startswith("AVX512"))'; then \

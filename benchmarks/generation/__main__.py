@@ -17,6 +17,7 @@ the CPU time that ``splatdit`` took, everything else the same number of steps. N
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -30,6 +31,7 @@ from pydantic import BaseModel
 
 from benchmarks.generation.tables import FIT, scored, tables, timed_name, write_sheet
 from benchmarks.generation.times import Timed, alternate_times
+from data_schemas.errors import StoppedError
 from data_schemas.files import write_file
 from data_schemas.stores.open import open_store
 from models.patches.model import HEADS
@@ -49,7 +51,7 @@ logger = logging.getLogger("splatspace.benchmark")
 
 RECORD_FILE = "benchmark.json"
 RATE_STEPS = 8
-"""Steps from which the speed of a contender is taken that is trained for a given time."""
+"""Steps from which the speed of a contender is taken that is trained for a given time, after as many first ones."""
 
 
 @dataclass(frozen=True)
@@ -280,21 +282,23 @@ def _job(recipe: Contender, settings: BenchmarkSet, store: Path, run: Path, step
 def _steps_in_time(
     recipe: Contender, settings: BenchmarkSet, store: Path, out: Path, measured: str, contender: str
 ) -> int:
-    """Steps that take the CPU time of another run, by the time between two lengths of a trial."""
+    """Steps that take the CPU time of another run: the start and the samples of that one are not taken off."""
     path = out / measured / RECORD_FILE
     if not path.exists():
         raise SystemExit(f"{contender} is trained for the time of {measured}, which has not been run: run it first")
     allowed = RunRecord.model_validate_json(path.read_bytes()).core_seconds
-    taken = []
-    for steps in (1, 1 + RATE_STEPS):
-        trial = out / f"{contender}-trial-{steps}"
-        for leftover in (STATE_FILE, "model.safetensors"):
-            (trial / leftover).unlink(missing_ok=True)
-        used = time.process_time()
-        train(_job(recipe, settings, store, trial, steps, 0))
-        taken.append(time.process_time() - used)
-    each = max(1e-3, (taken[1] - taken[0]) / RATE_STEPS)
-    return max(1, round((allowed - taken[0]) / each))
+    trial = out / f"{contender}-trial"
+    for leftover in (STATE_FILE, "model.safetensors"):
+        (trial / leftover).unlink(missing_ok=True)
+    times: list[float] = []
+
+    def should_stop() -> bool:
+        times.append(time.process_time())
+        return len(times) > 2 * RATE_STEPS
+
+    with contextlib.suppress(StoppedError):
+        train(_job(recipe, settings, store, trial, 4 * RATE_STEPS, 0), should_stop=should_stop)
+    return max(1, round(allowed * RATE_STEPS / (times[-1] - times[-1 - RATE_STEPS])))
 
 
 def main(

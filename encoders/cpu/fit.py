@@ -117,7 +117,8 @@ def fit_images(
             error = residual(planes, target, low, high, mask, height, width, tag, channels, epsilon)
             if error < least and (step >= tail or error <= target_error):
                 least = error
-                best[:] = theta
+                for n in range(len(theta)):  # a loop: assigning a slice compiles numpy's error messages too
+                    best[n] = theta[n]
             if step == steps or error <= target_error:
                 break
             backward(

@@ -285,7 +285,8 @@ def begin_images(
                 saliency(images[image], weights[0], weights[1], weights[2], density)
                 transport(density, tables_column, tables_row, tables_anchor, epsilons, iterations, count, positions)
             else:
-                positions[:] = points
+                for n in range(count):  # a loop, as in ``keep_scales``
+                    positions[n, 0], positions[n, 1] = points[n, 0], points[n, 1]
             to_pixels(positions, height, width)
         spacings(positions, 0, count, distances)
         lay_frame(images[image], positions, distances, spread, brightness, colours, frames[image])

@@ -120,7 +120,8 @@ def keep_scales(scales, kept):
         low, high = min(low, scales[n]), max(high, scales[n])
     if not (low > 0 and high < np.float32(np.inf) and high < low * _GREATEST_SPREAD):
         return False
-    kept[:count] = scales
+    for n in range(count):  # one loop: assigning a slice compiles numpy's error messages too, for seconds
+        kept[n] = scales[n]
     return True
 
 
