@@ -154,7 +154,7 @@ def sample_preview(
         model,
         (IMAGES, *representation.shape),
         generators=generators_for(0, IMAGES),
-        evaluations=min(MOST_EVALUATIONS, objective.settings.evaluations),
+        evaluations=objective.settings.distilled or min(MOST_EVALUATIONS, objective.settings.evaluations),
         sampler=objective.settings.sampler,
         label=torch.arange(IMAGES) % classes if classes else None,
     )
