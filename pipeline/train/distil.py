@@ -22,7 +22,7 @@ from pipeline.options import job_error
 from pipeline.train.cats_job import head_of
 from pipeline.train.job import KindName, TrainJob, resolve_train_job
 from pipeline.train.rows import TrainingRows
-from pipeline.train.state import MODEL_FILE, representation_tensors, run_folder
+from pipeline.train.state import MODEL_FILE, STATE_FILE, read_recorded_job, representation_tensors, run_folder
 
 EVALUATIONS = 4
 """Of a distilled generator, where none are given."""
@@ -55,7 +55,7 @@ def resolve_distillation(
 
     Args:
         kind: what that run makes.
-        store: that it learned from; None takes the one that it names.
+        store: that it learned from; None takes the one that its state names.
         out: folder of the new run.
         options: fields of ``TrainJob``; None means "as that run, or the default".
 
@@ -98,7 +98,22 @@ def resolve_distillation(
     fields = taught.model_dump(exclude={*OWN, *FIRST, "kind"}, exclude_defaults=True)
     fields |= {"steps": STEPS, "learning_rate": LEARNING_RATE, **given, "objective_changes": changes}
     fields |= {"distil": run, "evaluations": number}
-    return resolve_train_job(taught.kind, taught.store if store is None else store, out, **fields)
+    return resolve_train_job(taught.kind, _store_of(run) if store is None else store, out, **fields)
+
+
+def _store_of(run: Path) -> Any:
+    """The store that a run learned from, as the state from which it goes on says: the model holds no places.
+
+    Raises:
+        JobError: there is no state.
+    """
+    if (run / STATE_FILE).exists():
+        return read_recorded_job(run)["store"]
+    raise JobError(
+        f"train --distil {run} without --store: that run holds no {STATE_FILE}, which says where its store is",
+        allowed="the store that it learned from",
+        next_step="give --store NAME.zarr",
+    )
 
 
 def load_teacher(job: TrainJob, rows: TrainingRows) -> Checkpoint:
@@ -110,13 +125,18 @@ def load_teacher(job: TrainJob, rows: TrainingRows) -> Checkpoint:
 
     Raises:
         CheckpointError: there is no such run, or it is damaged.
-        StoreMismatchError: labels that it does not know.
+        StoreMismatchError: images of another size, other slots, another K, or labels that it does not know.
     """
     assert job.distil is not None
     checkpoint = load_checkpoint(job.distil / MODEL_FILE)
     known = [int(number) for number in checkpoint.config.get("labels", [])]
     if known != list(rows.class_labels.numbers):
         raise _other(job, f"labels {list(rows.class_labels.numbers)[:10]}, not {known[:10]}")
+    mine = json.loads(json.dumps(rows.spec(representation_of(checkpoint)).to_dict()))  # with lists, as it is read
+    its = checkpoint.config.get("data", {})
+    other = sorted(name for name in mine if mine[name] != its.get(name))
+    if other:
+        raise _other(job, f"another {', '.join(other)}")
     return checkpoint
 
 
@@ -125,19 +145,12 @@ def representation_of(teacher: Checkpoint) -> SplatRepresentation | PixelReprese
     return representation_from(teacher.config["representation"], representation_tensors(teacher))
 
 
-def teach(
-    job: TrainJob, teacher: Checkpoint, network: Denoiser, objective: Objective, rows: TrainingRows
-) -> DistillingObjective:
+def teach(teacher: Checkpoint, network: Denoiser, objective: Objective, rows: TrainingRows) -> DistillingObjective:
     """Gives the network the teacher's weights, and the objective that a copy of it teaches by.
 
     Raises:
         CheckpointError: weights of another network.
-        StoreMismatchError: images of another size, other slots or another K than the teacher's.
     """
-    mine, its = json.loads(json.dumps(network.spec.to_dict())), teacher.config.get("data", {})  # lists, as read
-    other = sorted(name for name in mine if mine[name] != its.get(name))
-    if other:
-        raise _other(job, f"another {', '.join(other)}")
     teacher.load_into(network)
     frozen = copy.deepcopy(network).requires_grad_(False).eval()
     walks = Objective.from_config(teacher.config["objective"]).settings

@@ -123,7 +123,7 @@ def _train_process(
             network.slots.take(rows.slot_statistics)
         network.to(fabric.device)
         if teacher is not None:
-            objective = teach(job, teacher, network, objective, rows)
+            objective = teach(teacher, network, objective, rows)
         ema = Ema(network, decay_for(job.steps)) if job.ema else None
         optimiser = torch.optim.AdamW(
             network.parameters(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ class Told(torch.nn.Module):
 
 
 def objective(number: int, *, classes: int = 0, **changes: float) -> tuple[DistillingObjective, Teacher]:
-    changed = {"sampler": "euler", "evaluations": number, "distilled": number, **changes}
+    changed: dict[str, Any] = {"sampler": "euler", "evaluations": number, "distilled": number, **changes}
     settings = build_objective("flow-clean", **changed).settings
     teacher = Teacher()
     walks = teacher_settings(OBJECTIVES["flow-clean"])
@@ -120,7 +120,8 @@ def test_labels_go_with_their_walks_and_clean_images_stay_known() -> None:
 def test_other_steps_than_those_learnt_are_refused() -> None:
     distilling, _ = objective(4)
     generators = [torch.Generator()] * SHAPE[0]
-    for wrong in ({"evaluations": 8}, {"sampler": "dpmpp-2m"}, {"sampler": "heun"}):
+    wrongs: tuple[dict[str, Any], ...] = ({"evaluations": 8}, {"sampler": "dpmpp-2m"}, {"sampler": "heun"})
+    for wrong in wrongs:
         with pytest.raises(JobError, match=r"distilled generator.*4 by euler"):
             sample(distilling, Teacher(), SHAPE, generators=generators, **wrong)
     with pytest.raises(JobError, match="sketch for a distilled"):
