@@ -139,7 +139,7 @@ class TrainJob(BaseModel):
     evaluations: Annotated[
         int | None,
         Field(ge=1, le=64, description="Number of function evaluations (NFE) of the distilled generator."),
-        Option(default="4, with --distil"),
+        Option(default="4, where a run is distilled"),
     ] = None
     objective: Annotated[
         str,

@@ -31,7 +31,7 @@ from pipeline.train.loop import TrainLoop, TrainParts
 from pipeline.train.rows import TrainingRows
 from pipeline.train.run_record import RunRecord, TrainedStore
 from pipeline.train.state import MODEL_FILE, STATE_FILE, TrainProgress, TrainSummary, load_state, plans_of
-from pipeline.train.trackers import TrackerName, require_trackers
+from pipeline.train.tracking.trackers import TrackerName, require_trackers
 
 logger = logging.getLogger("splatspace.train")
 
