@@ -75,7 +75,9 @@ def test_it_is_a_copy_of_its_teacher_that_samples_in_as_few_evaluations(
         with pytest.raises(JobError, match="2 by euler"):
             sample(run, SampleJob(tmp_path / "other", number=3, **wrong))
     assert not (tmp_path / "other").exists()
-    assert "euler, 2 evaluations" in (distilled / CARD_FILE).read_text()
+    card = (distilled / CARD_FILE).read_text()
+    assert "euler, 2 evaluations" in card
+    assert "| distilled from | teacher |" in card
     with pytest.raises(JobError, match=r"distilled itself.*teacher"):
         resolve_request("splats", None, tmp_path / "again", distil=distilled)
 
