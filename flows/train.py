@@ -60,7 +60,7 @@ def train(
     Raises:
         SplatSpaceError: the job cannot be run, or a loss is not a number (the last whole checkpoint is kept).
     """
-    require_inside_roots(store=store, out=out, lpips_weights=options.get("lpips_weights"))
+    require_inside_roots(store=store, out=out, lpips_weights=options.get("lpips_weights"), distil=options.get("distil"))
     logger = get_run_logger()
     run = Path(out)
     goes_on = resume and (run / STATE_FILE).exists()

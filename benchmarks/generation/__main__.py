@@ -29,7 +29,7 @@ import torch
 import typer
 from pydantic import BaseModel
 
-from benchmarks.generation.tables import FIT, scored, tables, timed_name, write_sheet
+from benchmarks.generation.tables import DISTILLED, FEW_EVALUATIONS, FIT, scored, tables, timed_name, write_sheet
 from benchmarks.generation.times import Timed, alternate_times
 from data_schemas.errors import StoppedError
 from data_schemas.files import write_file
@@ -43,6 +43,7 @@ from pipeline.evaluate.figures import Evaluation
 from pipeline.evaluate.job import EvaluateJob
 from pipeline.evaluate.reading import JSON_FILE, read_evaluation
 from pipeline.train.cats_job import resolve_cats_job
+from pipeline.train.distil import resolve_distillation
 from pipeline.train.job import TrainJob, resolve_train_job
 from pipeline.train.state import STATE_FILE
 from pipeline.train.train import train
@@ -50,6 +51,9 @@ from pipeline.train.train import train
 logger = logging.getLogger("splatspace.benchmark")
 
 RECORD_FILE = "benchmark.json"
+DISTILLATION = 300
+"""Steps of a distillation."""
+
 RATE_STEPS = 8
 """Steps from which the speed of a contender is taken that is trained for a given time, after as many first ones."""
 
@@ -65,6 +69,7 @@ class Contender:
         same_time_as: contender whose CPU time it is trained for; None trains for the set's steps.
         fewer: further numbers of evaluations to measure.
         fit_of: contender whose samples are fitted; this one is not trained.
+        distil_of: contender that this one is distilled from, in ``DISTILLATION`` steps.
     """
 
     kind: Any
@@ -73,6 +78,7 @@ class Contender:
     same_time_as: str | None = None
     fewer: tuple[int, ...] = ()
     fit_of: str | None = None
+    distil_of: str | None = None
 
 
 OURS: dict[str, Any] = {"model": "splatdit", "learning_rate": 3e-3}
@@ -90,6 +96,7 @@ CONTENDERS: dict[str, Contender] = {
         fewer=(1, 2, 4, 8),
     ),
     FIT: Contender("pixels", {}, 20, fit_of="pixel-dit"),
+    DISTILLED: Contender("splats", {"evaluations": FEW_EVALUATIONS}, FEW_EVALUATIONS, distil_of="render-dit"),
     # Patch models, each in its modern recipe and with as many evaluations as that says.
     **{head: Contender("cats", {"head": head, "held_out": 0.0}, same_time_as="render-dit") for head in HEADS},
 }
@@ -124,7 +131,7 @@ class BenchmarkSet:
     contenders: tuple[str, ...] = ("splatdit", "published", "pixel-unet", "render-dit", "pixel-dit", FIT)
 
 
-PIXELS_IN = ("splatdit", "render-dit", "pixel-dit", FIT)
+PIXELS_IN = ("splatdit", "render-dit", DISTILLED, "pixel-dit", FIT)
 """The generators of splats that are worth it, beside the pixels."""
 
 SETS: dict[str, BenchmarkSet] = {
@@ -231,7 +238,7 @@ def run_of(
     if recipe.fit_of is not None and not record_path.exists():
         raise SystemExit(f"{contender} fits the samples of {run.name}, which has not been run: run it first")
     if not record_path.exists():
-        steps = settings.steps
+        steps = settings.steps if recipe.distil_of is None else DISTILLATION
         if recipe.same_time_as is not None:
             steps = _steps_in_time(recipe, settings, store, out / name, f"{recipe.same_time_as}-{seed}", contender)
         logger.info("%s: %s with seed %d, %d steps", name, contender, seed, steps)
@@ -274,6 +281,10 @@ def _job(recipe: Contender, settings: BenchmarkSet, store: Path, run: Path, step
     shared: dict[str, Any] = {
         "preset": "tiny", "steps": steps, "batch": settings.batch, "every": steps, "seed": seed, "device": "cpu",
     }  # fmt: skip
+    if recipe.distil_of is not None:
+        shared.pop("preset")
+        teacher = run.parent / f"{recipe.distil_of}-{seed}"
+        return resolve_distillation(recipe.kind, store, run, distil=teacher, **recipe.options, **shared)
     if recipe.kind == "cats":
         return resolve_cats_job(store, run, **recipe.options, **shared)
     return resolve_train_job(recipe.kind, store, run, **recipe.options, **shared)

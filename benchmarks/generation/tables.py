@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 OURS, PUBLISHED, UNET, DIT = "splatdit", "published", "pixel-unet", "pixel-dit"
 RENDER, FEW_EVALUATIONS = "render-dit", 4
+DISTILLED = "render-dit-4"
+"""``render-dit``, distilled to ``FEW_EVALUATIONS``."""
+
 FIT = "pixel-dit + fit"
 """The samples of ``pixel-dit``, to which Gaussians are fitted."""
 
@@ -235,6 +238,9 @@ def _pixel_targets(name: str, runs: Sequence[Finished], times: Mapping[str, floa
         ]
         if not _of(runs, DIT):
             rows = rows[2:3]
+        if _of(runs, DISTILLED):
+            ratio = _over(_mean(runs, DISTILLED, "fid"), mine)
+            rows.append(_figure(f"{name}: FID of {DISTILLED} over {RENDER} at 20 evaluations", ratio, most=MOST_FEW))
         heads = [kid for head in HEADS if (kid := _mean(runs, head, "kid")) is not None]
         if heads:
             best = _over(_mean(runs, RENDER, "kid"), min(heads))

@@ -46,7 +46,7 @@ def alternate_times(runs: Mapping[str, Timed], *, images: int, rounds: int) -> d
     for turn in range(rounds + 1):
         for name, run in held.items():
             count = images if turn else 1
-            evaluations = runs[name].evaluations if turn else 1
+            evaluations = runs[name].evaluations if turn else run.objective.settings.distilled or 1
             settings = Settings(run.objective.settings.sampler, evaluations, 1.0, turn, count)
             used = time.process_time()
             drawn = draw(run, settings, None, count, lambda _done: None)

@@ -18,8 +18,8 @@ from pipeline.evaluate.figures import Evaluation, Scores
 from pipeline.evaluate.reading import JSON_FILE
 from pipeline.format import format_cell, format_loss, format_psnr, list_parts
 from pipeline.train.cats_job import head_of
-from pipeline.train.log import loss_png, read_lines
 from pipeline.train.state import CARD_FILE, LOG_FILE, MODEL_FILE, SAMPLES_FOLDER
+from pipeline.train.tracking.log import loss_png, read_lines
 
 _HEADER = ("images", "n", "FID", "KID", "precision", "recall", "coverage", "W2", "IS")
 

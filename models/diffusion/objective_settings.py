@@ -37,6 +37,8 @@ class ObjectiveSettings:
         shown_weight: of their loss, which counts as that of images with the least noise.
         sampler: used where none is asked for.
         evaluations: the same, of the network.
+        distilled: number of evaluations, of ``euler``, that the network has learnt from another one
+            (``models.diffusion.distillation``) and can be sampled with; 0: any number.
     """
 
     name: str
@@ -57,6 +59,7 @@ class ObjectiveSettings:
     shown_weight: float = 0.0
     sampler: str = "dpmpp-2m"
     evaluations: int = 20
+    distilled: int = 0
 
 
 def _ddpm(name: str, path: PathName) -> ObjectiveSettings:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from data_schemas.errors import JobError, SamplingError
+from models.diffusion.objective_settings import ObjectiveSettings
 from models.diffusion.objectives import Objective, Prediction
 from models.diffusion.schedules import LARGEST_BETA, StraightPath
 from models.names import MOST_EVALUATIONS, SamplerName
@@ -63,6 +64,20 @@ def steps_of(sampler: str, evaluations: int) -> int:
     if not 1 <= evaluations <= MOST_EVALUATIONS:
         raise JobError(f"{evaluations} evaluations", allowed=f"1 to {MOST_EVALUATIONS:,}")
     return (evaluations + 1) // 2 if sampler == "heun" else evaluations
+
+
+def require_learnt(settings: ObjectiveSettings, sampler: str, evaluations: int) -> None:
+    """Refuses other steps than a distilled network has learnt.
+
+    Raises:
+        JobError: another number of evaluations, or another sampler than ``euler``.
+    """
+    if settings.distilled and (sampler not in ("euler", "ddim") or evaluations != settings.distilled):
+        raise JobError(
+            f"{evaluations} evaluations by {sampler} of a distilled generator",
+            allowed=f"{settings.distilled} by euler, the steps that it has learnt",
+            next_step="leave --evaluations and --sampler out, or take the run that it was distilled from",
+        )
 
 
 @dataclass
@@ -167,16 +182,24 @@ def sample(
         float32 of ``shape``: clean features.
 
     Raises:
-        JobError: an unknown sampler or an impossible number of evaluations.
+        JobError: an unknown sampler, an impossible number of evaluations, or what a distilled network has not learnt.
         SamplingError: shapes that do not fit, or a result that is not finite.
     """
     chosen = sampler or objective.settings.sampler
-    steps = steps_of(chosen, objective.settings.evaluations if evaluations is None else evaluations)
+    number = objective.settings.evaluations if evaluations is None else evaluations
+    steps = steps_of(chosen, number)
+    require_learnt(objective.settings, chosen, number)
     times = objective.sampling_path.times(steps)
     _check(tuple(shape), generators, known, keep, start, sketch)
     if sketch is not None:
         if not isinstance(objective.sampling_path, StraightPath) or not 0 <= signal < 1:
             raise JobError(f"A sketch with signal {signal:g}", allowed="the straight path, 0 up to below 1")
+        if objective.settings.distilled:
+            raise JobError(
+                "A sketch for a distilled generator, which has learnt the steps from pure noise only",
+                allowed="none",
+                next_step="take the run that it was distilled from",
+            )
         times = [signal + (1 - signal) * time for time in times]
     device = device or next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     noise = _noise(shape, generators, device) if start is None else start.float().to(device)

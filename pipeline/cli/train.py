@@ -26,6 +26,7 @@ TRAIN_EXAMPLES = (
     "splatspace train pixels --store mnist.zarr --out runs/pixels --model pixel-dit",
     "splatspace train cats --head splats --store cats.zarr --out runs/cats",
     "splatspace train cats --head lut --recipe published --store cats.zarr --out runs/lut --preset full",
+    "splatspace train splats --distil runs/sprites --evaluations 4 --out runs/sprites-4",
     "splatspace train splats --out runs/mnist --resume",
 )
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from data_schemas.errors import EvaluationError
 from data_schemas.stores.contract import SplatStore
 from data_schemas.stores.open import open_store, require_outside_stores
-from models.diffusion.samplers import steps_of
+from models.diffusion.samplers import require_learnt, steps_of
 from pipeline.documents import sole_writer
 from pipeline.evaluate.ablate.report import read_ablation
 from pipeline.evaluate.features import FeatureExtractor, build_extractor
@@ -206,6 +206,7 @@ def _measure(
         batch=job.batch,
     )
     steps_of(settings.sampler, settings.evaluations)
+    require_learnt(run.objective.settings, settings.sampler, settings.evaluations)
     conditional = run.objective.classes > 0
     wanted = run.labels.classes(labels(compared, sets.reference)) if conditional else None
     count = len(sets.reference)
@@ -215,7 +216,7 @@ def _measure(
     scored: list[Scores] = []
     headline: Drawn | None = None
     features = reference
-    numbers = _sweep(job, settings.evaluations)
+    numbers = [settings.evaluations] if run.objective.settings.distilled else _sweep(job, settings.evaluations)
     for place, number in enumerate(numbers):
 
         def sampled(done: int, before: int = place * count) -> None:

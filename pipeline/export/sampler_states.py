@@ -53,7 +53,7 @@ def sampler_states(run: Run, *, images: int, steps: int, seed: int = 0) -> list[
     Args:
         run: of a network that looks at pixels, on the CPU.
         images: in each batch; their labels go through all classes.
-        steps: of Euler's method.
+        steps: of Euler's method; a distilled network is asked for those that it has learnt.
         seed: of the noise.
 
     Raises:
@@ -75,7 +75,7 @@ def sampler_states(run: Run, *, images: int, steps: int, seed: int = 0) -> list[
         run.model,
         (images, *representation.shape),
         generators=generators_for(seed, images),
-        evaluations=steps,
+        evaluations=run.objective.settings.distilled or steps,
         sampler="euler",
         label=label,
         trajectory=watch,

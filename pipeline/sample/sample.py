@@ -18,7 +18,7 @@ from data_schemas.files import make_unfinished_folder, remove_abandoned, wrap_os
 from data_schemas.locations import resolve_path
 from data_schemas.stores.open import require_outside_stores
 from models.diffusion.objectives import Objective
-from models.diffusion.samplers import Trajectory, generators_for, steps_of
+from models.diffusion.samplers import Trajectory, generators_for, require_learnt, steps_of
 from models.diffusion.samplers import sample as sample_batch
 from pipeline.images import portions
 from pipeline.render import save_png
@@ -130,7 +130,9 @@ def sample(
     if job.interpolate is not None:
         _ = shown.splats
     evaluations = job.evaluations or run.objective.settings.evaluations
-    steps_of(job.sampler or run.objective.settings.sampler, evaluations)
+    sampler = job.sampler or run.objective.settings.sampler
+    steps_of(sampler, evaluations)
+    require_learnt(run.objective.settings, sampler, evaluations)
     if run.spec.kind == "splats":
         samples_header(run, job, evaluations)  # refuses what a store cannot hold before long sampling
     with wrap_os_errors("create", out):

@@ -68,6 +68,7 @@ def card_text(job: TrainJob, header: StoreHeader, record: RunRecord) -> str:
         f"| GFLOP per evaluation | {record.gflop:.3f} |",
         f"| objective | {objective['name']} (predicts {objective['target']}) |",
         f"| sampler by default | {objective['sampler']}, {objective['evaluations']} evaluations |",
+        *([f"| distilled from | {markdown_text(job.distil.name)} |"] if job.distil is not None else []),
         f"| steps | {record.step:,} of {job.steps:,}{_plans(record.plans)}, batch {job.batch} |",
         f"| loss, mean since the last entry | {record.loss:.4f} |",
         f"| weights | {'running mean' if job.ema else 'as trained'} |",
@@ -154,7 +155,7 @@ def sample_preview(
         model,
         (IMAGES, *representation.shape),
         generators=generators_for(0, IMAGES),
-        evaluations=min(MOST_EVALUATIONS, objective.settings.evaluations),
+        evaluations=objective.settings.distilled or min(MOST_EVALUATIONS, objective.settings.evaluations),
         sampler=objective.settings.sampler,
         label=torch.arange(IMAGES) % classes if classes else None,
     )

@@ -131,6 +131,16 @@ class TrainJob(BaseModel):
         Field(gt=0, le=1, description="Peak of the learning rate."),
         Option(open=True, default="by model and preset"),
     ] = 1e-3
+    distil: Annotated[
+        Path | None,
+        Field(description="Run to distil: a copy of it learns to make in a few evaluations what it makes in many."),
+        Option(default="none"),
+    ] = None
+    evaluations: Annotated[
+        int | None,
+        Field(ge=1, le=64, description="Number of function evaluations (NFE) of the distilled generator."),
+        Option(default="4, where a run is distilled"),
+    ] = None
     objective: Annotated[
         str,
         Field(
@@ -284,6 +294,12 @@ def resolve_train_job(
         job = TrainJob(kind=kind, store=location(store), out=Path(out), **given)
     except ValidationError as error:
         raise job_error(error, "train") from None
+    if job.evaluations is not None and job.distil is None:
+        raise JobError(
+            f"--evaluations {job.evaluations} without --distil",
+            allowed="both, or neither",
+            next_step="a training serves any number of evaluations: give it to splatspace sample, or give --distil RUN",
+        )
     if job.objective not in OBJECTIVES:
         raise JobError(f"Objective {job.objective!r}", allowed=", ".join(OBJECTIVES))
     if job.preset not in entry.presets:

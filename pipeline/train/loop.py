@@ -25,11 +25,11 @@ from pipeline.format import list_names
 from pipeline.train.card import sample_preview, save_preview, write_card
 from pipeline.train.job import TrainJob
 from pipeline.train.loader import Batch, Loader, mix_seed
-from pipeline.train.log import TrainLog
 from pipeline.train.losses import ImageDistance, distance_named, image_loss, on_device, render_loss
 from pipeline.train.run_record import RunRecord
 from pipeline.train.state import MODEL_FILE, TrainProgress, save_model, save_state
-from pipeline.train.trackers import TrackerName
+from pipeline.train.tracking.log import TrainLog
+from pipeline.train.tracking.trackers import TrackerName
 
 logger = logging.getLogger("splatspace.train")
 

@@ -16,8 +16,9 @@ from models.base import DataKind
 from models.patches.model import HEADS, HeadName, RecipeName, model_name
 from pipeline.options import whole_number
 from pipeline.train.cats_job import head_of, resolve_cats_job
+from pipeline.train.distil import resolve_distillation
 from pipeline.train.job import KindName, TrainJob, resolve_train_job
-from pipeline.train.state import continue_job, read_recorded_job
+from pipeline.train.state import continue_job, read_recorded_job, run_folder
 
 
 def resolve_request(
@@ -37,7 +38,7 @@ def resolve_request(
 
     Args:
         kind: what to train.
-        store: to learn from; needed unless a training goes on.
+        store: to learn from; needed unless a training goes on or a run is distilled.
         out: folder of the run.
         head: of a patch model.
         recipe: of a patch model; None is modern.
@@ -58,10 +59,16 @@ def resolve_request(
         raise JobError(f"--head or --recipe with train {kind}", allowed="train cats", next_step="leave them out")
     if resume:
         data: DataKind = "pixels" if kind == "cats" else kind
+        if options.get("distil") is not None:
+            options["distil"] = str(run_folder(Path(options["distil"])))
         given = {"kind": data, "store": None if store is None else location(store), **options}
         if head is not None or recipe is not None:
             given["model"] = _choose_continued_model(out, head, recipe)
         return continue_job(out, given)
+    if options.get("distil") is not None:
+        if head or recipe:
+            raise JobError("--head or --recipe with --distil", allowed="neither", next_step="the run's are taken")
+        return resolve_distillation(kind, store, out, **options)
     if store is None:
         raise JobError("train without --store", allowed="a store", next_step="give --store NAME.zarr, or --resume")
     if kind != "cats":

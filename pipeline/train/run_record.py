@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_PLACES = {"job": ("store", "out", "lpips_weights"), "store": ("path",)}
+_PLACES = {"job": ("store", "out", "lpips_weights", "distil"), "store": ("path",)}
 """Fields that name files and folders, by part of the configuration."""
 
 

@@ -24,13 +24,14 @@ from models.registry import build_model, step_gflop
 from pipeline.devices import choose_device
 from pipeline.documents import sole_writer
 from pipeline.renderers import with_renderers
+from pipeline.train.distil import load_teacher, representation_of, teach
 from pipeline.train.job import TrainJob
 from pipeline.train.loader import Loader, latent_bytes, mix_seed
 from pipeline.train.loop import TrainLoop, TrainParts
 from pipeline.train.rows import TrainingRows
 from pipeline.train.run_record import RunRecord, TrainedStore
 from pipeline.train.state import MODEL_FILE, STATE_FILE, TrainProgress, TrainSummary, load_state, plans_of
-from pipeline.train.trackers import TrackerName, require_trackers
+from pipeline.train.tracking.trackers import TrackerName, require_trackers
 
 logger = logging.getLogger("splatspace.train")
 
@@ -104,7 +105,8 @@ def _train_process(
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with open_store(job.store, "r") as store, torch.random.fork_rng(devices):
         rows = TrainingRows(store, job, before=before)
-        representation = rows.fitted_representation()
+        teacher = load_teacher(job, rows) if job.distil is not None else None
+        representation = rows.fitted_representation() if teacher is None else representation_of(teacher)
         objective = build_objective(
             job.objective,
             groups=representation.groups,
@@ -120,6 +122,8 @@ def _train_process(
         if isinstance(network, RenderDiT) and rows.slot_statistics is not None:
             network.slots.take(rows.slot_statistics)
         network.to(fabric.device)
+        if teacher is not None:
+            objective = teach(teacher, network, objective, rows)
         ema = Ema(network, decay_for(job.steps)) if job.ema else None
         optimiser = torch.optim.AdamW(
             network.parameters(),

@@ -24,7 +24,7 @@ from models.checkpoint import load_checkpoint
 from pipeline.encode.job import resolve_job
 from pipeline.encode.run import encode
 from pipeline.train.job import resolve_train_job
-from pipeline.train.log import read_lines
+from pipeline.train.tracking.log import read_lines
 from pipeline.train.train import train
 from tests.flows.terminal import PROC, Terminal
 from tests.pipeline.training_runs import make_store

@@ -214,6 +214,11 @@ def test_labels_and_any_batch(tables: tuple[Run, bytes]) -> None:
     assert np.abs(unlabelled - wanted).max() > 1e-3
 
 
+def test_a_distilled_network_is_asked_for_the_steps_that_it_has_learnt() -> None:
+    run = a_run("pixel-dit", sampler="euler", evaluations=2, distilled=2)
+    assert [state.inputs["time"][0] for state in sampler_states(run, images=2, steps=4)] == [0, 0.5]
+
+
 def test_metadata_names_files_and_no_folders_of_this_machine() -> None:
     job = {"store": "/home/me/stores/cats.zarr", "out": "/home/me/runs/cats", "lpips_weights": None, "seed": 3}
     config = {"model": "cats-lut", "job": job, "store": {"path": "s3://mine/cats.zarr", "images": 5}}

@@ -14,9 +14,9 @@ from data_schemas.errors import CheckpointError, JobError
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.ema import Ema
 from pipeline.train.job import resolve_train_job
-from pipeline.train.log import loss_png, read_lines
 from pipeline.train.request import resolve_request
 from pipeline.train.state import STATE_FILE, load_state, save_state
+from pipeline.train.tracking.log import loss_png, read_lines
 
 MISSING = object()
 """Takes an entry away."""

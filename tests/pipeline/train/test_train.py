@@ -33,9 +33,9 @@ from models.diffusion.objectives import Objective
 from models.features.pixels import representation_from
 from models.registry import build_model
 from pipeline.documents import sole_writer
-from pipeline.train.log import read_lines
 from pipeline.train.loop import learning_rate
 from pipeline.train.state import continue_job, representation_tensors
+from pipeline.train.tracking.log import read_lines
 from pipeline.train.train import train
 from tests.pipeline.encode.fakes import SamplingEncoder
 from tests.pipeline.training_runs import STEPS, job_of, make_store, trained

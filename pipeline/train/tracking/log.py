@@ -16,7 +16,7 @@ from PIL import Image
 
 from data_schemas.files import wrap_os_errors, write_file
 from pipeline.train.state import LOG_FILE, TENSORBOARD_FOLDER
-from pipeline.train.trackers import TrackerName, Trackers
+from pipeline.train.tracking.trackers import TrackerName, Trackers
 
 logger = logging.getLogger("splatspace.train")
 
@@ -35,7 +35,7 @@ class TrainLog:
     Args:
         run: folder of the run.
         after: step from which the training goes on; entries of later steps, left by a killed run, are dropped.
-        trackers: names of ``pipeline.train.trackers``.
+        trackers: names of ``pipeline.train.tracking.trackers``.
         config: fields of the job, for the trackers.
 
     Raises:
@@ -123,7 +123,7 @@ def loss_png(lines: Sequence[dict[str, Any]]) -> bytes | None:
     """The loss on a logarithmic scale, and the learning rate behind it.
 
     Args:
-        lines: of ``pipeline.train.log.read_lines``.
+        lines: of ``pipeline.train.tracking.log.read_lines``.
 
     Returns:
         A PNG of some 30 kB; None where no loss was written down.

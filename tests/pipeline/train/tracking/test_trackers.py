@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from data_schemas.errors import JobError, StoppedError
 from pipeline.cli import app
-from pipeline.train.log import read_lines
 from pipeline.train.state import continue_job
-from pipeline.train.trackers import mlflow_address
+from pipeline.train.tracking.log import read_lines
+from pipeline.train.tracking.trackers import mlflow_address
 from pipeline.train.train import train
 from tests.pipeline.training_runs import job_of, make_store
 

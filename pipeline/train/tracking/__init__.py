@@ -1,0 +1,1 @@
+"""What a training says while it runs: its own log, and trackers of experiments."""
