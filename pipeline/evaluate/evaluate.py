@@ -205,8 +205,10 @@ def _measure(
         seed=job.seed,
         batch=job.batch,
     )
-    steps_of(settings.sampler, settings.evaluations)
-    require_learnt(run.objective.settings, settings.sampler, settings.evaluations)
+    numbers = _sweep(job, settings.evaluations, any_number=not run.objective.settings.distilled)
+    for number in numbers:
+        steps_of(settings.sampler, number)
+        require_learnt(run.objective.settings, settings.sampler, number)
     conditional = run.objective.classes > 0
     wanted = run.labels.classes(labels(compared, sets.reference)) if conditional else None
     count = len(sets.reference)
@@ -216,7 +218,6 @@ def _measure(
     scored: list[Scores] = []
     headline: Drawn | None = None
     features = reference
-    numbers = [settings.evaluations] if run.objective.settings.distilled else _sweep(job, settings.evaluations)
     for place, number in enumerate(numbers):
 
         def sampled(done: int, before: int = place * count) -> None:
@@ -275,8 +276,9 @@ def _measure(
     return found, pictures
 
 
-def _sweep(job: EvaluateJob, evaluations: int) -> list[int]:
-    further = (evaluations // 4, evaluations // 2) if job.sweep is None else job.sweep
+def _sweep(job: EvaluateJob, evaluations: int, *, any_number: bool) -> list[int]:
+    usual = (evaluations // 4, evaluations // 2) if any_number else ()
+    further = usual if job.sweep is None else job.sweep
     return sorted({evaluations, *(number for number in further if number >= 1)})
 
 

@@ -120,11 +120,12 @@ def test_an_evaluation_measures_the_steps_that_it_has_learnt(
     store = small_store(tmp_path / "many.zarr", images=140)
     found = evaluate(EvaluateJob(run=distilled, store=str(store), out=tmp_path / "page", images=70), device="cpu")
     assert [scores.evaluations for scores in found.generated] == [2]
-    with pytest.raises(JobError, match="2 by euler"):
-        evaluate(
-            EvaluateJob(run=distilled, store=str(store), out=tmp_path / "other", images=70, evaluations=4),
-            device="cpu",
-        )
+    wrongs: tuple[dict[str, Any], ...] = ({"evaluations": 4}, {"sweep": (1,)})
+    for wrong in wrongs:
+        with pytest.raises(JobError, match="2 by euler"):
+            evaluate(
+                EvaluateJob(run=distilled, store=str(store), out=tmp_path / "other", images=70, **wrong), device="cpu"
+            )
 
 
 def test_what_is_left_open_is_the_teacher_s_or_the_default(teacher: Path, store: Path, tmp_path: Path) -> None:
