@@ -60,6 +60,8 @@ class ModelEntry:
         needs_slots: whether index i must mean the same in every image (a store with anchors).
         takes_labels: whether it can be conditioned on classes.
         summary: one line for people.
+        clean_only: whether its prediction is a drawing, which can be a clean image in [-1, 1] and nothing else: no
+            noise, no velocity, no numbers of another scale.
     """
 
     kind: DataKind
@@ -69,6 +71,7 @@ class ModelEntry:
     takes_labels: bool
     summary: str
     state: DataKind | Literal[""] = ""
+    clean_only: bool = False
 
     @property
     def sees(self) -> DataKind:
@@ -144,6 +147,7 @@ MODELS: dict[str, ModelEntry] = {
 MODELS["render-dit"] = ModelEntry(
     kind="splats",
     state="pixels",
+    clean_only=True,
     network=RenderDiT,
     presets={name: RenderDiTConfig(size) for name, size in _TRUNKS.items()},
     needs_slots=False,
@@ -158,6 +162,7 @@ MODELS |= {
         needs_slots=False,
         takes_labels=recipe == "modern",
         summary=family.summary,
+        clean_only=head == "splats",
     )
     for (head, recipe), family in FAMILIES.items()
 }
