@@ -190,7 +190,10 @@ def survey(
         aligned=match.aligned,
         engine_choice=why,
     )
-    logger.info("%d images, %d done, %d new, %d blocks", plan.images, plan.done, plan.new, len(plan.blocks))
+    logger.info(
+        "%s images, %s done, %s new, %s blocks",
+        *(f"{number:,}" for number in (plan.images, plan.done, plan.new, len(plan.blocks))),
+    )
     return Survey(plan, source, encoder)
 
 
