@@ -314,7 +314,7 @@ def _require_clean_images(job: TrainJob) -> None:
     other = "give another --head" if job.kind == "pixels" else "give --model splatdit, which answers with numbers"
     if OBJECTIVES[job.objective].target != "clean":
         raise JobError(
-            f"--objective {job.objective} with model {job.model}, whose prediction is drawn: the clean image",
+            f"--objective {job.objective} with model {job.model}, whose prediction is a drawing of the clean image",
             allowed=", ".join(name for name, objective in OBJECTIVES.items() if objective.target == "clean"),
             next_step=f"leave --objective out, or {other}",
         )
