@@ -62,7 +62,7 @@ class ModelEntry(ModelDescription):
     presets: Mapping[str, Any]
 
 
-_NETWORKS: dict[str, tuple[Callable[[DataSpec, Any], Denoiser], Mapping[str, Any]]] = {
+_NETWORKS: Mapping[str, tuple[Callable[[DataSpec, Any], Denoiser], Mapping[str, Any]]] = {
     "splatdit": (SplatDiT, {name: SplatDiTConfig(size) for name, size in _TRUNKS.items()}),
     "set": (SetTransformer, {name: SetConfig(size) for name, size in _TRUNKS.items()}),
     "set-induced": (SetTransformer, {name: SetConfig(size, inducing=32) for name, size in _TRUNKS.items()}),
