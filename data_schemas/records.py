@@ -129,6 +129,8 @@ class RunRecord(BaseModel):
     engine_choice: str = Field(default="", description="why this engine, where the run left it open")
     device: str
     versions: dict[str, str] = Field(default_factory=dict)
+    dataset: str = Field(default="", description="what was encoded, as typed; of an absolute path its last name")
+    data_dir: str = Field(default="", description="--data-dir in the same form; empty where none was given")
 
 
 class StoreHeader(BaseModel):

@@ -53,6 +53,12 @@ def compiled(function: Callable[..., Any]) -> Any:
         setattr(config, SETTING, before)
 
 
+def is_compiled(function: Any) -> bool:
+    """Whether a function that ``compiled`` has made need not be compiled any more, for it is in memory or on disk."""
+    kept = Path(function.stats.cache_path).glob(f"*.{function.__name__}-*.nbi")
+    return bool(function.signatures) or any(kept)
+
+
 def parts_of(images: int, threads: int) -> list[slice]:
     """Ranges of images: some for each thread, so that none waits long for another."""
     size = -(-images // (1 if threads == 1 else 4 * threads))

@@ -24,9 +24,8 @@ from flows.shard_runs import ShardRuns, ShardsFailed
 from pipeline.documents import report_folder
 from pipeline.encode.compute.local import IMAGES_PER_SHARD
 from pipeline.encode.job import EncodeJob, resolve_job
-from pipeline.encode.records import EncodeSummary
+from pipeline.encode.records import EncodeSummary, list_outcomes
 from pipeline.encode.run import encode as encode_images
-from pipeline.format import list_counts
 from pipeline.report import ReportSummary, build_report
 from pipeline.report.build import current_report
 
@@ -99,15 +98,10 @@ def tell_outcome(summary: EncodeSummary) -> None:
     if not (summary.fitted or summary.reused or summary.failed):
         logger.info("nothing to do: all %s images are in %s, unchanged", f"{summary.images:,}", summary.store)
         return
-    counts = {
-        "fitted": summary.fitted,
-        "copied from identical images": summary.reused,
-        "kept": summary.kept,
-        "failed": len(summary.failed),
-    }
     logger.info(
-        "%s images in %.0f s: %s: %s", f"{summary.images:,}", summary.wall_seconds, list_counts(counts), summary.store
-    )
+        "%s images in %.0f s: %s: %s",
+        f"{summary.images:,}", summary.wall_seconds, list_outcomes(summary), summary.store,
+    )  # fmt: skip
 
 
 def publish(path: Location) -> ReportSummary | None:

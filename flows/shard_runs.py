@@ -20,10 +20,10 @@ from flows.artifacts.report import harmless
 from flows.stop import settling
 from pipeline.encode.compute import Compute
 from pipeline.encode.compute.local import IMAGES_PER_SHARD, blocks_per_shard, shards
-from pipeline.encode.records import BlockSummary, EncodePlan
+from pipeline.encode.records import BlockSummary, EncodePlan, list_outcomes
 from pipeline.encode.rows import find_unfinished_rows
 from pipeline.encode.session import BlockWatcher
-from pipeline.format import format_psnr
+from pipeline.format import format_psnr, list_parts
 
 RETRY_DELAYS = (2.0, 20.0)
 """Seconds before the first and the second retry of a shard."""
@@ -184,11 +184,9 @@ def encode_shard(run: ShardRun, blocks: tuple[int, ...], first: int, last: int) 
     summary = run.compute.encode(blocks, watcher=run.watcher)
     run.keep(summary)
     logger = get_run_logger()
-    logger.info(
-        "blocks %d to %d: %d images, %d fitted, %d reused, %d kept, %d failed, %s%s",
-        first, last, summary.images, summary.fitted, summary.reused, summary.kept, len(summary.failed),
-        format_psnr(summary.psnr, none="no PSNR", infinite="no error"), ", stopped" if summary.stopped else "",
-    )  # fmt: skip
+    quality = format_psnr(summary.psnr, none="no PSNR", infinite="no error")
+    words = list_parts(list_outcomes(summary), quality, "stopped" if summary.stopped else "")
+    logger.info("blocks %d to %d: %s images: %s", first, last, f"{summary.images:,}", words)
     for image in summary.failed[:MOST_FAILED_LOGGED]:
         logger.warning("row %d, %s, has no splats: %s", image.row, image.source_id, image.reason)
     if len(summary.failed) > MOST_FAILED_LOGGED:

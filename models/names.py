@@ -14,3 +14,8 @@ SamplerName = Literal["dpmpp-2m", "heun", "euler", "ddim", "ancestral"]
 
 MOST_EVALUATIONS = 100_000
 """Of the network for one image: a hundred times what the slowest published sampler takes."""
+
+
+def model_name(head: HeadName, recipe: RecipeName) -> str:
+    """What a patch model is called among all generators."""
+    return f"cats-{head}" if recipe == "modern" else f"cats-{head}-published"

@@ -6,14 +6,15 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from data_schemas.errors import JobError
-from models.base import DataKind, DataSpec, Denoiser
-from models.names import PresetName
+from models.base import DataSpec, Denoiser
+from models.descriptions import DESCRIPTIONS, ModelDescription
+from models.names import PresetName, model_name
 from models.networks.pixel_dit import PixelDiT, PixelDiTConfig
 from models.networks.pixel_unet import PixelUNet, PixelUNetConfig
 from models.networks.published import PublishedConfig, PublishedTransformer
@@ -22,7 +23,7 @@ from models.networks.set_transformer import SetConfig, SetTransformer
 from models.networks.splatdit import SplatDiT, SplatDiTConfig
 from models.networks.trunk import TrunkSize
 from models.operations import CountedProducts, UnwrittenWeights
-from models.patches.model import FAMILIES, PatchModel, PublishedPatchModel, model_name
+from models.patches.model import FAMILIES, PatchModel, PublishedPatchModel
 
 __all__ = [
     "MODELS",
@@ -48,118 +49,51 @@ _TRUNKS: dict[PresetName, TrunkSize] = {
 }
 
 
-@dataclass(frozen=True)
-class ModelEntry:
-    """A kind of generator.
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry(ModelDescription):
+    """A kind of generator that can be built.
 
     Attributes:
-        kind: the data that it makes.
-        state: the data that it looks at and that noise is added to; "" for the data that it makes.
         network: the class that is built, with ``spec`` and one of the presets.
         presets: the sizes.
-        needs_slots: whether index i must mean the same in every image (a store with anchors).
-        takes_labels: whether it can be conditioned on classes.
-        summary: one line for people.
     """
 
-    kind: DataKind
     network: Callable[[DataSpec, Any], Denoiser]
     presets: Mapping[str, Any]
-    needs_slots: bool
-    takes_labels: bool
-    summary: str
-    state: DataKind | Literal[""] = ""
-
-    @property
-    def sees(self) -> DataKind:
-        """The data that it looks at."""
-        return self.state or self.kind
-
-    @property
-    def draws(self) -> bool:
-        """Whether it looks at pixels and answers with Gaussians, which a renderer draws."""
-        return (self.kind, self.sees) == ("splats", "pixels")
 
 
-MODELS: dict[str, ModelEntry] = {
-    "splatdit": ModelEntry(
-        kind="splats",
-        network=SplatDiT,
-        presets={name: SplatDiTConfig(size) for name, size in _TRUNKS.items()},
-        needs_slots=True,
-        takes_labels=True,
-        summary="diffusion transformer over packed neighbouring Gaussians with slot identity",
-    ),
-    "set": ModelEntry(
-        kind="splats",
-        network=SetTransformer,
-        presets={name: SetConfig(size) for name, size in _TRUNKS.items()},
-        needs_slots=False,
-        takes_labels=True,
-        summary="permutation-equivariant set transformer, cost quadratic in K",
-    ),
-    "set-induced": ModelEntry(
-        kind="splats",
-        network=SetTransformer,
-        presets={name: SetConfig(size, inducing=32) for name, size in _TRUNKS.items()},
-        needs_slots=False,
-        takes_labels=True,
-        summary="permutation-equivariant set transformer through 32 inducing points, cost linear in K",
-    ),
-    "published": ModelEntry(
-        kind="splats",
-        network=PublishedTransformer,
-        presets={
+_NETWORKS: Mapping[str, tuple[Callable[[DataSpec, Any], Denoiser], Mapping[str, Any]]] = {
+    "splatdit": (SplatDiT, {name: SplatDiTConfig(size) for name, size in _TRUNKS.items()}),
+    "set": (SetTransformer, {name: SetConfig(size) for name, size in _TRUNKS.items()}),
+    "set-induced": (SetTransformer, {name: SetConfig(size, inducing=32) for name, size in _TRUNKS.items()}),
+    "published": (
+        PublishedTransformer,
+        {
             "tiny": PublishedConfig(width=64, depth=8),
             "small": PublishedConfig(width=192, depth=8),
             "medium": PublishedConfig(width=288, depth=8),
             "full": PublishedConfig(width=512, depth=8),
         },
-        needs_slots=False,
-        takes_labels=False,
-        summary="the published transformer with its defects; full is its size, the others match splatdit's",
     ),
-    "pixel-unet": ModelEntry(
-        kind="pixels",
-        network=PixelUNet,
-        presets={
+    "pixel-unet": (
+        PixelUNet,
+        {
             "tiny": PixelUNetConfig(channels=32, multiples=(1, 2, 2), blocks=1),
             "small": PixelUNetConfig(channels=64, multiples=(1, 2, 2, 2), blocks=1),
             "medium": PixelUNetConfig(channels=96, multiples=(1, 2, 2, 2), blocks=2, head_width=32),
             "full": PixelUNetConfig(channels=128, multiples=(1, 2, 2, 2), blocks=2),
         },
-        needs_slots=False,
-        takes_labels=True,
-        summary="U-Net on pixels",
     ),
-    "pixel-dit": ModelEntry(
-        kind="pixels",
-        network=PixelDiT,
-        presets={name: PixelDiTConfig(size) for name, size in _TRUNKS.items()},
-        needs_slots=False,
-        takes_labels=True,
-        summary="diffusion transformer on patches of pixels, at splatdit's cost",
-    ),
+    "pixel-dit": (PixelDiT, {name: PixelDiTConfig(size) for name, size in _TRUNKS.items()}),
+    "render-dit": (RenderDiT, {name: RenderDiTConfig(size) for name, size in _TRUNKS.items()}),
+} | {
+    model_name(head, recipe): (PatchModel if recipe == "modern" else PublishedPatchModel, presets)
+    for (head, recipe), presets in FAMILIES.items()
 }
-MODELS["render-dit"] = ModelEntry(
-    kind="splats",
-    state="pixels",
-    network=RenderDiT,
-    presets={name: RenderDiTConfig(size) for name, size in _TRUNKS.items()},
-    needs_slots=False,
-    takes_labels=True,
-    summary="looks at noisy pixels, answers with K Gaussians and a residual that fades with the noise",
-)
-MODELS |= {
-    model_name(head, recipe): ModelEntry(
-        kind="pixels",
-        network=PatchModel if recipe == "modern" else PublishedPatchModel,
-        presets=family.presets,
-        needs_slots=False,
-        takes_labels=recipe == "modern",
-        summary=family.summary,
-    )
-    for (head, recipe), family in FAMILIES.items()
+
+MODELS: dict[str, ModelEntry] = {
+    name: ModelEntry(**vars(described), network=_NETWORKS[name][0], presets=_NETWORKS[name][1])
+    for name, described in DESCRIPTIONS.items()
 }
 
 

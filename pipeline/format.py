@@ -114,6 +114,20 @@ def format_part(part: int, whole: int) -> str:
     return f"{whole:,}" if part == whole else f"{part:,} of {whole:,}"
 
 
+def describe_limit(limit: int | None, images: int, place: str, done: str) -> str:
+    """What is said of a limit that is larger than what is there; empty for any other, and for none.
+
+    Args:
+        limit: images that were asked for.
+        images: that are there.
+        place: where; a data set or a store.
+        done: what becomes of them, as in ``images are encoded``.
+    """
+    if limit is None or limit <= images:
+        return ""
+    return f"limit {limit:,} is more than {place} has: all of its {images:,} {done}"
+
+
 def list_counts(counts: Mapping[str, int]) -> str:
     """Counts that are not 0, as ``1,000 fitted, 3 failed``.
 

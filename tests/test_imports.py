@@ -73,6 +73,7 @@ step("help of encode", splatspace("encode", "--help"))
 step("help of train", splatspace("train", "--help"))
 step("wrong option", splatspace("encode", "demo", "--nope"), 2)
 step("presets", splatspace("presets"))
+step("models", splatspace("models"))
 encode = ("encode", "demo", "--limit", "2", "--workers", "1", "--gaussians")
 step("dry run", splatspace(*encode, "4", "--out", "fitted.zarr", "--dry-run"))
 step("images only", splatspace(*encode, "0", "--out", "images.zarr"))
@@ -93,6 +94,7 @@ step("report", splatspace("report", "fitted.zarr"))
         "help of train",
         "wrong option",
         "presets",
+        "models",
     ):
         assert loaded[name] == set(), name
     for name in ("dry run", "images only", "info", "convert"):
@@ -103,7 +105,7 @@ step("report", splatspace("report", "fitted.zarr"))
 
 
 @pytest.mark.slow
-def test_the_list_of_models_loads_torch_and_no_more(repository: Path, tmp_path: Path) -> None:
+def test_counting_what_models_cost_loads_torch_and_no_more(repository: Path, tmp_path: Path) -> None:
     loaded = _loaded(
         repository,
         tmp_path,
@@ -115,7 +117,7 @@ def measure_some(name, preset, spec):
         counted[name] = measure_model(name, preset, spec)
     return counted.get(name, models.registry.ModelCost(parameters=1, gflop=1.0))
 models.registry.measure_model = measure_some
-step("models", splatspace("models"))
+step("models", splatspace("models", "--size", "16"))
 assert counted
 """,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import time
@@ -19,6 +20,8 @@ from encoders.cpu.rule import FitRule, rule_of
 from encoders.frame import to_splats
 from encoders.recipe import CUT, NORMALISED_CUT, Recipe
 from encoders.start.begin import Starts, begin
+
+logger = logging.getLogger("splatspace.engine")
 
 _IMAGES_PER_CALL = 8
 """Images fitted at most between two looks at ``should_stop``: well under a second of work at 64x64."""
@@ -81,11 +84,15 @@ class CpuEncoder:
             FitStoppedError: ``should_stop`` answered True.
         """
         # Inside, as in ``begin``: a run that finds every image done makes an engine, and needs no Numba.
+        from encoders.compiled import is_compiled
         from encoders.cpu.fit import fit_images
         from encoders.cpu.large import fit_large
+        from encoders.cpu.shares import sum_rows
         from encoders.team import Team
 
         count, height, width, channels = images.shape
+        if not is_compiled(sum_rows if height * width >= LARGE_PIXELS else fit_images):
+            logger.info("the kernels are compiled for this machine before the first fit: once, which may take a minute")
         settings, recipe = self.settings, self._recipe
         frames = np.zeros((count, settings.gaussians, 5 + channels), np.float32)
         steps_taken = np.zeros(count, np.int32)

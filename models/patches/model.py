@@ -6,7 +6,7 @@ The heads of the patch models by name, as published and improved, in every size.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, get_args
 
 from torch import Tensor
@@ -109,60 +109,21 @@ class PublishedPatchModel(PatchModel):
         return PublishedPatchTrunk(self.grid, spec.channels, config.size)
 
 
-@dataclass(frozen=True)
-class PatchFamily:
-    """One head with one trunk.
-
-    Attributes:
-        presets: the sizes.
-        summary: one line for people.
-    """
-
-    presets: Mapping[str, PatchConfig]
-    summary: str
-
-
-def model_name(head: HeadName, recipe: RecipeName) -> str:
-    """What ``models.registry`` calls it."""
-    return f"cats-{head}" if recipe == "modern" else f"cats-{head}-published"
-
-
-def _families() -> dict[tuple[HeadName, RecipeName], PatchFamily]:
+def _families() -> dict[tuple[HeadName, RecipeName], Mapping[str, PatchConfig]]:
     published, modern = _PUBLISHED_SIZES.items(), _MODERN_SIZES.items()
     return {
-        ("kpn", "published"): PatchFamily(
-            {name: KpnConfig(size) for name, size in published},
-            "kernels that filter the noisy image, as published",
-        ),
-        ("kpn", "modern"): PatchFamily(
-            {name: KpnConfig(size, registers=4) for name, size in modern},
-            "kernels that filter the noisy image, and colours where filters cannot help",
-        ),
-        ("lut", "published"): PatchFamily(
-            {name: LutConfig(size, entries=512, activation="softmax") for name, size in published},
-            "patches as means of 512 learned patterns, as published",
-        ),
-        ("lut", "modern"): PatchFamily(
-            {name: LutConfig(size, registers=4, gram=0.2) for name, size in modern},
-            "patches as sums of learned patterns that differ from each other",
-        ),
-        ("outer", "published"): PatchFamily(
-            {name: OuterConfig(size) for name, size in published},
-            "patches as sums of 64 products drawn again for each image, as published",
-        ),
-        ("outer", "modern"): PatchFamily(
-            {name: OuterConfig(size, registers=4) for name, size in modern},
-            "patches as sums of 64 products drawn again for each image, which start as cosine waves",
-        ),
-        ("splats", "published"): PatchFamily(
-            {name: SplatHeadConfig(size, kernel="cosine", neighbourhood="patch") for name, size in published},
-            "patches as 16 splats each, drawn at any size, as published",
-        ),
-        ("splats", "modern"): PatchFamily(
-            {name: SplatHeadConfig(size, registers=4) for name, size in modern},
-            "patches as splats that neighbours share, drawn at any size without seams",
-        ),
+        ("kpn", "published"): {name: KpnConfig(size) for name, size in published},
+        ("kpn", "modern"): {name: KpnConfig(size, registers=4) for name, size in modern},
+        ("lut", "published"): {name: LutConfig(size, entries=512, activation="softmax") for name, size in published},
+        ("lut", "modern"): {name: LutConfig(size, registers=4, gram=0.2) for name, size in modern},
+        ("outer", "published"): {name: OuterConfig(size) for name, size in published},
+        ("outer", "modern"): {name: OuterConfig(size, registers=4) for name, size in modern},
+        ("splats", "published"): {
+            name: SplatHeadConfig(size, kernel="cosine", neighbourhood="patch") for name, size in published
+        },
+        ("splats", "modern"): {name: SplatHeadConfig(size, registers=4) for name, size in modern},
     }
 
 
 FAMILIES = _families()
+"""The sizes of each head with each trunk; ``models.descriptions`` says what they are."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,10 +9,12 @@ import typer
 from rich import box
 from rich.table import Table
 
+from models.descriptions import DESCRIPTIONS
 from pipeline.cli.job_options import options_from
 from pipeline.cli.progress_bar import work_progress
 from pipeline.cli.terminal import print_json, say, stdout, stop_on_signal, warn
 from pipeline.format import format_duration, format_loss, format_rate, list_names, list_parts
+from pipeline.model_costs import USUAL, CostedData, model_costs
 from pipeline.train.job import KindName, TrainJob, TrainRequest
 
 if TYPE_CHECKING:
@@ -107,44 +108,24 @@ MODELS_EXAMPLES = (
 def models(
     gaussians: Annotated[
         int, typer.Option("--gaussians", "-k", min=1, max=100_000, help="Gaussians per image (K).")
-    ] = 150,
-    size: Annotated[int, typer.Option(min=8, max=16_384, help="Image size in pixels a side.")] = 32,
+    ] = USUAL.gaussians,
+    size: Annotated[int, typer.Option(min=8, max=16_384, help="Image size in pixels a side.")] = USUAL.size,
     channels: Annotated[Literal["1", "3"], typer.Option(help="Channels of the images.")] = "3",
-    classes: Annotated[int, typer.Option(min=0, max=1_000_000, help="Number of classes; 0 for none.")] = 0,
+    classes: Annotated[int, typer.Option(min=0, max=1_000_000, help="Number of classes; 0 for none.")] = USUAL.classes,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
     """Lists the generators with their parameters and GFLOP per evaluation, counted without computing anything."""
-    # torch takes seconds to import.
-    from data_schemas.splats import layout_for
-    from encoders.start.begin import anchors
-    from models.registry import MODELS, DataSpec, measure_model
-
-    colours = int(channels)
-    points = tuple((float(x), float(y)) for x, y in anchors(gaussians, size, size))
-    measured: dict[str, dict[str, dict[str, float]]] = {}
+    costs = model_costs(CostedData(gaussians, size, int(channels), classes))
+    if as_json:
+        print_json(costs)
+        return
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in ("model", "preset", "parameters", "GFLOP/step", "what"):
         table.add_column(column, justify="right" if column in ("parameters", "GFLOP/step") else "left")
-    for name, entry in MODELS.items():
-        spec = DataSpec(
-            kind=entry.sees,
-            gaussians=gaussians,
-            features=5 + colours if entry.sees == "splats" else 0,
-            groups=2 if entry.sees == "splats" else 1,
-            height=size,
-            width=size,
-            channels=colours,
-            classes=classes if entry.takes_labels else 0,
-            anchors=points if entry.needs_slots or entry.draws else None,
-            layout=layout_for(colours).name if entry.draws else "",
-        )
-        for preset in entry.presets:
-            cost = measure_model(name, preset, spec)
-            measured.setdefault(name, {})[preset] = dataclasses.asdict(cost)
-            summary = entry.summary if preset == next(iter(entry.presets)) else ""
-            table.add_row(name, preset, f"{cost.parameters:,}", f"{cost.gflop:.2f}", summary)
-    if as_json:
-        print_json(measured)
-        return
+    for name, presets in costs.items():
+        summary = DESCRIPTIONS[name].summary
+        for preset, cost in presets.items():
+            table.add_row(name, preset, f"{cost['parameters']:,}", f"{cost['gflop']:.2f}", summary)
+            summary = ""
     stdout().print(table)
-    say(f"For K = {gaussians} and images of {size} x {size} x {colours}; one evaluation of one image.")
+    say(f"For K = {gaussians} and images of {size} x {size} x {channels}; one evaluation of one image.")

@@ -58,7 +58,9 @@ class SplatDataset(Dataset[Any]):
     ``dataset[i]`` is one image, ``dataset[[3, 1]]`` and ``dataset[:64]`` are batches (tensors with a first axis more).
     A set that fits into ``memory`` is read whole when it is opened, and forked workers share it. Of a larger one each
     process holds what it read last; :class:`~pipeline.dataset.shard_shuffle.ShardShuffleSampler` shuffles it so that
-    every shard is read once an epoch. Picklable; each process opens the store for itself.
+    every shard is read once an epoch. Picklable; each process opens the store for itself. In a process in which a
+    Prefect flow has run, forked workers end with exit code 1: give the ``DataLoader``
+    ``multiprocessing_context="spawn"`` or ``"forkserver"`` there.
 
     Rows count that are done when the data set is opened: a store that is being written can be learned from, and rows
     that are finished later need another opening. Those that are not done are counted in ``unfinished`` and named in a

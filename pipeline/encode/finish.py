@@ -8,6 +8,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from data_schemas.records import RowState, RunRecord
 from data_schemas.stores.contract import SplatStore
 from encoders.base import Encoder
 from pipeline.encode.plan import attribution_path
+from pipeline.encode.presets import PRESETS
 from pipeline.encode.records import BlockSummary, EncodePlan, EncodeSummary
 from pipeline.format import list_names
 from pipeline.sources.base import NOTE_STEPS, NOTE_WORDS
@@ -88,6 +90,8 @@ def _record_run(store: SplatStore, plan: EncodePlan, total: BlockSummary, encode
         engine_choice=plan.engine_choice,
         device=encoder.device,
         versions=_versions(),
+        dataset=_name_dataset(plan.job.dataset),
+        data_dir="" if plan.job.data_dir is None else _without_root(plan.job.data_dir),
     )
     if total.written:
         header = store.header
@@ -103,6 +107,19 @@ def _tell_notes(total: BlockSummary) -> None:
         if names:
             shown = list_names(names, most=MOST_NAMED, by=";")
             logger.warning("%d %s (%s). Next: %s.", len(names), words, shown, NOTE_STEPS[kind])
+
+
+def _without_root(path: Path) -> str:
+    """A path as it was typed; of an absolute one the last name: a store is passed on, and names no one's folders."""
+    return path.name if path.is_absolute() else str(path)
+
+
+def _name_dataset(typed: str) -> str:
+    """What to type for a data set, in the folder that holds it."""
+    path = Path(typed)
+    if not path.is_absolute():
+        return typed
+    return f"./{path.name}" if path.name in PRESETS else path.name
 
 
 def _versions() -> dict[str, str]:

@@ -26,6 +26,7 @@ from pipeline.encode.inputs import encoder_for, engine_for, source_of
 from pipeline.encode.job import LOCAL, EncodeJob
 from pipeline.encode.records import EncodePlan
 from pipeline.encode.rows import NameIndex, RowMatch, match_rows
+from pipeline.format import describe_limit
 from pipeline.sources.base import ImageSource
 from pipeline.sources.download import Progress
 
@@ -131,11 +132,8 @@ def survey(
     names = source.identifiers()
     _require_unique(names, source)
     images = min(len(names), job.limit or len(names))
-    if job.limit is not None and job.limit > len(names):
-        logger.warning(
-            "limit %s is more than %s has: all of its %s images are encoded",
-            f"{job.limit:,}", source.record.name, f"{len(names):,}",
-        )  # fmt: skip
+    if beyond := describe_limit(job.limit, len(names), source.record.name, "images are encoded"):
+        logger.warning("%s", beyond)
     why = ""
     if encoder is None:
         choice = engine_for(job, settings, images, source.image_shape)
@@ -192,7 +190,10 @@ def survey(
         aligned=match.aligned,
         engine_choice=why,
     )
-    logger.info("%d images, %d done, %d new, %d blocks", plan.images, plan.done, plan.new, len(plan.blocks))
+    logger.info(
+        "%s images, %s done, %s new, %s blocks",
+        *(f"{number:,}" for number in (plan.images, plan.done, plan.new, len(plan.blocks))),
+    )
     return Survey(plan, source, encoder)
 
 

@@ -14,6 +14,7 @@ from data_schemas.locations import LocationField
 from data_schemas.records import StoreHeader
 from encoders.quality import psnr_of_error
 from pipeline.encode.job import EncodeJob
+from pipeline.format import list_counts
 from pipeline.sources.base import NoteKind
 
 
@@ -251,6 +252,21 @@ class EncodeSummary(BaseModel):
     engine_choice: str = ""
     attribution: LocationField | None = None
     report: LocationField | None = None
+
+
+def list_outcomes(summary: BlockSummary | EncodeSummary) -> str:
+    """What became of the images of a run or of a part of it, as ``1,000 fitted, 3 failed``; for logs.
+
+    Args:
+        summary: of the run, or of some blocks.
+    """
+    counts = {
+        "fitted": summary.fitted,
+        "copied from identical images": summary.reused,
+        "kept": summary.kept,
+        "failed": len(summary.failed),
+    }
+    return list_counts(counts)
 
 
 class ProgressMeter:

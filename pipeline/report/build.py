@@ -126,7 +126,7 @@ def build_report(
         remove_file(folder / "panel.png")  # of an earlier report
     write_whole(folder / IMAGES_FILE, images.to_bytes())
     json_path = write_whole(folder / JSON_FILE, (report.model_dump_json(indent=2) + "\n").encode())
-    logger.info("Report of %d images written to %s", report.images.total, folder)
+    logger.info("Report of %s images written to %s", f"{report.images.total:,}", folder)
     return ReportSummary(report, json_path, html_path, panel_path)
 
 

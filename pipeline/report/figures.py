@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_schemas.locations import Location
-from data_schemas.records import StoreHeader
+from data_schemas.printable import printable
+from data_schemas.records import RunRecord, StoreHeader
 from pipeline.encode.presets import PRESETS, EngineName
 from pipeline.image_limits import BLACK
 from pipeline.report.changes_record import Changes
@@ -237,16 +238,11 @@ def encode_command(header: StoreHeader, path: Location, rows: int | None = None)
     """
     if header.engine not in get_args(EngineName) or header.start is None:
         return None
-    # An incomplete copy of a named set is called "cifar10 (without ...)": what is typed is the first word.
-    first = header.source.name.partition(" (")[0]
-    words = [
-        "splatspace",
-        "encode",
-        (first if first in PRESETS else header.source.name) or "DATASET",
-        "--out",
-        path.name,
-    ]
-    words += ["--split", header.source.split]
+    typed = next((run for run in reversed(header.runs) if run.dataset), None)
+    words = ["splatspace", "encode", _typed_dataset(header, typed)]
+    if typed is not None and typed.data_dir:
+        words += ["--data-dir", printable(typed.data_dir)]
+    words += ["--out", path.name, "--split", header.source.split]
     if header.height == header.width:  # another shape is that of the images: --size makes squares
         words += ["--size", str(header.height)]
     if rows:
@@ -266,6 +262,21 @@ def encode_command(header: StoreHeader, path: Location, rows: int | None = None)
     if not header.images:
         words.append("--no-images")
     return shlex.join(words)
+
+
+def _typed_dataset(header: StoreHeader, run: RunRecord | None) -> str:
+    """What to type for the data set of a store.
+
+    Args:
+        header: of the store.
+        run: that says what was typed; None where none does (programs of an earlier version).
+    """
+    name = header.source.name
+    if run is not None and run.dataset != name:
+        return printable(run.dataset)
+    # An incomplete copy of a named set is called "cifar10 (without ...)": what is typed is the first word.
+    first = name.partition(" (")[0]
+    return (first if first in PRESETS else name) or "DATASET"
 
 
 def store_facts(header: StoreHeader, path: Location, rows: int | None = None) -> StoreFacts:

@@ -8,7 +8,8 @@ from typing import Any, cast, get_args
 from upath import UPath
 
 from data_schemas.errors import JobError
-from models.patches.model import HEADS, RECIPES, HeadName, RecipeName, model_name
+from models.names import HeadName, RecipeName, model_name
+from models.patches.model import HEADS, RECIPES
 from pipeline.train.job import TrainJob, resolve_train_job
 
 HELD_OUT = 0.1

@@ -314,12 +314,29 @@ def resolve_train_job(
             allowed="none of them: it learns from pixels, its loss is on its rendering, and its slots are the store's",
             next_step="leave them out, or give --model splatdit, which learns from the numbers of the splats",
         )
-    if entry.draws and job.changes.get("pool", 1) != 1 and job.objective != "flow-clean":
-        raise JobError(
-            f"--pool with --objective {job.objective}, which needs the noise of every pixel",
-            allowed="flow-clean",
-            next_step="leave --objective or --pool out",
-        )
     if kind == "splats" and (job.perceptual != "none" or job.flip):
         raise JobError("--perceptual or --flip of splats", allowed="train pixels", next_step="use --render-loss")
+    if entry.clean_only:
+        _require_clean_images(job)
     return job
+
+
+def _require_clean_images(job: TrainJob) -> None:
+    """Refuses what a model whose prediction is a drawing cannot predict.
+
+    Raises:
+        JobError: an objective that asks for noise or a velocity, or features of another range than an image's.
+    """
+    other = "give another --head" if job.kind == "pixels" else "give --model splatdit, which answers with numbers"
+    if OBJECTIVES[job.objective].target != "clean":
+        raise JobError(
+            f"--objective {job.objective} with model {job.model}, whose prediction is a drawing of the clean image",
+            allowed=", ".join(name for name, objective in OBJECTIVES.items() if objective.target == "clean"),
+            next_step=f"leave --objective out, or {other}",
+        )
+    if job.normalisation not in (None, "minmax"):
+        raise JobError(
+            f"--normalisation {job.normalisation} with model {job.model}, whose prediction is drawn in [-1, 1]",
+            allowed="minmax, its own",
+            next_step=f"leave --normalisation out, or {other}",
+        )

@@ -13,7 +13,8 @@ from upath import UPath
 from data_schemas.errors import JobError
 from data_schemas.locations import location
 from models.base import DataKind
-from models.patches.model import HEADS, HeadName, RecipeName, model_name
+from models.names import HeadName, RecipeName, model_name
+from models.patches.model import HEADS
 from pipeline.options import whole_number
 from pipeline.train.cats_job import head_of, resolve_cats_job
 from pipeline.train.distil import resolve_distillation

@@ -29,6 +29,7 @@ from models.features.splats import SplatRepresentation
 from models.registry import ModelEntry, model_named
 from pipeline.encode.rows import UnfinishedRows, find_unfinished_rows
 from pipeline.finite_splats import require_finite
+from pipeline.format import describe_limit
 from pipeline.store_images import content_identities
 from pipeline.train.class_labels import ClassLabels
 from pipeline.train.job import TrainJob
@@ -226,6 +227,9 @@ class TrainingRows:
             )
         if self.unfinished.count:
             logger.warning("%d rows are not done and not used: %s", self.unfinished.count, self.unfinished)
+        learnable = len(self.split.training)
+        if beyond := describe_limit(job.limit, learnable, str(store.path), "images to learn from are used"):
+            logger.warning("%s", beyond)
         if repeats:
             logger.warning("%d rows repeat others and are not used: %s", len(self.split.repeats), self.repeats_named)
         self.labels: NDArray[np.int64] = store.read(["label"])["label"][self.rows].astype(np.int64)

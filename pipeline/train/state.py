@@ -23,9 +23,10 @@ from data_schemas.errors import CheckpointError, JobError
 from data_schemas.files import wrap_os_errors, write_file
 from models.checkpoint import Checkpoint, load_checkpoint, read_config, save_checkpoint
 from models.ema import Ema
+from models.registry import model_named
 from pipeline.format import format_loss, list_parts
 from pipeline.options import job_error, whole_number
-from pipeline.train.job import CHANGEABLE, MOST_STEPS, TrainJob
+from pipeline.train.job import CHANGEABLE, MOST_STEPS, TrainJob, TrainRequest
 
 MODEL_FILE, STATE_FILE, STATE_TEXT = "model.safetensors", "state.safetensors", "state.json"
 LOG_FILE, CARD_FILE, SAMPLES_FOLDER, TENSORBOARD_FOLDER = "log.jsonl", "card.md", "samples", "tensorboard"
@@ -218,15 +219,38 @@ def continue_job(run: Path, given: dict[str, Any]) -> TrainJob:
             next_step="give another --out to train for a shorter time",
         )
     for name, value in given.items():
-        before = recorded.get(name)
-        if name not in (*CHANGEABLE, "steps") and value is not None and value != before:
-            raise JobError(
-                f"--{name.replace('_', '-')} {value} for a training that began with {before}",
-                allowed=f"{before} (leave the option out)",
-                next_step="give another --out to train with other options",
-            )
+        if name in (*CHANGEABLE, "steps") or value is None:
+            continue
+        if name == "changes":
+            _require_same_changes(value, recorded)
+        elif value != recorded.get(name):
+            raise _differing(f"--{name.replace('_', '-')} {value}", recorded.get(name))
     changes = {name: given[name] for name in CHANGEABLE if given.get(name) is not None}
     return TrainJob.model_validate({**recorded, **changes, "steps": steps, "out": run})
+
+
+def _require_same_changes(given: dict[str, Any], recorded: dict[str, Any]) -> None:
+    """Compares fields of the preset one by one: those that are not given again stay as they are.
+
+    Raises:
+        JobError: one that differs from what the training began with.
+    """
+    began, preset = recorded["changes"], model_named(recorded["model"]).presets.get(recorded["preset"])
+    for name, value in given.items():
+        usual = getattr(preset, name, None)
+        if value != began.get(name, usual):
+            option = f"--{name} {value}" if name in TrainRequest.model_fields else f"--set {name}={value}"
+            inherited = "nothing of that name" if usual is None else f"the preset's {usual}"
+            raise _differing(option, began.get(name, inherited))
+
+
+def _differing(option: str, before: Any) -> JobError:
+    """The error of an option that differs from what a training began with."""
+    return JobError(
+        f"{option} for a training that began with {before}",
+        allowed=f"{before} (leave the option out)",
+        next_step="give another --out to train with other options",
+    )
 
 
 @dataclass(frozen=True)

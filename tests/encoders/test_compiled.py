@@ -4,11 +4,15 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import encoders
-from encoders.compiled import cache_folder
+from encoders import compiled as compiled_module
+from encoders.base import FitSettings
+from encoders.compiled import cache_folder, compiled, is_compiled
 from encoders.cpu import fit as fit_kernel
+from encoders.cpu.engine import CpuEncoder
 
 SCRIPT = """
 import sys
@@ -45,6 +49,31 @@ def test_another_source_gets_another_cache(tmp_path):
     with (tmp_path / "encoders" / "vector.py").open("a") as source:
         source.write("\n# changed\n")
     assert run()[0] != folder
+
+
+def double(number):
+    return 2 * number
+
+
+def test_whether_a_kernel_is_there_is_known_before_it_is_called(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    cache_folder.cache_clear()
+    try:
+        kernel = compiled(double)
+        assert not is_compiled(kernel)
+        assert kernel(2) == 4
+        assert is_compiled(kernel)
+        assert is_compiled(compiled(double)), "on disk"
+    finally:
+        cache_folder.cache_clear()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_wait_for_the_first_kernels_is_told(there, monkeypatch, caplog):
+    monkeypatch.setattr(compiled_module, "is_compiled", lambda _kernel: there)
+    with caplog.at_level("INFO", "splatspace.engine"):
+        CpuEncoder(FitSettings(4, steps=0), workers=1).fit(np.zeros((1, 8, 8, 1), np.uint8))
+    assert ("compiled for this machine" in caplog.text) is not there
 
 
 def test_kernels_are_kept_there():

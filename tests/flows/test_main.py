@@ -99,7 +99,7 @@ def test_the_short_command_works_as_typed_and_finds_the_server(
     with open_store(out) as store:
         assert len(store) == 48
     assert (tmp_path / "demo-report" / "report.html").is_file()
-    said = "48 images, 48 fitted"
+    said = "48 images: 48 fitted"
     assert said in printed, "the run's log is shown where it is watched"
     assert said in served.read_text(), "and where it is served"
     for level_of_the_project in (f"Report of 48 images written to {tmp_path}", "48 images, 0 done, 48 new"):

@@ -124,7 +124,19 @@ def _require_going_on(point: Point, should_stop: Callable[[], bool]) -> None:
 
 
 def _fill(job: AblateJob, defaults: dict[AxisName, tuple[Value, ...]]) -> dict[AxisName, tuple[Value, ...]]:
+    """Every axis with its values.
+
+    Raises:
+        JobError: an axis without values that this model, or its store, has no choice on.
+    """
     chosen = job.axes or dict.fromkeys(defaults, ())
+    for axis, values in chosen.items():
+        if not (values or axis in defaults):
+            raise JobError(
+                f"Axis {axis} of model {job.model} and this store, which leave no choice there",
+                allowed=", ".join(defaults),
+                next_step="leave the axis out",
+            )
     return {axis: values or defaults[axis] for axis, values in chosen.items()}
 
 

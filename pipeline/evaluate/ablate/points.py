@@ -11,6 +11,7 @@ from models.diffusion.objective_settings import OBJECTIVES
 from models.features.covariance import COVARIANCE_FORMS
 from models.features.normalisation import NORMALISATIONS
 from models.networks.trunk import default_pack
+from models.registry import model_named
 from pipeline.evaluate.ablate.job import (
     ABLATED,
     BASE,
@@ -31,6 +32,8 @@ def default_axes(job: AblateJob, header: StoreHeader) -> dict[AxisName, tuple[Va
     count = header.gaussians
     packs = {1, default_pack(count), 2 * default_pack(count)}
     needless: set[AxisName] = set() if job.model == ABLATED else {"pack", "start"}
+    if model_named(job.model).clean_only:  # its prediction is a drawing of the clean image, and so is its loss
+        needless |= {"objective", "normalisation", "covariance", "render_loss"}
     if header.start is None:
         needless |= {"gaussians", "start"}
     values: dict[AxisName, tuple[Value, ...]] = {
@@ -56,7 +59,7 @@ def base_values(job: AblateJob, header: StoreHeader) -> dict[AxisName, Value]:
         "start": header.start or "unknown",
         "pack": default_pack(header.gaussians),
         "objective": planned.objective,
-        "normalisation": planned.normalisation or "whitened",
+        "normalisation": planned.normalisation or ("whitened" if model_named(job.model).sees == "splats" else "minmax"),
         "covariance": planned.covariance,
         "evaluations": job.evaluations or OBJECTIVES[planned.objective].evaluations,
         "render_loss": 0.0,

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from data_schemas.errors import JobError
 from models.base import DataSpec
+from models.names import HeadName, RecipeName, model_name
 from models.patches.head import PatchGrid
 from models.patches.kpn import COLOUR, FILTER_NUMBERS, GATE, KpnHead, enlarge, filter_pixels, pyramid
 from models.patches.lut import LutHead, gram_matrix, gram_penalty
-from models.patches.model import HEADS, RECIPES, HeadName, PatchModel, RecipeName, model_name
+from models.patches.model import HEADS, RECIPES, PatchModel
 from models.patches.outer import OuterHead, cosine_factors
 from models.patches.splats import Canvas, KernelName, PatchSplats, SplatHead, blend, log_fading
 from models.patches.trunk import RotaryNorm, published_axis_map

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from data_schemas.stores.open import open_store
 from pipeline.cli import app
 from pipeline.cli.app import COMMANDS
+from pipeline.report.figures import store_facts
 
 FAST = ("--steps", "5", "--gaussians", "12", "--workers", "1", "--no-report")
 
@@ -261,13 +262,32 @@ def test_report(stores: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_of_a_report_encodes_the_same_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("images", "named"),
+    [
+        (("demo",), "demo --out"),
+        (("cats", "--data-dir", "../{here}/my files"), "cats --data-dir '../{here}/my files' --out"),
+        (("cats", "--data-dir", "{root}/cats"), "cats --data-dir cats --out"),
+        (("./cats",), "./cats --out"),
+        (("{root}/cats",), "./cats --out"),
+    ],
+)
+def test_the_command_of_a_report_encodes_the_same_again(
+    images: tuple[str, ...], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    for place in (Path("cats"), Path("my files")):
+        place.mkdir()
+        for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (3, 12, 12, 3), dtype=np.uint8)):
+            Image.fromarray(pixels).save(place / f"{number}.jpg")
     options = ("--size", 12, "--limit", 3, *FAST, "--seed", 7, "--colours", "signed", "--dtype", "float32")
-    splatspace("encode", "demo", "--out", "a.zarr", *options)
-    command = json.loads(splatspace("report", "a.zarr", "--json").stdout)["store"]["command"]
-    program, *words = shlex.split(command)
-    assert program == "splatspace"
+    typed = [word.format(here=tmp_path.name, root=tmp_path) for word in images]
+    splatspace("encode", *typed, "--out", "a.zarr", *options)
+    with open_store("a.zarr") as store:
+        command = store_facts(store.header, store.path, len(store)).command or ""
+    assert command.startswith("splatspace encode " + named.format(here=tmp_path.name))
+    assert str(tmp_path) not in command
+    _, *words = shlex.split(command)
     result = splatspace(*words, "--dry-run", "--overwrite")
     assert result.exit_code == 0, result.output
     plan = json.loads(result.stdout)["plan"]

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from models.descriptions import DESCRIPTIONS
 from models.registry import ModelCost
 from pipeline.cli import app
+from pipeline.model_costs import USUAL, count_costs
 from tests.pipeline.encode.fakes import ArrayImages, pictures
 from tests.pipeline.encode.fakes import run as encode
 
@@ -72,8 +74,16 @@ def test_two_processes_train_together(store: Path, tmp_path: Path, repository: P
 
 
 @pytest.mark.slow
-def test_models_counts_every_model() -> None:
+def test_models_tells_what_counting_finds() -> None:
     content = json.loads(splatspace("models", "--json", "--gaussians", 150, "--size", 32).stdout)
+    counted = count_costs(USUAL)
+    assert list(content) == list(counted)
+    for name, presets in counted.items():
+        assert list(content[name]) == list(presets)
+        for preset, cost in presets.items():
+            told = content[name][preset]
+            assert told == pytest.approx(cost), f"{name} {preset}: run python -m pipeline.model_costs"
+            assert told["parameters"] == cost["parameters"]
     patches = {f"cats-{head}{recipe}" for head in ("kpn", "lut", "outer", "splats") for recipe in ("", "-published")}
     others = {"splatdit", "set", "set-induced", "published", "pixel-unet", "pixel-dit", "render-dit"}
     assert set(content) == others | patches
@@ -89,3 +99,14 @@ def test_models_prints_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0, result.output
     assert "K = 16" in result.stdout
     assert "splatdit" in result.stdout
+    assert "1,234,567" in result.stdout
+
+
+def test_the_table_of_the_usual_data_is_there_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.registry.measure_model", lambda *_: pytest.fail("nothing is to be counted"))
+    lines = splatspace("models").stdout.splitlines()
+    full = [line.split() for line in lines if line.split()[1:2] == ["full"]]
+    assert [line[0] for line in full] == list(DESCRIPTIONS)
+    assert ["published", "full", "51,486,472"] in [line[:3] for line in full]
+    for described in DESCRIPTIONS.values():
+        assert sum(described.summary in line for line in lines) == 1

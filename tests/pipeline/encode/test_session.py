@@ -17,7 +17,7 @@ from pipeline.encode import inputs as job_encoder
 from pipeline.encode import inputs as job_source
 from pipeline.encode.compute import open_compute
 from pipeline.encode.plan import plan_encode
-from pipeline.encode.records import BlockSummary, EncodePlan
+from pipeline.encode.records import BlockSummary, EncodePlan, FailedImage, list_outcomes
 from pipeline.encode.session import EncodeSession, encode_in_order
 from tests.pipeline.encode.fakes import ArrayImages, SamplingEncoder, job_for, pictures, run
 
@@ -37,6 +37,13 @@ def source(monkeypatch: pytest.MonkeyPatch) -> ArrayImages:
     monkeypatch.setattr(job_source, "open_source", open_source)
     monkeypatch.setattr(job_encoder, "create_encoder", create_encoder)
     return images
+
+
+def test_what_became_of_images_names_what_there_is() -> None:
+    failed = FailedImage(row=3, source_id="c", reason="cut short")
+    summary = BlockSummary(images=1200, fitted=1100, kept=99, failed=(failed,))
+    assert list_outcomes(summary) == "1,100 fitted, 99 kept, 1 failed"
+    assert list_outcomes(BlockSummary(images=2, reused=2)) == "2 copied from identical images"
 
 
 def splats_of(path: Path) -> Any:

@@ -30,8 +30,9 @@ from models.diffusion.samplers import generators_for
 from models.diffusion.samplers import sample as sample_batch
 from models.features.pixels import PixelRepresentation
 from models.features.splats import SplatRepresentation
+from models.names import HeadName, RecipeName, model_name
 from models.networks.trunk import TrunkSize
-from models.patches.model import HEADS, RECIPES, HeadName, RecipeName, model_name
+from models.patches.model import HEADS, RECIPES
 from models.registry import build_model
 from pipeline.cli import app
 from pipeline.export import onnx as onnx_export

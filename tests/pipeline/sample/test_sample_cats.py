@@ -17,7 +17,8 @@ from models.diffusion.objectives import build_objective
 from models.diffusion.samplers import generators_for
 from models.diffusion.samplers import sample as sample_batch
 from models.features.pixels import PixelRepresentation
-from models.patches.model import HEADS, model_name
+from models.names import model_name
+from models.patches.model import HEADS
 from models.registry import build_model
 from pipeline.sample.anatomy import step_sizes
 from pipeline.sample.job import SampleJob

@@ -18,11 +18,13 @@ from encoders.decode import decode, to_uint8
 from encoders.quality import psnr
 from encoders.start.begin import anchors
 from models.checkpoint import load_checkpoint
+from models.diffusion.objective_settings import OBJECTIVES
 from models.networks.render_dit import RenderDiT
 from pipeline.sample.fit import POLISH_STEPS, AnsweredStarts
 from pipeline.sample.job import SampleJob
 from pipeline.sample.run import Run, load_run
 from pipeline.sample.sample import sample
+from pipeline.train.cats_job import resolve_cats_job
 from pipeline.train.job import resolve_train_job
 from pipeline.train.request import resolve_request
 from pipeline.train.state import MODEL_FILE, continue_job
@@ -163,7 +165,6 @@ def test_what_looks_at_means_is_trained_stopped_resumed_and_sampled_at_full_size
     ("options", "message"),
     [
         ({"changes": {"pool": 3}}, "pool = 3 of an image of 8x8"),
-        ({"changes": {"pool": 2, "patch": 2}, "objective": "epsilon"}, "--pool.*flow-clean"),
         ({"model": "splatdit", "changes": {"pool": 2}}, "pool of model splatdit"),
     ],
 )
@@ -232,6 +233,25 @@ def test_options_that_it_has_no_use_for_are_refused(options: dict[str, Any], sto
     with pytest.raises(JobError, match=r"leave them out|use --render-loss"):
         wrong(store, tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("objective", sorted(set(OBJECTIVES) - {"flow-clean"}))
+def test_a_drawing_is_a_clean_image_and_no_noise(objective: str, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=rf"--objective {objective} with model render-dit.*") as caught:
+        resolve_train_job("splats", "a.zarr", tmp_path, **{**SMALL, "objective": objective})
+    assert caught.value.allowed == "flow-clean"
+    assert "--model splatdit" in str(caught.value)
+    with pytest.raises(JobError, match="with model cats-splats") as caught:
+        resolve_cats_job("a.zarr", tmp_path, head="splats", objective=objective)
+    assert "--head" in str(caught.value)
+    assert resolve_train_job("splats", "a.zarr", tmp_path, model="splatdit", objective=objective)
+    assert resolve_cats_job("a.zarr", tmp_path, head="kpn", objective=objective)
+
+
+def test_a_drawing_has_the_range_of_an_image(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"--normalisation whitened with model render-dit.*minmax"):
+        resolve_train_job("splats", "a.zarr", tmp_path, **SMALL, normalisation="whitened")
+    assert resolve_train_job("splats", "a.zarr", tmp_path, **SMALL, objective="flow-clean", normalisation="minmax")
 
 
 @pytest.mark.slow

@@ -153,6 +153,19 @@ def test_unfinished_rows_are_counted_and_named(tmp_path: Path) -> None:
     assert "unfinished rows, not used | 1" in (tmp_path / "run" / "card.md").read_text()
 
 
+@pytest.mark.parametrize("kind", ["splats", "pixels"])
+@pytest.mark.parametrize(("limit", "said"), [(23, ""), (24, ""), (1000, "limit 1,000 is more than ")])
+def test_a_limit_above_the_number_of_images_is_told(
+    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, limit: int, said: str
+) -> None:
+    with open_store(store) as opened:
+        rows = TrainingRows(opened, job_of(store, tmp_path / "run", kind=kind, limit=limit))
+    assert len(rows) == min(limit, 24)
+    [message] = [record.getMessage() for record in caplog.records] or [""]
+    assert message.startswith(said)
+    assert bool(said) == message.endswith("a.zarr has: all of its 24 images to learn from are used")
+
+
 @pytest.mark.slow
 def test_too_few_images(tmp_path: Path) -> None:
     path = make_store(tmp_path / "one.zarr", count=1)

@@ -100,6 +100,30 @@ def test_a_recipe_that_is_named_again_must_be_the_same(run: Path) -> None:
         resolve_request("cats", None, run, resume=True, head="kpn")
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, ""),
+        ({"pool": 2}, ""),
+        ({"settings": ["patch=2"]}, ""),
+        ({"settings": ["patch=2", "pool=2"]}, ""),
+        ({"settings": ["registers=0"]}, "--set registers=0 for a training that began with nothing of that name"),
+        ({"pool": 2, "pack": 2}, "--pack 2 for a training that began with nothing of that name"),
+        ({"pool": 1}, "--pool 1 for a training that began with 2\\."),
+        ({"pool": 2, "settings": ["patch=4"]}, "--set patch=4 for a training that began with 2\\."),
+    ],
+)
+def test_changes_that_are_given_again_are_compared_one_by_one(tmp_path: Path, given: dict[str, Any], said: str) -> None:
+    began = resolve_request("splats", "a.zarr", tmp_path, preset="tiny", pool=2, settings=["patch=2"])
+    config = {"job": began.model_dump(mode="json"), "step": 1, "digest": "x", "plans": [[0, 8]], "loss": 0.5}
+    save_state(tmp_path, *parts(), config)
+    if said:
+        with pytest.raises(JobError, match=said):
+            resolve_request("splats", None, tmp_path, resume=True, **given)
+    else:
+        assert resolve_request("splats", None, tmp_path, resume=True, **given) == began
+
+
 @pytest.mark.slow
 def test_lines_that_are_no_entries_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "log.jsonl"

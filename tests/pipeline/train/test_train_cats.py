@@ -13,7 +13,8 @@ from data_schemas.errors import JobError, StoppedError, TrainingError
 from data_schemas.stores.open import open_store
 from models.checkpoint import load_checkpoint
 from models.image_losses import BACKBONE_FILE, SMALLEST_SIDE
-from models.patches.model import HEADS, RECIPES, HeadName, RecipeName, model_name
+from models.names import HeadName, RecipeName, model_name
+from models.patches.model import HEADS, RECIPES
 from pipeline.sample.run import load_run
 from pipeline.train.cats_job import RECIPE_DEFAULTS, head_of, resolve_cats_job
 from pipeline.train.job import TrainJob, resolve_train_job

@@ -95,6 +95,22 @@ def test_without_axes_every_one_is_changed_once_around_the_base(store: Path, tmp
     assert set(default_axes(one_set, header)) == set(job.axes) - {"pack", "start"}
 
 
+def test_a_base_that_draws_has_the_axes_that_a_drawing_leaves(store: Path, tmp_path: Path) -> None:
+    job = job_of(store, tmp_path / "a", model="render-dit")
+    with open_store(store) as opened:
+        header = opened.header
+    assert set(default_axes(job, header)) == {"gaussians", "evaluations", "ema"}
+    assert base_values(job, header)["normalisation"] == "minmax"
+    for axis, said in (
+        ("objective=flow-clean,epsilon", "--objective epsilon with model render-dit"),
+        ("objective", "Axis objective of model render-dit.*gaussians, evaluations, ema"),
+        ("normalisation=whitened", "--normalisation whitened with model render-dit"),
+    ):
+        with pytest.raises(JobError, match=said):
+            ablate(job_of(store, tmp_path / "a", "ema=no", axis, model="render-dit"))
+    assert not (tmp_path / "a").exists()
+
+
 def test_every_choice_has_a_row_beside_the_base(done: tuple[AblateJob, Ablation]) -> None:
     job, found = done
     assert [(row.axis, row.value, row.base) for row in found.rows] == [
