@@ -30,6 +30,9 @@ BIAS = 55.0
 _DEEPEST = 78.0
 _STEEPEST = 80.0
 
+_DEEPEST_RISE, _STEEPEST_RISE = 120.0, 86.0
+_WORTH, _THINNEST = 8.0, 6.0
+_RUNS = ((4, 4.0), (8, 4.0), (16, 8.0))
 RUN = 16
 """Rows after which an exact sum begins its chain of multiplications again: an error e of the quotient grows to
 e t^2 / 2 within t rows. The fit goes on for whole boxes, which are lower than that as a rule."""
@@ -70,29 +73,43 @@ def place_boxes(theta, derived, padded, height, width, cut, exact=None, share=No
         stiffness = fused(b, b, c * c)
         half_x = reach * square_root(stiffness) / (a * c)
         half_y = reach / c
-        left = floor(maximum(x - half_x, zero))
-        right = ceil(minimum(x + half_x, wide))
-        top = floor(maximum(y - half_y, zero))
-        bottom = ceil(minimum(y + half_y, high))
+        if exact is None:
+            left = floor(maximum(x - half_x, zero))
+            right = ceil(minimum(x + half_x, wide))
+            top = floor(maximum(y - half_y, zero))
+            bottom = ceil(minimum(y + half_y, high))
+        else:
+            # Pixels whose centres lie inside, a row and a column less on average.
+            left = ceil(maximum(x - half_x - half, zero))
+            right = floor(minimum(x + half_x + half, wide))
+            top = ceil(maximum(y - half_y - half, zero))
+            bottom = floor(minimum(y + half_y + half, high))
         vectors = ceil((right - left) * splat(1 / LANES))
         rows = bottom - top
         # Off the canvas on any side: no vectors at all.
         vectors = maximum(vectors, zero)
         rows = maximum(rows, zero)
         dx0, dy0 = left + half - x, top + half - y
-        dx1, dy1 = fused(vectors, splat(LANES), dx0 - splat(1.0)), dy0 + rows
-        u = maximum(
-            maximum(magnitude(fused(a, dx0, b * dy0)), magnitude(fused(a, dx0, b * dy1))),
-            maximum(magnitude(fused(a, dx1, b * dy0)), magnitude(fused(a, dx1, b * dy1))),
-        )
-        v = c * maximum(magnitude(dy0), magnitude(dy1))
-        depth = half * fused(u, u, v * v)
-        slope = fused(magnitude(b), u, half * stiffness + c * v)
-        # 1 where the chain of multiplications stays inside float32: depth and slope below their limits.
-        chain = minimum(splat(_DEEPEST + BIAS) - depth, splat(_STEEPEST) - slope)
         if exact is None:
+            dx1, dy1 = fused(vectors, splat(LANES), dx0 - splat(1.0)), dy0 + rows
+            u = maximum(
+                maximum(magnitude(fused(a, dx0, b * dy0)), magnitude(fused(a, dx0, b * dy1))),
+                maximum(magnitude(fused(a, dx1, b * dy0)), magnitude(fused(a, dx1, b * dy1))),
+            )
+            v = c * maximum(magnitude(dy0), magnitude(dy1))
+            depth = half * fused(u, u, v * v)
+            slope = fused(magnitude(b), u, half * stiffness + c * v)
+            # 1 where the chain of multiplications stays inside float32: depth and slope below their limits.
+            chain = minimum(splat(_DEEPEST + BIAS) - depth, splat(_STEEPEST) - slope)
             store(derived, QUOTIENT * padded + n, exponential(zero - stiffness))
         else:
+            # Rows from the top of the box to the ridge of the Gaussian, in the column where it lies lowest.
+            ridge = zero - a * b / stiffness
+            first, last = maximum(dx0, zero - half_x), minimum(right - half - x, half_x)
+            below = maximum(maximum(ridge * first, ridge * last) - dy0, zero)
+            chain = _find_run(stiffness, below)
+            chain = chain * _is_above_0(splat(_WORTH) * fused(reach, splat(0.25) / a, splat(1.0)) - vectors)
+            chain = chain * _is_above_0(splat(_THINNEST) * c * c - stiffness)
             store(derived, QUOTIENT * padded + n, exponential_to_rounding(zero - stiffness))
         store(derived, LEFT * padded + n, left)
         store(derived, VECTORS * padded + n, vectors)
@@ -101,6 +118,27 @@ def place_boxes(theta, derived, padded, height, width, cut, exact=None, share=No
         store(derived, CHAIN * padded + n, chain)
         store(derived, HALF * padded + n, reach / a)
         store(derived, SLOPE * padded + n, b / a)
+
+
+@compiled
+def _is_above_0(value):
+    """1 where it is, 0 elsewhere and for NaN."""
+    return minimum(maximum(value * splat(1e30), splat(0.0)), splat(1.0))
+
+
+@compiled
+def _find_run(stiffness, below):
+    """Rows that a chain of an exact sum may go on for, 0 for none: it must not rise by more than float32 holds.
+
+    t rows on, the exponent of a column whose ridge lies d rows below has risen by stiffness (t d - t^2 / 2).
+    """
+    half = splat(0.5)
+    rows = splat(0.0)
+    for run, more in _RUNS:
+        further = minimum(below, splat(run - 1))
+        risen = stiffness * further * fused(splat(-0.5), further, below)
+        rows = fused(_is_above_0(splat(_DEEPEST_RISE) - risen), splat(more), rows)
+    return rows * _is_above_0(splat(_STEEPEST_RISE) - stiffness * (below - half))
 
 
 @compiled
@@ -115,7 +153,8 @@ def room(derived, count, padded, exact=None):
         if vectors == 0 or rows == 0:
             continue
         if entry(derived, CHAIN * padded + n) > np.float32(0):
-            runs = 1 if exact is None else (rows + RUN - 1) // RUN
+            run = rows if exact is None else int(entry(derived, CHAIN * padded + n))
+            runs = (rows + run - 1) // run
             chains += 2 * LANES * vectors * runs
         else:
             # A span is at most two reaches and two rounded columns long, and no longer than its box.

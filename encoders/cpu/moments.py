@@ -17,7 +17,6 @@ from encoders.cpu.boxes import (
     LEFT,
     QUOTIENT,
     ROWS,
-    RUN,
     TOP,
     VECTORS,
 )
@@ -26,6 +25,7 @@ from encoders.vector import (
     LANES,
     entry,
     fused,
+    keep_rolled,
     lanes,
     load,
     scatter_totals,
@@ -98,7 +98,8 @@ def backward(
             left = int(entry(derived, LEFT * padded + n))
             quotient = splat(entry(derived, QUOTIENT * padded + n))
             below = np.float32(top + rows) + np.float32(0.5) - y
-            runs = 1 if exact is None else (rows + RUN - 1) // RUN
+            length = rows if exact is None else int(entry(derived, CHAIN * padded + n))
+            runs = 1 if exact is None else (rows + length - 1) // length
             for vector in range(vectors):
                 start = left + vector * LANES
                 # Running sums down the rows: first = sum g, second = sum g t, third = sum g t (t + 1) / 2, where t
@@ -109,7 +110,7 @@ def backward(
                     kept_at = chain_at + (part * vectors + vector) * 2 * LANES
                     weight = load(chains, kept_at)
                     ratio = load(chains, kept_at + LANES)
-                    for _ in range(rows if exact is None else min(RUN, rows - part * RUN)):
+                    for _ in range(rows if exact is None else min(length, rows - part * length)):
                         r0 = load(planes, at)
                         if number == 1:
                             first = fused(weight, r0, first)
@@ -134,6 +135,8 @@ def backward(
                         weight = weight * ratio
                         ratio = ratio * quotient
                         at += stride
+                        if exact is not None:
+                            keep_rolled()
                 if exact is not None:
                     # Before the squares of distances, which overflow with the bias for a Gaussian far off the canvas.
                     first, second, third = first * splat(unbias), second * splat(unbias), third * splat(unbias)

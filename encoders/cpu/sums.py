@@ -24,7 +24,6 @@ from encoders.cpu.boxes import (
     LEFT,
     QUOTIENT,
     ROWS,
-    RUN,
     SLOPE,
     TOP,
     VECTORS,
@@ -38,6 +37,7 @@ from encoders.vector import (
     exponential_to_rounding,
     floor,
     fused,
+    keep_rolled,
     lanes,
     load,
     maximum,
@@ -129,9 +129,10 @@ def forward(
             stiffness = b * b + c * c
             c0, c1, c2, c3 = splat(k0 * unbias), splat(k1 * unbias), splat(k2 * unbias), splat(unbias)
             quotient = splat(entry(derived, QUOTIENT * padded + n))
-            runs = 1 if exact is None else (rows + RUN - 1) // RUN
+            length = rows if exact is None else int(entry(derived, CHAIN * padded + n))
+            runs = 1 if exact is None else (rows + length - 1) // length
             for part in range(runs):
-                row = top + part * RUN
+                row = top + part * length
                 dy = np.float32(row) + np.float32(0.5) - y
                 v = c * dy
                 shift = np.float32(BIAS) - np.float32(0.5) * v * v
@@ -155,7 +156,7 @@ def forward(
                             weight = weight * ratio
                             ratio = ratio * quotient
                         at += above * stride
-                    for _ in range(within if exact is None else min(RUN, rows - part * RUN)):
+                    for _ in range(within if exact is None else min(length, rows - part * length)):
                         store(planes, at, fused(weight, c0, load(planes, at)))
                         if number > 1:
                             store(planes, at + size, fused(weight, c1, load(planes, at + size)))
@@ -166,6 +167,8 @@ def forward(
                         weight = weight * ratio
                         ratio = ratio * quotient
                         at += stride
+                        if exact is not None:
+                            keep_rolled()
         else:
             slope = entry(derived, SLOPE * padded + n)
             dy = np.float32(top) + np.float32(0.5) - y

@@ -8,10 +8,11 @@ oracle.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -19,12 +20,16 @@ from data_schemas.errors import JobError, StoreMismatchError, TrainingError
 from data_schemas.splats import CODECS, NORMALISED, NORMALISED_EPSILON, OVER, Layout
 from encoders.compiled import on_threads, parts_of
 from encoders.cpu.decode import GREATEST_RHO, SMALLEST_SIGMA
-from encoders.differentiable.splat_sums import Kept, draw_back, draw_images
+from encoders.differentiable.spare_memory import SpareMemory
+from encoders.differentiable.splat_sums import draw_back, draw_images
 from encoders.render import render
 
-CUT, NORMALISED_CUT = 5.0, 6.0
-"""Half-widths of the summed boxes in marginal standard deviations: weights below 4e-6 and 2e-8 are left out. The second
+CUT, NORMALISED_CUT = 5.2, 6.0
+"""Half-widths of the summed boxes in marginal standard deviations: weights below 1.4e-6 and 2e-8 are left out. The second
 is wider since ``normalised/1`` divides by as little as 1e-3."""
+
+SPARE = SpareMemory()
+"""What renderings keep for their gradients, used again."""
 
 
 def render_differentiable(
@@ -124,6 +129,15 @@ def _compiled(splats: Tensor, layout: Layout, normalised: bool, height: int, wid
     return summed / (NORMALISED_EPSILON + weights)
 
 
+class _Part(NamedTuple):
+    """What the pass back needs of a range of images, beside their columns (``encoders.differentiable.splat_sums``)."""
+
+    rows: slice
+    sizes: tuple[int, int, int, int, int]
+    places: NDArray[np.int64]
+    memory: NDArray[np.float32] | None
+
+
 class _Drawing(torch.autograd.Function):
     """float32 [image, gaussian, 5 + channel] -> unclipped [image, channel, height, width]."""
 
@@ -132,38 +146,42 @@ class _Drawing(torch.autograd.Function):
         ctx: Any, splats: Tensor, height: int, width: int, cut: float, normalised: bool, threads: int, keep: bool
     ) -> Tensor:
         columns = splats.detach().contiguous()
-        batch, _, parameters = columns.shape
+        batch, count, parameters = columns.shape
         channels = parameters - 5
         images = torch.empty(batch, channels, height, width)
-        scales = torch.empty((batch, height, width) if normalised else (batch, 0, 0))
         tag = (1,) * (channels + normalised)
-        given, filled, filled_scales = columns.numpy(), images.numpy(), scales.numpy()
+        given, filled = columns.numpy(), images.numpy()
 
-        def part(rows: slice) -> Kept:
-            bad_image, bad_gaussian, *kept = draw_images(
-                given[rows],
-                filled[rows],
-                filled_scales[rows],
+        def part(rows: slice) -> _Part:
+            number = rows.stop - rows.start
+            sizes, places = (number, count, channels, height, width), np.zeros((number + 1, 4), np.int64)
+            bad_image, bad_gaussian, memory = draw_images(
+                given[rows].ravel(),
+                filled[rows].ravel(),
+                SPARE.take(),
+                places,
+                sizes,
                 np.float32(cut),
                 np.float32(NORMALISED_EPSILON),
                 tag,
                 keep,
             )
+            if bad_image >= 0 or not keep:
+                SPARE.give(memory)
             if bad_image >= 0:
                 raise _not_finite(columns, rows.start + bad_image, bad_gaussian)
-            return Kept(*kept)
+            return _Part(rows, sizes, places, memory)
 
-        ctx.rows = parts_of(batch, threads)
-        kept = on_threads(part, ctx.rows, threads)
+        parts = on_threads(part, parts_of(batch, threads), threads)
         if keep:
-            ctx.kept, ctx.tag, ctx.threads = kept, tag, threads
-            ctx.save_for_backward(columns, images, scales)
+            ctx.save_for_backward(columns, *(SPARE.lend(part.memory) for part in parts))
+            ctx.parts, ctx.tag, ctx.threads = [part._replace(memory=None) for part in parts], tag, threads
         return images
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *pulls: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        columns, images, scales = ctx.saved_tensors
+        columns, *lent = ctx.saved_tensors
         gradients = torch.empty_like(columns)
         pulled = pulls[0].to(torch.float32)
         last = pulled.permute(0, 2, 3, 1)
@@ -171,11 +189,12 @@ class _Drawing(torch.autograd.Function):
         dense = last if last.is_contiguous() else pulled.contiguous()
         strides = last.permute(0, 3, 1, 2).stride() if last.is_contiguous() else dense.stride()
         flat = dense.reshape(len(dense), -1)
-        numbers = columns.numpy(), images.numpy(), scales.numpy(), flat.numpy(), gradients.numpy()
+        numbers = columns.numpy(), flat.numpy(), gradients.numpy()
+        parts = [part._replace(memory=memory.numpy()) for part, memory in zip(ctx.parts, lent, strict=True)]
 
-        def part(number: int) -> None:
-            rows = ctx.rows[number]
-            draw_back(*(array[rows] for array in numbers), strides[1:], ctx.tag, *ctx.kept[number])
+        def draw(part: _Part) -> None:
+            arrays = (array[part.rows].ravel() for array in numbers)
+            draw_back(*arrays, part.memory, part.places, part.sizes, strides[1:], ctx.tag)
 
-        on_threads(part, range(len(ctx.rows)), ctx.threads)
+        on_threads(draw, parts, ctx.threads)
         return gradients, None, None, None, None, None, None
