@@ -142,7 +142,7 @@ def _find_run(stiffness, below):
 
 
 @compiled
-def room(derived, count, padded, exact=None):
+def room(derived, count, padded):
     """How many numbers a forward pass keeps for the backward pass: of chains, of spans, of their layout.
 
     Asked before every pass, since the room for the greatest possible boxes would be gigabytes for a photograph.
@@ -153,9 +153,7 @@ def room(derived, count, padded, exact=None):
         if vectors == 0 or rows == 0:
             continue
         if entry(derived, CHAIN * padded + n) > np.float32(0):
-            run = rows if exact is None else int(entry(derived, CHAIN * padded + n))
-            runs = (rows + run - 1) // run
-            chains += 2 * LANES * vectors * runs
+            chains += 2 * LANES * vectors
         else:
             # A span is at most two reaches and two rounded columns long, and no longer than its box.
             columns = min(float(vectors * LANES), 2.0 * entry(derived, HALF * padded + n) + 2.0)

@@ -14,16 +14,22 @@ from encoders.cpu.boxes import (
     BIAS,
     CHAIN,
     FACTOR_A,
+    FACTOR_C,
+    HALF,
     LEFT,
     QUOTIENT,
     ROWS,
+    SLOPE,
     TOP,
     VECTORS,
 )
+from encoders.cpu.sums import lay_spans
 from encoders.frame import COLOUR, B, X, Y
 from encoders.vector import (
     LANES,
     entry,
+    exponential,
+    exponential_to_rounding,
     fused,
     keep_rolled,
     lanes,
@@ -77,7 +83,7 @@ def backward(
                 moments[moment * padded + n] = np.float32(0)
             continue
         x, y, b = entry(theta, X * padded + n), entry(theta, Y * padded + n), entry(theta, B * padded + n)
-        a = entry(derived, FACTOR_A * padded + n)
+        a, c = entry(derived, FACTOR_A * padded + n), entry(derived, FACTOR_C * padded + n)
         top = int(entry(derived, TOP * padded + n))
         k0, k1, k2 = np.float32(1), np.float32(1), np.float32(1)
         if number > 1:
@@ -107,9 +113,17 @@ def backward(
                 first, second, third = zero, zero, zero
                 at = top * stride + start
                 for part in range(runs):
-                    kept_at = chain_at + (part * vectors + vector) * 2 * LANES
-                    weight = load(chains, kept_at)
-                    ratio = load(chains, kept_at + LANES)
+                    if exact is None:
+                        weight, ratio = load(chains, chain_at), load(chains, chain_at + LANES)
+                        chain_at += 2 * LANES
+                    else:
+                        dy = np.float32(top + part * length) + np.float32(0.5) - y
+                        v = c * dy
+                        u = fused(splat(a), lanes() + splat(np.float32(start) + np.float32(0.5) - x), splat(b * dy))
+                        shift = np.float32(BIAS) - np.float32(0.5) * v * v
+                        weight = exponential_to_rounding(fused(splat(np.float32(-0.5)) * u, u, splat(shift)))
+                        slope = np.float32(0.5) * (b * b + c * c) + c * v
+                        ratio = exponential_to_rounding(fused(splat(-b), u, splat(-slope)))
                     for _ in range(rows if exact is None else min(length, rows - part * length)):
                         r0 = load(planes, at)
                         if number == 1:
@@ -153,7 +167,6 @@ def backward(
                 along_x = first * dx
                 sum_x = sum_x + along_x
                 sum_xx = fused(along_x, dx, sum_xx)
-            chain_at += runs * vectors * 2 * LANES
             if exact is not None:
                 scale = np.float32(1)
                 if number > 1:
@@ -165,18 +178,25 @@ def backward(
                 sum_xy = fused(to_x, sum_xy, to_y * sum_yy)
                 sum_xx = fused(to_x, across, to_y * sum_xy)
         else:
+            if exact is not None:
+                slope = entry(derived, SLOPE * padded + n)
+                centre = x - slope * (np.float32(top) + np.float32(0.5) - y)
+                lay_spans(layout, 0, centre, slope, entry(derived, HALF * padded + n), rows, width)
             for row in range(top, top + rows):
                 dy = np.float32(row) + np.float32(0.5) - y
                 height_y = splat(dy)
                 left = int(entry(layout, layout_at + row - top))
                 for vector in range(int(entry(layout, layout_at + run + row - top))):
                     start = left + vector * LANES
-                    weight = load(spans, span_at)
-                    span_at += LANES
                     at = row * stride + start
                     dx = lanes() + splat(np.float32(start) + np.float32(0.5) - x)
-                    if exact is not None:
+                    if exact is None:
+                        weight = load(spans, span_at)
+                        span_at += LANES
+                    else:
+                        v = c * dy
                         dx = fused(splat(a), dx, splat(b * dy))
+                        weight = exponential(splat(np.float32(-0.5)) * fused(dx, dx, splat(v * v)))
                     r0 = load(planes, at)
                     gather0 = fused(weight, r0, gather0)
                     pull = r0 * c0
@@ -201,7 +221,8 @@ def backward(
                     sum_x = sum_x + along_x
                     sum_xx = fused(along_x, dx, sum_xx)
                     sum_xy = fused(along_x, height_y, sum_xy)
-            layout_at += (rows + LANES - 1) // LANES * LANES
+            if exact is None:
+                layout_at += (rows + LANES - 1) // LANES * LANES
         scatter_totals(moments, n, padded, scale, sum_x, sum_y, sum_xx, sum_xy, sum_yy, gather0, gather1, gather2)
         if number == 1:
             colour = entry(theta, COLOUR * padded + n)

@@ -146,7 +146,7 @@ def forward(
                         weight, ratio = exponential(depth), exponential(steepness)
                     else:
                         weight, ratio = exponential_to_rounding(depth), exponential_to_rounding(steepness)
-                    if above == 0:
+                    if exact is None and above == 0:
                         store(chains, chain_at, weight)
                         store(chains, chain_at + LANES, ratio)
                     chain_at += 2 * LANES
@@ -186,8 +186,9 @@ def forward(
                     start = first + vector * LANES
                     u = fused(splat(a), lanes() + splat(np.float32(start) + np.float32(0.5) - x), splat(b * dy))
                     weight = exponential(splat(np.float32(-0.5)) * fused(u, u, splat(v * v)))
-                    store(spans, span_at, weight)
-                    span_at += LANES
+                    if exact is None:
+                        store(spans, span_at, weight)
+                        span_at += LANES
                     at = row * stride + start
                     store(planes, at, fused(weight, c0, load(planes, at)))
                     if number > 1:
@@ -196,7 +197,8 @@ def forward(
                         store(planes, at + 2 * size, fused(weight, c2, load(planes, at + 2 * size)))
                     if number > 3:
                         store(planes, at + 3 * size, fused(weight, c3, load(planes, at + 3 * size)))
-            layout_at += (rows + LANES - 1) // LANES * LANES
+            if exact is None:
+                layout_at += (rows + LANES - 1) // LANES * LANES
 
 
 @compiled
