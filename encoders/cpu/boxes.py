@@ -30,12 +30,20 @@ BIAS = 55.0
 _DEEPEST = 78.0
 _STEEPEST = 80.0
 
-_DEEPEST_RISE, _STEEPEST_RISE = 120.0, 86.0
-_WORTH, _THINNEST = 8.0, 6.0
 _RUNS = ((4, 4.0), (8, 4.0), (16, 8.0))
-RUN = 16
-"""Rows after which an exact sum begins its chain of multiplications again: an error e of the quotient grows to
-e t^2 / 2 within t rows. The fit goes on for whole boxes, which are lower than that as a rule."""
+"""Rows after which an exact sum may begin its chain of multiplications again, and how many more each is than the one
+before. No more than 16, as an error e of the quotient grows to e t^2 / 2 within t rows. The fit goes on for whole
+boxes, which are lower than that as a rule."""
+
+_GREATEST_RISE, _STEEPEST_RISE = 120.0, 86.0
+"""How much the exponent of an exact sum may rise within a run, and within its first row. A column that begins below
+exp(-87 - BIAS) is left out until the next run, and by then its weight is below exp(120 - 87 - BIAS) = 3e-10."""
+
+_THINNEST = 6.0
+"""Greatest 1 / (1 - rho^2) of a chain in an exact sum: its moments are formed of those of dx and dy, which cancel."""
+
+_SPANS_COST = 8.0
+"""A vector of a span takes as long as about so many of a chain: wide boxes of thin Gaussians are summed in spans."""
 
 # Rows of the table of derived quantities, each [gaussian].
 FACTOR_A, FACTOR_C, QUOTIENT, LEFT, VECTORS, TOP, ROWS, CHAIN, HALF, SLOPE = range(10)
@@ -59,7 +67,11 @@ def derive(theta, derived, padded, height, width, cut, share=None):
 
 @compiled
 def place_boxes(theta, derived, padded, height, width, cut, exact=None, share=None):
-    """Boxes of all Gaussians, or of a share, whose factors a and c are in ``derived`` already, eight at a time."""
+    """Boxes of all Gaussians, or of a share, whose factors a and c are in ``derived`` already, eight at a time.
+
+    The row ``CHAIN`` is above 0 where weights follow from each other down the rows; with ``exact`` (anything but None:
+    the choice is compiled) it holds after how many rows they are computed anew.
+    """
     zero, half = splat(0.0), splat(0.5)
     wide, high = splat(np.float32(width)), splat(np.float32(height))
     reach = splat(cut)
@@ -107,9 +119,9 @@ def place_boxes(theta, derived, padded, height, width, cut, exact=None, share=No
             ridge = zero - a * b / stiffness
             first, last = maximum(dx0, zero - half_x), minimum(right - half - x, half_x)
             below = maximum(maximum(ridge * first, ridge * last) - dy0, zero)
-            chain = _find_run(stiffness, below)
-            chain = chain * _is_above_0(splat(_WORTH) * fused(reach, splat(0.25) / a, splat(1.0)) - vectors)
-            chain = chain * _is_above_0(splat(_THINNEST) * c * c - stiffness)
+            vectors_of_span = fused(reach, splat(2 / LANES) / a, splat(1.0))
+            cheaper = _is_above_0(splat(_SPANS_COST) * vectors_of_span - vectors)
+            chain = cheaper * _is_above_0(splat(_THINNEST) * c * c - stiffness) * _find_run(stiffness, below)
             store(derived, QUOTIENT * padded + n, exponential_to_rounding(zero - stiffness))
         store(derived, LEFT * padded + n, left)
         store(derived, VECTORS * padded + n, vectors)
@@ -123,12 +135,12 @@ def place_boxes(theta, derived, padded, height, width, cut, exact=None, share=No
 @compiled
 def _is_above_0(value):
     """1 where it is, 0 elsewhere and for NaN."""
-    return minimum(maximum(value * splat(1e30), splat(0.0)), splat(1.0))
+    return ceil(minimum(maximum(value, splat(0.0)), splat(1.0)))
 
 
 @compiled
 def _find_run(stiffness, below):
-    """Rows that a chain of an exact sum may go on for, 0 for none: it must not rise by more than float32 holds.
+    """Rows of a run of an exact sum, 0 where even few rows rise by more than float32 holds.
 
     t rows on, the exponent of a column whose ridge lies d rows below has risen by stiffness (t d - t^2 / 2).
     """
@@ -137,7 +149,7 @@ def _find_run(stiffness, below):
     for run, more in _RUNS:
         further = minimum(below, splat(run - 1))
         risen = stiffness * further * fused(splat(-0.5), further, below)
-        rows = fused(_is_above_0(splat(_DEEPEST_RISE) - risen), splat(more), rows)
+        rows = fused(_is_above_0(splat(_GREATEST_RISE) - risen), splat(more), rows)
     return rows * _is_above_0(splat(_STEEPEST_RISE) - stiffness * (below - half))
 
 

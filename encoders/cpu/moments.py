@@ -62,9 +62,9 @@ def backward(
     """Moments of the residual under every Gaussian.
 
     ``moments`` [8, gaussian] receives the sums of g dx, g dy, g dx^2, g dx dy, g dy^2 and of residual * weight per
-    channel, g = weight * sum_c(residual_c colour_c). With ``exact`` (as in ``forward``) u = a dx + b dy takes the place
-    of dx: the moments of a needle, whose dx and dy cancel, keep their digits. With ``share`` = (first Gaussian, the
-    Gaussian after the last, places) only these are summed.
+    channel, g = weight * sum_c(residual_c colour_c). With ``exact`` (as in ``forward``) weights are computed again, and
+    u = a dx + b dy takes the place of dx: the moments of a needle, whose dx and dy cancel, keep their digits. With
+    ``share`` = (first Gaussian, the Gaussian after the last, places) only these are summed.
     """
     number = len(tag)
     stride = width + LANES

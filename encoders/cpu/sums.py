@@ -90,7 +90,8 @@ def forward(
 ):
     """Adds every Gaussian to the planes; keeps what the backward pass repeats.
 
-    With ``exact`` (anything but None: the choice is compiled) weights are right to 1e-5 however high a box is.
+    With ``exact`` (anything but None: the choice is compiled) weights are right to 1e-5 however high a box is, nothing
+    is kept, and ``layout`` has room for the rows of one Gaussian only.
 
     With ``share`` = (first row, row after the last, places) only these rows are summed: every pixel
     is still the sum of the same weights in the same order. ``places`` and ``layout`` come from ``encoders.cpu.shares``.

@@ -23,7 +23,7 @@ from encoders.differentiable.splat_sums import draw_back, draw_images
 from encoders.render import render
 
 CUT, NORMALISED_CUT = 5.2, 6.0
-"""Half-widths of the summed boxes in marginal standard deviations: weights below 1.4e-6 and 2e-8 are left out. The second
+"""Half-widths of the summed boxes in marginal standard deviations: weights below 2e-6 and 2e-8 are left out. The second
 is wider since ``normalised/1`` divides by as little as 1e-3."""
 
 
