@@ -236,12 +236,25 @@ def exponential(typingctx, value):
 
 @_operation
 def exponential_to_rounding(typingctx, value):
-    """exp, relative error below 2e-7 + 8e-8 |value|; arguments are held to [-87, 88]."""
+    """exp, relative error below 2e-7 + 8e-8 |value|; 0 below -87, arguments above 88 are held to that."""
 
     def codegen(context, builder, sig, args):
-        return _emit_exp(builder, args[0], _LONG_TAYLOR)
+        shown = builder.fcmp_ordered(">=", args[0], _constant(-87.0))
+        return builder.select(shown, _emit_exp(builder, args[0], _LONG_TAYLOR), _constant(0.0))
 
     return float32x8(value), codegen
+
+
+@_operation
+def keep_rolled(typingctx):
+    """Keeps LLVM from unrolling the loop that calls this: for loops of so few rounds that the set-up costs more."""
+
+    def codegen(context, builder, sig, args):
+        # Text that LLVM cannot look into, of no instruction: a loop with calls is left as it is.
+        builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", (), True)
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 def _halves(builder, value, size):

@@ -14,18 +14,24 @@ from encoders.cpu.boxes import (
     BIAS,
     CHAIN,
     FACTOR_A,
+    FACTOR_C,
+    HALF,
     LEFT,
     QUOTIENT,
     ROWS,
-    RUN,
+    SLOPE,
     TOP,
     VECTORS,
 )
+from encoders.cpu.sums import lay_spans
 from encoders.frame import COLOUR, B, X, Y
 from encoders.vector import (
     LANES,
     entry,
+    exponential,
+    exponential_to_rounding,
     fused,
+    keep_rolled,
     lanes,
     load,
     scatter_totals,
@@ -56,9 +62,9 @@ def backward(
     """Moments of the residual under every Gaussian.
 
     ``moments`` [8, gaussian] receives the sums of g dx, g dy, g dx^2, g dx dy, g dy^2 and of residual * weight per
-    channel, g = weight * sum_c(residual_c colour_c). With ``exact`` (as in ``forward``) u = a dx + b dy takes the place
-    of dx: the moments of a needle, whose dx and dy cancel, keep their digits. With ``share`` = (first Gaussian, the
-    Gaussian after the last, places) only these are summed.
+    channel, g = weight * sum_c(residual_c colour_c). With ``exact`` (as in ``forward``) weights are computed again, and
+    u = a dx + b dy takes the place of dx: the moments of a needle, whose dx and dy cancel, keep their digits. With
+    ``share`` = (first Gaussian, the Gaussian after the last, places) only these are summed.
     """
     number = len(tag)
     stride = width + LANES
@@ -77,7 +83,7 @@ def backward(
                 moments[moment * padded + n] = np.float32(0)
             continue
         x, y, b = entry(theta, X * padded + n), entry(theta, Y * padded + n), entry(theta, B * padded + n)
-        a = entry(derived, FACTOR_A * padded + n)
+        a, c = entry(derived, FACTOR_A * padded + n), entry(derived, FACTOR_C * padded + n)
         top = int(entry(derived, TOP * padded + n))
         k0, k1, k2 = np.float32(1), np.float32(1), np.float32(1)
         if number > 1:
@@ -98,7 +104,8 @@ def backward(
             left = int(entry(derived, LEFT * padded + n))
             quotient = splat(entry(derived, QUOTIENT * padded + n))
             below = np.float32(top + rows) + np.float32(0.5) - y
-            runs = 1 if exact is None else (rows + RUN - 1) // RUN
+            length = rows if exact is None else int(entry(derived, CHAIN * padded + n))
+            runs = 1 if exact is None else (rows + length - 1) // length
             for vector in range(vectors):
                 start = left + vector * LANES
                 # Running sums down the rows: first = sum g, second = sum g t, third = sum g t (t + 1) / 2, where t
@@ -106,10 +113,18 @@ def backward(
                 first, second, third = zero, zero, zero
                 at = top * stride + start
                 for part in range(runs):
-                    kept_at = chain_at + (part * vectors + vector) * 2 * LANES
-                    weight = load(chains, kept_at)
-                    ratio = load(chains, kept_at + LANES)
-                    for _ in range(rows if exact is None else min(RUN, rows - part * RUN)):
+                    if exact is None:
+                        weight, ratio = load(chains, chain_at), load(chains, chain_at + LANES)
+                        chain_at += 2 * LANES
+                    else:
+                        dy = np.float32(top + part * length) + np.float32(0.5) - y
+                        v = c * dy
+                        u = fused(splat(a), lanes() + splat(np.float32(start) + np.float32(0.5) - x), splat(b * dy))
+                        shift = np.float32(BIAS) - np.float32(0.5) * v * v
+                        weight = exponential_to_rounding(fused(splat(np.float32(-0.5)) * u, u, splat(shift)))
+                        slope = np.float32(0.5) * (b * b + c * c) + c * v
+                        ratio = exponential_to_rounding(fused(splat(-b), u, splat(-slope)))
+                    for _ in range(rows if exact is None else min(length, rows - part * length)):
                         r0 = load(planes, at)
                         if number == 1:
                             first = fused(weight, r0, first)
@@ -134,6 +149,8 @@ def backward(
                         weight = weight * ratio
                         ratio = ratio * quotient
                         at += stride
+                        if exact is not None:
+                            keep_rolled()
                 if exact is not None:
                     # Before the squares of distances, which overflow with the bias for a Gaussian far off the canvas.
                     first, second, third = first * splat(unbias), second * splat(unbias), third * splat(unbias)
@@ -150,7 +167,6 @@ def backward(
                 along_x = first * dx
                 sum_x = sum_x + along_x
                 sum_xx = fused(along_x, dx, sum_xx)
-            chain_at += runs * vectors * 2 * LANES
             if exact is not None:
                 scale = np.float32(1)
                 if number > 1:
@@ -162,18 +178,25 @@ def backward(
                 sum_xy = fused(to_x, sum_xy, to_y * sum_yy)
                 sum_xx = fused(to_x, across, to_y * sum_xy)
         else:
+            if exact is not None:
+                slope = entry(derived, SLOPE * padded + n)
+                centre = x - slope * (np.float32(top) + np.float32(0.5) - y)
+                lay_spans(layout, 0, centre, slope, entry(derived, HALF * padded + n), rows, width)
             for row in range(top, top + rows):
                 dy = np.float32(row) + np.float32(0.5) - y
                 height_y = splat(dy)
                 left = int(entry(layout, layout_at + row - top))
                 for vector in range(int(entry(layout, layout_at + run + row - top))):
                     start = left + vector * LANES
-                    weight = load(spans, span_at)
-                    span_at += LANES
                     at = row * stride + start
                     dx = lanes() + splat(np.float32(start) + np.float32(0.5) - x)
-                    if exact is not None:
+                    if exact is None:
+                        weight = load(spans, span_at)
+                        span_at += LANES
+                    else:
+                        v = c * dy
                         dx = fused(splat(a), dx, splat(b * dy))
+                        weight = exponential(splat(np.float32(-0.5)) * fused(dx, dx, splat(v * v)))
                     r0 = load(planes, at)
                     gather0 = fused(weight, r0, gather0)
                     pull = r0 * c0
@@ -198,7 +221,8 @@ def backward(
                     sum_x = sum_x + along_x
                     sum_xx = fused(along_x, dx, sum_xx)
                     sum_xy = fused(along_x, height_y, sum_xy)
-            layout_at += (rows + LANES - 1) // LANES * LANES
+            if exact is None:
+                layout_at += (rows + LANES - 1) // LANES * LANES
         scatter_totals(moments, n, padded, scale, sum_x, sum_y, sum_xx, sum_xy, sum_yy, gather0, gather1, gather2)
         if number == 1:
             colour = entry(theta, COLOUR * padded + n)

@@ -24,7 +24,6 @@ from encoders.cpu.boxes import (
     LEFT,
     QUOTIENT,
     ROWS,
-    RUN,
     SLOPE,
     TOP,
     VECTORS,
@@ -38,6 +37,7 @@ from encoders.vector import (
     exponential_to_rounding,
     floor,
     fused,
+    keep_rolled,
     lanes,
     load,
     maximum,
@@ -90,7 +90,8 @@ def forward(
 ):
     """Adds every Gaussian to the planes; keeps what the backward pass repeats.
 
-    With ``exact`` (anything but None: the choice is compiled) weights are right to 1e-5 however high a box is.
+    With ``exact`` (anything but None: the choice is compiled) weights are right to 1e-5 however high a box is, nothing
+    is kept, and ``layout`` has room for the rows of one Gaussian only.
 
     With ``share`` = (first row, row after the last, places) only these rows are summed: every pixel
     is still the sum of the same weights in the same order. ``places`` and ``layout`` come from ``encoders.cpu.shares``.
@@ -129,9 +130,10 @@ def forward(
             stiffness = b * b + c * c
             c0, c1, c2, c3 = splat(k0 * unbias), splat(k1 * unbias), splat(k2 * unbias), splat(unbias)
             quotient = splat(entry(derived, QUOTIENT * padded + n))
-            runs = 1 if exact is None else (rows + RUN - 1) // RUN
+            length = rows if exact is None else int(entry(derived, CHAIN * padded + n))
+            runs = 1 if exact is None else (rows + length - 1) // length
             for part in range(runs):
-                row = top + part * RUN
+                row = top + part * length
                 dy = np.float32(row) + np.float32(0.5) - y
                 v = c * dy
                 shift = np.float32(BIAS) - np.float32(0.5) * v * v
@@ -145,7 +147,7 @@ def forward(
                         weight, ratio = exponential(depth), exponential(steepness)
                     else:
                         weight, ratio = exponential_to_rounding(depth), exponential_to_rounding(steepness)
-                    if above == 0:
+                    if exact is None and above == 0:
                         store(chains, chain_at, weight)
                         store(chains, chain_at + LANES, ratio)
                     chain_at += 2 * LANES
@@ -155,7 +157,7 @@ def forward(
                             weight = weight * ratio
                             ratio = ratio * quotient
                         at += above * stride
-                    for _ in range(within if exact is None else min(RUN, rows - part * RUN)):
+                    for _ in range(within if exact is None else min(length, rows - part * length)):
                         store(planes, at, fused(weight, c0, load(planes, at)))
                         if number > 1:
                             store(planes, at + size, fused(weight, c1, load(planes, at + size)))
@@ -166,6 +168,8 @@ def forward(
                         weight = weight * ratio
                         ratio = ratio * quotient
                         at += stride
+                        if exact is not None:
+                            keep_rolled()
         else:
             slope = entry(derived, SLOPE * padded + n)
             dy = np.float32(top) + np.float32(0.5) - y
@@ -183,8 +187,9 @@ def forward(
                     start = first + vector * LANES
                     u = fused(splat(a), lanes() + splat(np.float32(start) + np.float32(0.5) - x), splat(b * dy))
                     weight = exponential(splat(np.float32(-0.5)) * fused(u, u, splat(v * v)))
-                    store(spans, span_at, weight)
-                    span_at += LANES
+                    if exact is None:
+                        store(spans, span_at, weight)
+                        span_at += LANES
                     at = row * stride + start
                     store(planes, at, fused(weight, c0, load(planes, at)))
                     if number > 1:
@@ -193,7 +198,8 @@ def forward(
                         store(planes, at + 2 * size, fused(weight, c2, load(planes, at + 2 * size)))
                     if number > 3:
                         store(planes, at + 3 * size, fused(weight, c3, load(planes, at + 3 * size)))
-            layout_at += (rows + LANES - 1) // LANES * LANES
+            if exact is None:
+                layout_at += (rows + LANES - 1) // LANES * LANES
 
 
 @compiled

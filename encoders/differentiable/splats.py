@@ -19,11 +19,11 @@ from data_schemas.errors import JobError, StoreMismatchError, TrainingError
 from data_schemas.splats import CODECS, NORMALISED, NORMALISED_EPSILON, OVER, Layout
 from encoders.compiled import on_threads, parts_of
 from encoders.cpu.decode import GREATEST_RHO, SMALLEST_SIGMA
-from encoders.differentiable.splat_sums import Kept, draw_back, draw_images
+from encoders.differentiable.splat_sums import draw_back, draw_images
 from encoders.render import render
 
-CUT, NORMALISED_CUT = 5.0, 6.0
-"""Half-widths of the summed boxes in marginal standard deviations: weights below 4e-6 and 2e-8 are left out. The second
+CUT, NORMALISED_CUT = 5.2, 6.0
+"""Half-widths of the summed boxes in marginal standard deviations: weights below 2e-6 and 2e-8 are left out. The second
 is wider since ``normalised/1`` divides by as little as 1e-3."""
 
 
@@ -87,8 +87,9 @@ def is_compiled(splats: Tensor, codec: str) -> bool:
 
 def is_traced() -> bool:
     """Whether torch records operations, for ONNX or a compiler, instead of carrying them out alone."""
+    # Either way of exporting to ONNX does one of these. To ask torch.onnx itself takes as long as to draw ten images.
     tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-    return tracing or torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling() or torch.compiler.is_exporting()
+    return tracing or torch.compiler.is_compiling() or torch.compiler.is_exporting()
 
 
 def _not_finite(splats: Tensor, image: int, gaussian: int) -> TrainingError:
@@ -110,8 +111,7 @@ def _compiled(splats: Tensor, layout: Layout, normalised: bool, height: int, wid
     threads = max(1, workers or torch.get_num_threads())
 
     def drawn(columns: Tensor, divided: bool) -> Tensor:
-        keep = torch.is_grad_enabled() and columns.requires_grad
-        return _Drawing.apply(columns, height, width, cut, divided, threads, keep).permute(0, 2, 3, 1)
+        return _Drawing.apply(columns, height, width, cut, divided, threads)
 
     if not layout.has_alpha:
         return drawn(splats, normalised)
@@ -125,57 +125,56 @@ def _compiled(splats: Tensor, layout: Layout, normalised: bool, height: int, wid
 
 
 class _Drawing(torch.autograd.Function):
-    """float32 [image, gaussian, 5 + channel] -> unclipped [image, channel, height, width]."""
+    """float32 [image, gaussian, 5 + channel] -> unclipped [image, height, width, channel].
+
+    Arrays of numpy wherever possible: beside the sums of a small batch, operations of torch cost much.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, splats: Tensor, height: int, width: int, cut: float, normalised: bool, threads: int, keep: bool
+        ctx: Any, splats: Tensor, height: int, width: int, cut: float, normalised: bool, threads: int
     ) -> Tensor:
         columns = splats.detach().contiguous()
-        batch, _, parameters = columns.shape
+        batch, count, parameters = columns.shape
         channels = parameters - 5
-        images = torch.empty(batch, channels, height, width)
-        scales = torch.empty((batch, height, width) if normalised else (batch, 0, 0))
+        images = np.empty((batch, channels, height, width), np.float32)
+        scales = np.empty((batch, height * width if normalised else 0), np.float32)
+        numbers = columns.numpy(), images, scales
         tag = (1,) * (channels + normalised)
-        given, filled, filled_scales = columns.numpy(), images.numpy(), scales.numpy()
 
-        def part(rows: slice) -> Kept:
-            bad_image, bad_gaussian, *kept = draw_images(
-                given[rows],
-                filled[rows],
-                filled_scales[rows],
-                np.float32(cut),
-                np.float32(NORMALISED_EPSILON),
-                tag,
-                keep,
-            )
-            if bad_image >= 0:
-                raise _not_finite(columns, rows.start + bad_image, bad_gaussian)
-            return Kept(*kept)
+        def part(rows: slice) -> None:
+            sizes = (rows.stop - rows.start, count, channels, height, width)
+            given = (array[rows].reshape(-1) for array in numbers)
+            image, gaussian = draw_images(*given, sizes, np.float32(cut), np.float32(NORMALISED_EPSILON), tag)
+            if image >= 0:
+                raise _not_finite(columns, rows.start + image, gaussian)
 
-        ctx.rows = parts_of(batch, threads)
-        kept = on_threads(part, ctx.rows, threads)
-        if keep:
-            ctx.kept, ctx.tag, ctx.threads = kept, tag, threads
-            ctx.save_for_backward(columns, images, scales)
-        return images
+        on_threads(part, parts_of(batch, threads), threads)
+        drawn = torch.from_numpy(images.transpose(0, 2, 3, 1))
+        # Additive gradients do not depend on the image.
+        ctx.save_for_backward(columns, *([drawn] if normalised else []))
+        ctx.others = scales, cut, tag, threads
+        return drawn
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *pulls: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        columns, images, scales = ctx.saved_tensors
-        gradients = torch.empty_like(columns)
-        pulled = pulls[0].to(torch.float32)
-        last = pulled.permute(0, 2, 3, 1)
-        # Losses come with either order of memory: both are read as they are.
-        dense = last if last.is_contiguous() else pulled.contiguous()
-        strides = last.permute(0, 3, 1, 2).stride() if last.is_contiguous() else dense.stride()
-        flat = dense.reshape(len(dense), -1)
-        numbers = columns.numpy(), images.numpy(), scales.numpy(), flat.numpy(), gradients.numpy()
+        columns, *drawn = (tensor.numpy() for tensor in ctx.saved_tensors)
+        scales, cut, tag, threads = ctx.others
+        pulled = pulls[0].numpy()
+        batch, height, width, channels = pulled.shape
+        images = drawn[0].transpose(0, 3, 1, 2) if drawn else scales
+        strides = 1, width * channels, channels
+        if not pulled.flags.c_contiguous:
+            # Losses come with either order of memory: both are read as they are.
+            pulled = np.ascontiguousarray(pulled.transpose(0, 3, 1, 2))
+            strides = height * width, width, 1
+        gradients = np.empty(columns.shape, np.float32)
+        numbers = columns, images, scales, pulled, gradients
 
-        def part(number: int) -> None:
-            rows = ctx.rows[number]
-            draw_back(*(array[rows] for array in numbers), strides[1:], ctx.tag, *ctx.kept[number])
+        def part(rows: slice) -> None:
+            sizes = (rows.stop - rows.start, columns.shape[1], channels, height, width)
+            draw_back(*(array[rows].reshape(-1) for array in numbers), sizes, strides, np.float32(cut), tag)
 
-        on_threads(part, range(len(ctx.rows)), ctx.threads)
-        return gradients, None, None, None, None, None, None
+        on_threads(part, parts_of(batch, threads), threads)
+        return torch.from_numpy(gradients), None, None, None, None, None

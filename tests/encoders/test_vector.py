@@ -97,6 +97,11 @@ def test_exponential_holds_its_argument():
     _exponentials(np.full(LANES, 1e30, np.float32), result)
     assert np.isfinite(result).all()
     assert (result > 1e38).all()
+    _exponentials_to_rounding(np.full(LANES, -87.1, np.float32), result)
+    assert (result == 0).all()
+    _exponentials_to_rounding(np.full(LANES, 1e30, np.float32), result)
+    assert (result > 1e38).all()
+    assert np.isfinite(result).all()
 
 
 @numba.njit(error_model="numpy")

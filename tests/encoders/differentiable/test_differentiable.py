@@ -9,8 +9,12 @@ import torch
 
 from data_schemas.errors import JobError, StoreMismatchError, TrainingError
 from data_schemas.splats import ADDITIVE, GREY, GREY_ALPHA, LAYOUTS, NORMALISED, OVER, RGB
-from encoders.differentiable.splats import is_compiled, render_differentiable
+from encoders.compiled import compiled
+from encoders.cpu.boxes import CHAIN, place_boxes
+from encoders.differentiable.columns import TABLE, take_columns
+from encoders.differentiable.splats import CUT, is_compiled, render_differentiable
 from encoders.render import render
+from encoders.vector import LANES
 from tests.encoders.splat_examples import random_splats
 
 STEP = 1 / 255
@@ -76,6 +80,11 @@ SHAPES = {
     "needle": {"sigma_x": 0.5, "sigma_y": 0.4, "rho": 0.999},
     "sharper needle": {"sigma_x": 0.4, "sigma_y": 0.5, "rho": -0.99995},
     "needle off the canvas": {"sigma_x": 3.0, "sigma_y": 2.0, "rho": 0.9995, "x": 2.1, "y": 1.4},
+    "tilted": {"sigma_x": 0.18, "sigma_y": 0.18, "rho": 0.91},
+    "tilted the other way": {"sigma_x": 0.06, "sigma_y": 0.1, "rho": -0.91},
+    "tilted within two pixels": {"sigma_x": 0.03, "sigma_y": 0.04, "rho": 0.8},
+    "narrow and high": {"sigma_x": 0.006, "sigma_y": 0.5},
+    "narrow, high and tilted": {"sigma_x": 0.02, "sigma_y": 0.6, "rho": 0.85},
     "wide and flat": {"sigma_x": 2.0, "sigma_y": 0.01},
     "larger than the image": {"sigma_x": 40.0, "sigma_y": 7.0, "rho": 0.6},
     "far larger": {"sigma_x": 1e6, "sigma_y": 1e5},
@@ -94,6 +103,50 @@ def test_shapes_that_break_careless_kernels(shape, codec):
     tolerance = 2e-3 if "needle" in shape or "off" in shape else 1e-4
     # Eight draws of the pull: one alone may cancel, and an error would look large beside nothing.
     assert_as_oracle(one(**SHAPES[shape]).repeat(8, 1, 1), GREY, codec, 40, 40, tolerance)
+
+
+@compiled
+def _runs(splats, count, padded, theta, derived):
+    take_columns(splats, 0, count, 6, theta, derived, padded, 40, 40)
+    place_boxes(theta, derived, padded, 40, 40, np.float32(CUT), True)
+
+
+def test_shapes_are_summed_in_runs_of_every_length_and_in_spans():
+    # What the shapes above promise is only worth its name if each way of summing is taken.
+    splats = torch.cat([one(**shape) for shape in SHAPES.values()], dim=1).numpy().ravel()
+    count = len(SHAPES)
+    padded = -(-count // LANES) * LANES
+    derived = np.zeros((TABLE, padded), np.float32)
+    _runs(splats, count, padded, np.zeros(6 * padded, np.float32), derived.ravel())
+    assert set(derived[CHAIN, :count]) == {0, 4, 8, 16}
+
+
+@pytest.mark.parametrize("codec", [ADDITIVE, NORMALISED])
+def test_the_gradient_of_the_image_may_lie_in_any_order_of_memory(codec):
+    leaf = torch.from_numpy(random_splats(RGB, images=2, gaussians=9)).requires_grad_()
+    image = render_differentiable(leaf, RGB, codec, 11, 13, clip=False)
+    pull = torch.randn(2, 11, 13, 3, generator=torch.Generator().manual_seed(0))
+    pulls = (
+        pull,
+        pull.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1),
+        pull.transpose(1, 2).contiguous().transpose(1, 2),
+    )
+    gradients = [torch.autograd.grad(image, leaf, given, retain_graph=True)[0] for given in pulls]
+    assert torch.equal(gradients[0], gradients[1])
+    assert torch.equal(gradients[0], gradients[2])
+    (ones,) = torch.autograd.grad(image, leaf, torch.ones_like(pull), retain_graph=True)
+    assert torch.equal(torch.autograd.grad(image.sum(), leaf)[0], ones)
+
+
+def test_a_change_of_the_image_in_place_is_no_silent_error():
+    leaf = torch.from_numpy(random_splats(GREY, images=1, gaussians=5)).requires_grad_()
+    (expected,) = torch.autograd.grad(render_differentiable(leaf, GREY, ADDITIVE, 7, 9, clip=False).sum(), leaf)
+    changed = render_differentiable(leaf, GREY, ADDITIVE, 7, 9, clip=False).mul_(2)
+    torch.testing.assert_close(torch.autograd.grad(changed.sum(), leaf)[0], 2 * expected)
+    # The gradient of a quotient reads the image.
+    changed = render_differentiable(leaf, GREY, NORMALISED, 7, 9, clip=False).mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(changed.sum(), leaf)
 
 
 def test_gradients_are_those_of_the_value_itself():
