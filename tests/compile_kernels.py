@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from data_schemas.splats import ADDITIVE, NORMALISED, layout_named
+from data_schemas.splats import ADDITIVE, NORMALISED, CodecName, layout_named
 from encoders.base import FitSettings
 from encoders.cpu.engine import CpuEncoder
 from encoders.decode import decode_with_dead, to_uint8
@@ -21,7 +21,8 @@ from encoders.quality import ssim
 def compile_kernels() -> None:
     """Fits, decodes, compares and differentiates two tiny images of every kind that data sets have."""
     images = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), np.uint8)
-    for name, codec in (("rgb", ADDITIVE), ("rgb", NORMALISED), ("grey", ADDITIVE)):
+    kinds: tuple[tuple[str, CodecName], ...] = (("rgb", ADDITIVE), ("rgb", NORMALISED), ("grey", ADDITIVE))
+    for name, codec in kinds:
         layout = layout_named(name)
         sources = np.ascontiguousarray(images[..., : layout.channels])
         splats = CpuEncoder(FitSettings(gaussians=6, steps=3, codec=codec), workers=1).fit(sources).splats

@@ -224,7 +224,7 @@ class TestFlow:
         assert (summary.fitted + summary.reused, summary.report) == (8, None)
         assert not (tmp_path / "demo-report").exists()
         assert "the store holds images only" in caplog.text
-        assert "0 failed, no error" in caplog.text
+        assert "8 images: 8 fitted, no error" in caplog.text
         assert not any(record.levelname in ("WARNING", "ERROR") for record in caplog.records)
         with open_store(out) as store:
             assert store.header.gaussians == 0
